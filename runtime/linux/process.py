@@ -1,0 +1,148 @@
+"""Processes, namespaces and descriptors: clone3, setns, unshare, prctl, pidfds, openat2, close_range.
+
+Source: clone(2), setns(2), unshare(2), prctl(2), pidfd_open(2), pidfd_send_signal(2), openat2(2), close_range(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+from .libc import check, libc, syscall, syscall_holding_lock
+
+CLONE_NEWTIME = 0x00000080
+CLONE_PIDFD = 0x00001000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+_prctl = libc.prctl
+_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_prctl.restype = ctypes.c_int
+_sethostname = libc.sethostname
+_sethostname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+_sethostname.restype = ctypes.c_int
+_setdomainname = libc.setdomainname
+_setdomainname.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+_setdomainname.restype = ctypes.c_int
+
+
+def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """Fork with ``flags`` (CLONE_NEW*): ``(0, -1)`` in the child, ``(pid, pidfd)`` in the parent, which owns the pidfd.
+
+    The caller has one thread: the child goes on in Python. ``cgroup_fd`` needs CLONE_INTO_CGROUP (cgroup v2, Linux 5.7).
+    Source: clone(2).
+    """
+    pidfd = ctypes.c_int(-1)
+    if cgroup_fd >= 0:
+        flags |= CLONE_INTO_CGROUP
+    arguments = (ctypes.c_uint64 * 11)(
+        flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, max(cgroup_fd, 0)
+    )
+    pid = syscall_holding_lock("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments), what=f"clone3 {flags:#x}")
+    if pid == 0:
+        return 0, -1
+    return pid, pidfd.value
+
+
+def unshare(flags: int) -> None:
+    """Move the calling process, which has one thread, into new namespaces. Source: unshare(2)."""
+    syscall("unshare", flags, what=f"unshare {flags:#x}")
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """Join the namespace of ``fd``; for a pidfd, ``flags`` says which of its process's namespaces. Source: setns(2)."""
+    syscall("setns", fd, flags, what=f"setns {flags:#x}")
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """Source: prctl(2)."""
+    return check(_prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of process ``pid`` that the caller closes; readable once it has ended. Source: pidfd_open(2)."""
+    return syscall("pidfd_open", pid, 0, what=f"pidfd_open {pid}")
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """Send a signal to exactly the process of ``pidfd``. Source: pidfd_send_signal(2)."""
+    syscall("pidfd_send_signal", pidfd, number, None, 0, what=f"pidfd_send_signal {number}")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+    """Open ``path`` below ``dirfd`` under the rules of ``resolve``; O_CLOEXEC is always set. Source: openat2(2)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    return syscall("openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), what=f"open {path}")
+
+
+CLOSE_RANGE_CLOEXEC = 4
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """Close (or mark close-on-exec) every descriptor from ``first`` to ``last``. Source: close_range(2)."""
+    syscall("close_range", first, last, flags, what="close_range")
+
+
+def sethostname(name: str) -> None:
+    """Source: sethostname(2)."""
+    raw = name.encode()
+    check(_sethostname(raw, len(raw)), f"sethostname {name}")
+
+
+def setdomainname(name: str) -> None:
+    """Source: setdomainname(2)."""
+    raw = name.encode()
+    check(_setdomainname(raw, len(raw)), f"setdomainname {name}")
+
+
+def start_time(pid: int) -> int:
+    """When process ``pid`` started, in clock ticks since boot; with the pid it names a process for good.
+
+    Raises ProcessLookupError where there is none (a zombie counts as none). Source: proc_pid_stat(5), field 22.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(pid) from None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(pid)
+    return int(fields[19])
+
+
+def is_running(pid: int, started: int) -> bool:
+    """Whether process ``pid`` is the one that started at ``started`` (see ``start_time``) and hasn't ended."""
+    try:
+        return start_time(pid) == started
+    except ProcessLookupError:
+        return False
