@@ -1,0 +1,118 @@
+"""What a person asked for when they started a container: the one form that the command line, the magics and Python share.
+
+Every field has docker's meaning. Sizes in bytes, times in seconds, rates in bytes or operations a second. ``None`` and
+empty containers mean "not said". Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+PullPolicy = Literal["missing", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume or tmpfs; ``target`` is an absolute container path.
+
+    ``options`` are what stood behind the second colon (bind) or the tmpfs's mount options, in order.
+    """
+
+    type: Literal["bind", "volume", "tmpfs"]
+    target: str
+    source: str = ""
+    read_only: bool = False
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """One ``--ulimit NAME=SOFT[:HARD]``; -1 is unlimited. ``name`` is docker's lower-case one (nofile)."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One ``--device-read-bps`` and its kind: a device path on the host and its rate."""
+
+    path: str
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A cell's text, run from a file in the container. ``language`` None: its ``#!`` line, else bash where there is one, else sh."""
+
+    text: bytes
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    image: str
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    name: str | None = None
+    hostname: str | None = None
+    domainname: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    workdir: str | None = None
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    interactive: bool = False
+    tty: bool = False
+    detach: bool = False
+    rm: bool = False
+    init: bool = False
+    stop_signal: str | None = None
+    stop_timeout_s: float | None = None
+    # root filesystem and mounts
+    read_only: bool = False
+    mounts: tuple[Mount, ...] = ()
+    shm_size_bytes: int | None = None
+    storage_driver: str | None = None
+    storage_size_bytes: int | None = None
+    # network
+    network: str | None = None
+    dns: tuple[str, ...] = ()
+    add_hosts: tuple[str, ...] = ()
+    # security and namespaces
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    userns: str | None = None
+    pid: str | None = None
+    ipc: str | None = None
+    uts: str | None = None
+    cgroupns: str | None = None
+    devices: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    oom_score_adj: int | None = None
+    # resources
+    memory_bytes: int | None = None
+    memory_swap_bytes: int | None = None
+    memory_reservation_bytes: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    cpuset_mems: str | None = None
+    pids_limit: int | None = None
+    blkio_weight: int | None = None
+    device_read_bps: tuple[Rate, ...] = ()
+    device_write_bps: tuple[Rate, ...] = ()
+    device_read_iops: tuple[Rate, ...] = ()
+    device_write_iops: tuple[Rate, ...] = ()
+    net_cls_classid: int | None = None
+    # image
+    platform: str | None = None
+    pull: PullPolicy = "missing"
+    # cellwall's own
+    timeout_s: float | None = None
+    record_changes: bool = False

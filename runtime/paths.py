@@ -1,0 +1,59 @@
+"""Where cellwall keeps its state: data that stays (images, layers, kept containers) and run-time state (running containers).
+
+Root: /var/lib/cellwall and /run/cellwall. Others: $XDG_DATA_HOME/cellwall and $XDG_RUNTIME_DIR/cellwall.
+CELLWALL_ROOT moves all of it: the data to that folder and the run-time state to ``run`` in it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """``data`` outlives a reboot, ``run`` need not. Neither is made by reading this."""
+
+    data: Path
+    run: Path
+
+    @classmethod
+    def default(cls, environment: dict[str, str] | None = None, uid: int | None = None) -> Paths:
+        env = os.environ if environment is None else environment
+        uid = os.geteuid() if uid is None else uid
+        if moved := env.get("CELLWALL_ROOT"):
+            data = Path(moved).absolute()
+            return cls(data, data / "run")
+        if uid == 0:
+            return cls(Path("/var/lib/cellwall"), Path("/run/cellwall"))
+        home = Path(env.get("HOME") or os.path.expanduser("~"))
+        data = Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "cellwall"
+        runtime = env.get("XDG_RUNTIME_DIR")
+        # Without a session there is no XDG_RUNTIME_DIR: what is left below the data folder is swept by reconcile.
+        return cls(data, Path(runtime) / "cellwall" if runtime else data / "run")
+
+    @property
+    def images(self) -> Path:
+        """The OCI image layout."""
+        return self.data / "images"
+
+    @property
+    def storage(self) -> Path:
+        """One folder per storage driver."""
+        return self.data / "storage"
+
+    @property
+    def containers(self) -> Path:
+        """Kept containers: config, writable layer, log."""
+        return self.data / "containers"
+
+    @property
+    def running(self) -> Path:
+        """state.json of every container that has, or had, an init process."""
+        return self.run / "containers"
+
+    @property
+    def ids(self) -> Path:
+        """Id ranges in use, one entry each."""
+        return self.run / "ids"
