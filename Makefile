@@ -1,0 +1,59 @@
+# `make` lists the targets. Each of them is complete: it sets up what it needs and can be the only command typed.
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+SHELL := /bin/sh
+
+PYTHON := .venv/bin/python
+# More arguments for pytest: make test ARGS='tests/unit -k digest'
+ARGS ?=
+# Where CI is set the run also fails when fewer `needs` tests ran than pyproject.toml expects.
+CHECK_NEEDS := $(if $(CI),--needs-minimum)
+VERBOSITY := $(if $(CI),-ra,)
+
+.PHONY: help quickstart test lint unit soak browser bench vm clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)$$/  make \1\t\2/p' Makefile | expand -t 20
+
+quickstart: ## set up, run notebooks/quickstart.ipynb in a real kernel and show what it prints
+	@sh scripts/quickstart.sh
+
+test: ## set up, lint and run all tests but the slow suites (ARGS=... for pytest)
+	@sh scripts/system-packages.sh tests/system-packages.txt
+	@sh scripts/venv.sh test
+	@$(MAKE) lint
+	@$(PYTHON) -m pytest $(VERBOSITY) $(CHECK_NEEDS) $(ARGS)
+
+unit: ## only the tests that need neither root nor network
+	@sh scripts/venv.sh test
+	@$(PYTHON) -m pytest tests/unit $(ARGS)
+
+lint: ## ruff, mypy and the direction of imports
+	@sh scripts/venv.sh test
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+soak: ## the long tests: many containers, kill -9 at random moments
+	@sh scripts/system-packages.sh tests/system-packages.txt
+	@sh scripts/venv.sh test
+	@$(PYTHON) -m pytest -m soak --timeout 3600 $(ARGS)
+
+browser: ## the notebook tests in JupyterLab and a real browser
+	@sh scripts/system-packages.sh tests/system-packages.txt tests/system-packages-browser.txt
+	@sh scripts/venv.sh test browser
+	@$(PYTHON) -m pytest -m browser --timeout 600 $(ARGS)
+
+bench: ## measure latency beside podman, crun, bwrap and unshare
+	@sh scripts/system-packages.sh tests/system-packages.txt
+	@sh scripts/venv.sh test
+	@$(PYTHON) benchmarks/run_latency.py $(ARGS)
+
+vm: ## run the tests in a virtual machine with systemd and cgroup v2 only
+	@if [ -x scripts/vm.sh ]; then sh scripts/vm.sh $(ARGS); \
+	else echo "make vm: this checkout has no virtual machine rig yet" >&2; exit 1; fi
+
+clean: ## remove what the other targets made in this folder
+	rm -rf .venv build dist src/cellwall.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

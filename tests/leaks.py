@@ -1,0 +1,193 @@
+"""What a test of real parts left behind: mounts, cgroups, links, namespaces, processes, state folders.
+
+The kernel takes down some of it after the process that held it has been waited for (network namespaces, cgroups), so
+``left`` looks again for a few seconds before it speaks.
+
+A machine may run several sessions of tests at once. What can be traced to this session always counts: a descendant,
+a process whose command line or environment names one of its state folders, a mount in this namespace. Where CI is set the
+machine is ours alone, and everything new counts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+GRACE_S = 8.0
+HELD = ("cgroup", "ipc", "mnt", "net", "pid", "pidfd", "time", "user", "uts")
+ALONE = bool(os.environ.get("CI"))
+
+
+class Leaks:
+    """A snapshot taken when it is made. Not for use from several threads."""
+
+    def __init__(self) -> None:
+        self.roots: list[str] = []
+        self.state: list[str] = []
+        self.mounts = mounts()
+        self.groups = cgroups()
+        self.links = links()
+        self.processes = {(pid, start) for pid, start, _ in processes()}
+        self.namespaces = namespaces()
+        self.descriptors = descriptors()
+
+    def own(self, root: Path) -> None:
+        """Processes and mounts that name ``root`` are this test's."""
+        self.roots.append(str(root))
+
+    def close(self, root: Path) -> None:
+        """Look through a state folder that is about to go, and detach what is mounted in it so that its removal is safe."""
+        deadline = time.monotonic() + GRACE_S
+        while (found := leftovers(root)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.state += found
+        inside = [point for point in mounts() if point == str(root) or point.startswith(f"{root}/")]
+        self.state += [f"mount in the state folder: {point}" for point in inside]
+        if inside:
+            from cellwall.runtime.linux import mounts as kernel
+
+            for point in sorted(inside, reverse=True):
+                kernel.umount2(point, kernel.MNT_DETACH)
+
+    def left(self) -> list[str]:
+        """One line for each thing that wasn't there before, once the kernel had its time. Empty: nothing."""
+        deadline = time.monotonic() + GRACE_S
+        while (found := self._new()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.state + found
+
+    def _new(self) -> list[str]:
+        found = [f"mount: {point}" for point in sorted(mounts() - self.mounts)]
+        family = descendants(os.getpid())
+        for pid, start, command in processes():
+            if (pid, start) in self.processes:
+                continue
+            if pid in family or self._names_a_root(pid) or (ALONE and "cellwall" in command):
+                found.append(f"process: {pid} {command}")
+        for group in sorted(cgroups() - self.groups):
+            pids = group_pids(group)
+            # A group with a stranger's process in it belongs to another session; an empty one has outlived its owner.
+            if ALONE or not pids or pids & family:
+                found.append(f"cgroup: {group} (processes: {sorted(pids) or 'none'})")
+        if ALONE:
+            found += [f"network link: {name}" for name in sorted(links() - self.links)]
+        found += [f"namespace held by a process of this session: {name}" for name in sorted(namespaces() - self.namespaces)]
+        found += [f"descriptor of this process: {what}" for what in sorted(descriptors() - self.descriptors)]
+        return found
+
+    def _names_a_root(self, pid: int) -> bool:
+        if not self.roots:
+            return False
+        text = read(f"/proc/{pid}/cmdline") + read(f"/proc/{pid}/environ")
+        return any(root.encode() in text for root in self.roots)
+
+
+def read(path: str) -> bytes:
+    """A file of /proc or /sys, or nothing where its process or group ended in between or belongs to someone else."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def mounts() -> set[str]:
+    """Mount points of this process's namespace. Source: proc_pid_mountinfo(5)."""
+    return {os.fsdecode(line.split()[4]) for line in read("/proc/self/mountinfo").splitlines()}
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, start time in ticks since boot and command of every live process; a zombie has ended."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = stat(int(name))
+            if fields and fields[0] not in ("Z", "X"):
+                command = read(f"/proc/{name}/cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+                yield int(name), int(fields[19]), command
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on, or an empty list where it is gone. Source: proc_pid_stat(5)."""
+    # The command's name stands in brackets and may itself hold brackets and blanks.
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
+
+
+def descendants(ancestor: int) -> set[int]:
+    """Pids below ``ancestor``, which itself isn't among them."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (fields := stat(int(name))):
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found: set[int] = set()
+    todo = [ancestor]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            if child not in found:
+                found.add(child)
+                todo.append(child)
+    return found
+
+
+def cgroups() -> set[str]:
+    """Every control group below a parent named cellwall (or cellwall.slice), in whichever hierarchy."""
+    found: set[str] = set()
+    for line in read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        kind = fields[fields.index(b"-") + 1]
+        if kind not in (b"cgroup", b"cgroup2"):
+            continue
+        for folder, names, _ in os.walk(os.fsdecode(fields[4])):
+            if "cellwall" in os.path.basename(folder):
+                found.update(os.path.join(folder, name) for name in names)
+    return found
+
+
+def group_pids(group: str) -> set[int]:
+    return {int(pid) for folder, _, _ in os.walk(group) for pid in read(f"{folder}/cgroup.procs").split()}
+
+
+def links() -> set[str]:
+    """Network links of this process's namespace."""
+    return set(os.listdir("/sys/class/net"))
+
+
+def namespaces() -> set[str]:
+    """Namespaces, as ``type:[inode]``, in which this process's descendants are and it itself isn't."""
+    found: set[str] = set()
+    for pid in descendants(os.getpid()):
+        found |= namespaces_of(pid)
+    return found - namespaces_of(os.getpid())
+
+
+def namespaces_of(pid: int) -> set[str]:
+    folder = f"/proc/{pid}/ns"
+    try:
+        return {os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+    except OSError:
+        return set()  # it ended in between, or is a zombie
+
+
+def descriptors() -> set[str]:
+    """Namespaces and processes that this process itself holds open."""
+    found: set[str] = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the one that listed the folder
+        # A pidfd was an anonymous inode until Linux 6.9 gave it a filesystem.
+        if target == "anon_inode:[pidfd]" or target.partition(":[")[0] in HELD:
+            found.add(f"fd {name} {target}")
+    return found
+
+
+def leftovers(root: Path) -> list[str]:
+    """Half-written things in a state folder: whatever begins with ``.tmp-``."""
+    return [
+        f"temporary file: {os.path.join(folder, name)}"
+        for folder, folders, files in os.walk(root)
+        for name in (*folders, *files)
+        if name.startswith(".tmp-")
+    ]
