@@ -1,0 +1,158 @@
+"""The seam between images and mounts: what a storage driver does, and which one this machine gets.
+
+A *mount plan* is JSON: a list of mounts in the order in which they are made, each one of
+
+    {"at": "/", "type": "overlay", "lowers": [paths, top first], "upper": path or None, "work": path or None}
+    {"at": "/", "type": "bind", "source": path}
+
+With ``upper`` None the launcher puts a tmpfs of limited size there. An entry may carry ``"fallback": "bind"``: where the
+overlay can't be made the first of ``lowers`` is bound read-only instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from ..errors import SpecError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ..images.digest import Digest
+    from ..paths import Paths
+    from ..results import Change
+
+Plan = list[dict[str, Any]]
+
+NAMES = ("overlay", "vfs")
+
+
+class Identity(Protocol):
+    """Who owns the store. Rootless: the descriptor of the user namespace whose ids its files carry."""
+
+    @property
+    def rootless(self) -> bool: ...
+
+    def userns_fd(self) -> int | None: ...
+
+
+class RootIdentity:
+    """Files carry the ids of the image as they are; no user namespace is joined."""
+
+    rootless = False
+
+    def userns_fd(self) -> int | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """What unpacking a layer made. ``size_bytes`` counts the content of regular files, ``entries`` the archive's members."""
+
+    size_bytes: int
+    entries: int
+    opaque_root: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one layer may hold. The default is far above any real layer and far below what fills a machine's inodes."""
+
+    size_bytes: int = 64 << 30
+    entries: int = 4_000_000
+
+
+class StorageDriver(Protocol):
+    """Layers by chain id, and the mounts made of them. Every method may be called from any thread and process at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self) -> str | None:
+        """Why this driver can't work here, with what mends it; None where it works."""
+
+    def has_layer(self, chain_id: Digest) -> bool: ...
+
+    def add_layer(
+        self,
+        chain_id: Digest,
+        parent: Digest | None,
+        parents: Sequence[Digest],
+        tar: BinaryIO,
+        *,
+        digest: object,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> LayerInfo:
+        """Unpack ``tar`` (not compressed) as layer ``chain_id`` on ``parents`` (base first, ``parent`` the last of them).
+
+        The layer appears whole, synced, or not at all; where it is there already the stream is left unread.
+        ``digest`` names the layer in errors. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
+        OSError (the disk is full).
+        """
+
+    def layer_info(self, chain_id: Digest) -> LayerInfo:
+        """What is known of a layer. Raises NotFound."""
+
+    def remove_layer(self, chain_id: Digest) -> None:
+        """Remove a layer that no container uses; nothing where there is none."""
+
+    def prepare(
+        self,
+        container_id: str,
+        layers: Sequence[Digest],
+        *,
+        kept: bool,
+        directory: Path | None,
+        id_map: tuple[int, int] | None = None,
+    ) -> Plan:
+        """The mount plan of a container on ``layers`` (base first).
+
+        ``kept``: its writable layer lives below ``directory`` and outlives its processes. ``id_map`` (host base, count)
+        shifts the files' ids where the driver copies them and the kernel can't map them. Raises NotFound (a layer is missing).
+        """
+
+    def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
+        """What the container of ``plan`` changed, by path. Raises UnsupportedError where its writable layer is a tmpfs."""
+
+    def usage(self, plan: Plan) -> int:
+        """The bytes on disk of the container's own files (0 where they are on a tmpfs)."""
+
+    def release(self, container_id: str, plan: Plan | None = None) -> None:
+        """Remove what ``prepare`` made on disk for this container, whether kept or not."""
+
+    def sweep(self) -> int:
+        """Remove what processes that are gone left half done; returns how many such folders there were."""
+
+
+def open_driver(
+    name: str | None, paths: Paths, identity: Identity | None = None, *, limits: Limits | None = None
+) -> StorageDriver:
+    """The driver ``name``, or with None the best that works on this machine.
+
+    Raises SpecError (no such driver) and UnsupportedError (``name`` was asked for and can't work here).
+    """
+    identity = identity or RootIdentity()
+    if name is not None and name not in NAMES:
+        raise SpecError("--storage-driver", f"{name!r} is none of {', '.join(NAMES)}")
+    found = None
+    for candidate in NAMES if name is None else (name,):
+        driver = _make(candidate, paths, identity, limits or Limits())
+        found = driver.check()
+        if found is None:
+            return driver
+    raise UnsupportedError(f"storage driver {name or NAMES[-1]}", found or "")
+
+
+def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> StorageDriver:
+    if name == "overlay":
+        from .overlay import OverlayDriver
+
+        return OverlayDriver(paths, identity, limits)
+    from .vfs import VfsDriver
+
+    return VfsDriver(paths, identity, limits)
