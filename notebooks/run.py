@@ -1,0 +1,95 @@
+"""Runs a notebook in a real Jupyter kernel and prints each cell and its output as a person would read them.
+
+    python notebooks/run.py notebooks/quickstart.ipynb [--kernel cellwall]
+
+Exits 1 where a cell fails that isn't tagged ``raises-exception``, and 1 where one that is doesn't. Needs nbclient and
+ipykernel; the notebook's file isn't changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Printer(NotebookClient):
+    """Prints a cell's outputs as they come."""
+
+    def output(self, outs: list[Any], msg: Any, display_id: str | None, cell_index: int) -> Any:
+        """Called by NotebookClient with each output message of the running cell."""
+        output = super().output(outs, msg, display_id, cell_index)
+        if output is not None:
+            show_output(output)
+        return output
+
+
+def show_cell(cell: Any, cell_index: int) -> None:
+    """Called by NotebookClient with each cell before it runs."""
+    source = cell.source if cell.cell_type == "markdown" else textwrap.indent(cell.source, "  | ", lambda _: True)
+    print(f"\n{source}", flush=True)
+
+
+def show_output(output: Any) -> None:
+    """``output`` is one of nbformat's four kinds."""
+    if output.output_type == "stream":
+        text = output.text
+    elif output.output_type == "error":
+        text = f"{output.ename}: {output.evalue}\n"  # a notebook folds the traceback above it
+    else:
+        text = output.data.get("text/plain", "") + "\n"
+    if not sys.stdout.isatty():
+        text = ANSI.sub("", text)
+    print(text, end="", flush=True)
+
+
+def run(path: Path, kernel: str) -> int:
+    """Exit status 0 where every cell did what its tags say."""
+    notebook = nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
+    # Sockets in a private folder: over TCP every user of the machine could listen in. A socket's path has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="cw-", dir="/tmp") as sockets:
+        client = Printer(
+            notebook,
+            kernel_name=kernel,
+            timeout=600,
+            resources={"metadata": {"path": str(path.parent)}},
+            on_cell_start=show_cell,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            print(f"\n{path}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
+            return 1
+    for cell in notebook.cells:
+        failed = any(output.output_type == "error" for output in cell.get("outputs", ()))
+        if "raises-exception" in cell.metadata.get("tags", ()) and not failed:
+            print(f"\n{path}: this cell should have failed and didn't:\n{cell.source}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a notebook and print it with its outputs.")
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--kernel", default="cellwall", help="name of a kernelspec (default: %(default)s)")
+    arguments = parser.parse_args()
+    return run(arguments.notebook, arguments.kernel)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

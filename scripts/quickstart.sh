@@ -1,0 +1,21 @@
+#!/bin/sh
+# quickstart.sh: from a fresh checkout to a notebook that has run. The one thing behind `make quickstart`.
+#
+# The notebook needs ipykernel only, so it runs before JupyterLab, by far the biggest download, is installed.
+set -eu
+cd "$(dirname "$0")/.."
+
+sh scripts/venv.sh notebook
+.venv/bin/python -m ipykernel install --prefix .venv --name cellwall --display-name "Python (cellwall)" >/dev/null
+.venv/bin/python notebooks/run.py notebooks/quickstart.ipynb
+
+sh scripts/venv.sh notebook lab
+cat <<'END'
+
+The same notebook in JupyterLab:
+
+    .venv/bin/jupyter lab notebooks/quickstart.ipynb
+END
+if [ "$(id -u)" -eq 0 ]; then
+    echo "    (as root JupyterLab asks for one more word: --allow-root)"
+fi
