@@ -51,9 +51,9 @@ class Leaks:
             for point in sorted(inside, reverse=True):
                 kernel.umount2(point, kernel.MNT_DETACH)
 
-    def left(self) -> list[str]:
-        """One line for each thing that wasn't there before, once the kernel had its time. Empty: nothing."""
-        deadline = time.monotonic() + GRACE_S
+    def left(self, grace_s: float = GRACE_S) -> list[str]:
+        """One line for each thing that wasn't there before and still is after ``grace_s`` seconds. Empty: nothing."""
+        deadline = time.monotonic() + grace_s
         while (found := self._new()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return self.state + found
