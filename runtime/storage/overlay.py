@@ -1,0 +1,157 @@
+"""The overlay driver: layers as folders, stacked by the kernel's overlayfs.
+
+Root uses ``trusted.overlay.*`` attributes; in a user namespace the launcher mounts with ``userxattr`` and the trees carry
+``user.overlay.*``. A kept container's upper and work folders lie below its own folder, an ephemeral one's on a tmpfs of the
+launcher's. Source: overlayfs.rst; overlayfs in user namespaces needs Linux 5.11.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import CellwallError, SpecError, UnsupportedError
+from ..results import Change
+from .jobs import run_job
+from .layers import LayerStore, open_directory, write_synced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..images.digest import Digest
+    from ..paths import Paths
+    from .driver import Identity, LayerInfo, Limits, Plan
+
+# Linux's OVL_MAX_STACK. Source: fs/overlayfs/params.h
+_LAYERS_MAX = 500
+_STAMP = "checked"
+
+
+class OverlayDriver:
+    name = "overlay"
+
+    def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
+        self._directory = paths.storage / self.name
+        self._identity = identity
+        self._layers = LayerStore(self._directory / "layers", identity, limits)
+
+    def check(self) -> str | None:
+        """Mounts a small overlay on this disk and tries a whiteout and an opaque directory; remembered until the next boot."""
+        stamp = self._directory / _STAMP
+        state = f"{os.uname().release} {'user' if self._identity.rootless else 'root'} {_boot_id()}".encode()
+        try:
+            if stamp.read_bytes() == state:
+                return None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return f"{stamp}: {os.strerror(error.errno or 0).lower()}; set CELLWALL_ROOT to a folder that you may write to"
+        try:
+            with self._layers.scratch() as (folder, lock_fd):
+                run_job(
+                    "check-overlay",
+                    {"directory": str(folder), "userxattr": self._identity.rootless},
+                    userns_fd=self._identity.userns_fd(),
+                    held_fds=(lock_fd,),
+                )
+        except (CellwallError, OSError) as error:
+            return f"{error}; use -s vfs, or put the store on another filesystem with CELLWALL_ROOT"
+        temporary = stamp.with_name(f".tmp-{_STAMP}-{os.getpid()}")
+        write_synced(temporary, state)
+        temporary.rename(stamp)
+        return None
+
+    def has_layer(self, chain_id: Digest) -> bool:
+        return self._layers.has(chain_id)
+
+    def layer_info(self, chain_id: Digest) -> LayerInfo:
+        return self._layers.info(chain_id)
+
+    def add_layer(
+        self,
+        chain_id: Digest,
+        parent: Digest | None,
+        parents: Sequence[Digest],
+        tar: BinaryIO,
+        *,
+        digest: object,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> LayerInfo:
+        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled)
+
+    def remove_layer(self, chain_id: Digest) -> None:
+        self._layers.remove(chain_id)
+
+    def prepare(
+        self,
+        container_id: str,
+        layers: Sequence[Digest],
+        *,
+        kept: bool,
+        directory: Path | None,
+        id_map: tuple[int, int] | None = None,
+    ) -> Plan:
+        stack = self._layers.stack(layers)
+        if not stack:
+            raise SpecError("layers", "an image without layers has nothing to run")
+        if len(stack) > _LAYERS_MAX:
+            raise UnsupportedError(f"{len(stack)} layers", f"overlayfs stacks {_LAYERS_MAX} at most; use -s vfs")
+        entry: dict[str, Any] = {
+            "at": "/",
+            "type": "overlay",
+            "lowers": [str(self._layers.tree(chain_id)) for chain_id in stack],
+            "upper": None,
+            "work": None,
+        }
+        if kept:
+            if directory is None:
+                raise ValueError("a kept container needs a directory")
+            upper, work = directory / "upper", directory / "work"
+            entry |= {"upper": str(upper), "work": str(work)}
+            if not upper.is_dir():
+                directory.mkdir(0o711, parents=True, exist_ok=True)
+                work.mkdir(0o700, exist_ok=True)
+                # The merged root shows the upper's own mode and owner.
+                run_job(
+                    "make-upper",
+                    {"upper": str(upper), "like": entry["lowers"][0]},
+                    userns_fd=self._identity.userns_fd(),
+                )
+        return [entry]
+
+    def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
+        entry = plan[0]
+        if entry["upper"] is None:
+            raise UnsupportedError("the changes of an ephemeral container", "they end with it; run it with diff=True or a name")
+        found = run_job(
+            "changes",
+            {"upper": entry["upper"], "lower_paths": entry["lowers"]},
+            userns_fd=self._identity.userns_fd(),
+        )
+        return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
+
+    def usage(self, plan: Plan) -> int:
+        upper = plan[0]["upper"]
+        if upper is None:
+            return 0
+        return int(run_job("usage", {"directory": upper}, userns_fd=self._identity.userns_fd()))
+
+    def release(self, container_id: str, plan: Plan | None = None) -> None:
+        upper = plan[0].get("upper") if plan else None
+        if upper is None or not Path(upper).parent.is_dir():
+            return
+        with open_directory(Path(upper).parent) as directory_fd:
+            run_job(
+                "remove",
+                {"names": ["upper", "work"]},
+                fds={"directory_fd": directory_fd},
+                userns_fd=self._identity.userns_fd(),
+            )
+
+    def sweep(self) -> int:
+        return self._layers.sweep()
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,222 @@
+"""The worker process: does one job on a tree of untrusted files, confined, and answers in JSON.
+
+Started by storage/jobs.py as ``python -I -S -c … FD``; the descriptor holds the request. Before any untrusted byte is
+read it joins the store's user namespace (rootless), makes the tree its root in a mount namespace of its own, and gives up
+every capability but those that owning other people's files takes. It dies as soon as its caller does: the kernel
+signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
+
+The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
+May import the standard library's light modules, runtime/linux and runtime/storage.
+Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import select
+import struct
+import sys
+
+from .errors import SyscallError
+from .linux.libc import check, libc, syscall
+from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
+from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
+from .storage.lowers import Lowers
+from .storage.tarstream import TarError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Request = dict[str, Any]
+
+# CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, MKNOD, SETFCAP. Source: capabilities(7)
+_FILE_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 27 | 1 << 31
+# trusted.* attributes need it. Source: xattr(7)
+_CAP_SYS_ADMIN = 1 << 21
+_CAPABILITY_VERSION_3 = 0x20080522
+_MEMORY = 4 << 30
+
+
+def main(request_fd: int) -> None:
+    """Do the job that ``request_fd`` describes, answer, and end the process."""
+    request: Request = json.loads(os.pread(request_fd, os.fstat(request_fd).st_size, 0))
+    os.close(request_fd)
+    _die_with(request["lifeline_fd"])
+    os.umask(0)
+    try:
+        answer = {"result": _work(request)}
+    except TarError as error:
+        answer = {"error": str(error), "kind": "layer"}
+    except MemoryError:
+        answer = {"error": "it takes more memory to unpack than any real layer", "kind": "layer"}
+    except OSError as error:
+        what = error.call if isinstance(error, SyscallError) else str(error.filename or "")
+        answer = {"error": what, "kind": "os", "errno": error.errno or 0}
+    data = memoryview(json.dumps(answer).encode())
+    while data:
+        data = data[os.write(request["answer_fd"], data) :]
+    # Nothing to flush or to free: leave without the interpreter's tear-down.
+    os._exit(0)
+
+
+def _die_with(lifeline_fd: int) -> None:
+    """End this process when nobody holds the lifeline's other end any more."""
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    # It may have gone before the signal was asked for.
+    poll = select.poll()
+    poll.register(lifeline_fd, select.POLLIN)
+    if poll.poll(0):
+        os._exit(1)
+
+
+def _work(request: Request) -> object:
+    if (userns_fd := request.get("userns_fd")) is not None:
+        setns(userns_fd, CLONE_NEWUSER)
+        os.close(userns_fd)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or hard > _MEMORY:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    job: Callable[[Request], object] = _JOBS[request["job"]]
+    return job(request)
+
+
+def confine(root: str, *, trusted_attributes: bool) -> None:
+    """Make ``root`` the process's root directory and working directory, and keep only what owning files takes.
+
+    Without the right to a mount namespace it is chroot. Raises SyscallError.
+    """
+    held = permitted_capabilities()
+    try:
+        unshare(CLONE_NEWNS)
+    except PermissionError:
+        os.chroot(root)
+        os.chdir("/")
+    else:
+        mount(None, "/", None, MS_REC | MS_PRIVATE)
+        mount(root, root, None, MS_BIND)
+        os.chdir(root)
+        pivot_root(".", ".")
+        umount2(".", MNT_DETACH)
+        os.chdir("/")
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    limit_capabilities(held, _FILE_CAPABILITIES | (_CAP_SYS_ADMIN if trusted_attributes else 0))
+
+
+def limit_capabilities(held: int, wanted: int) -> None:
+    """Keep those of the capabilities ``held`` (a bit set) that are ``wanted``, and no other. Source: capset(2)."""
+    kept = held & wanted
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    syscall("capset", header, struct.pack("=6I", low, low, 0, high, high, 0), what="capset")
+
+
+def permitted_capabilities() -> int:
+    """The process's permitted set as a bit set. Source: proc_pid_status(5)."""
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapPrm:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _lowers(request: Request) -> Lowers:
+    """The lower layers of the request, top first: names of layer folders below ``layers_fd``."""
+    dirfds = [
+        os.open(f"{name}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=request["layers_fd"])
+        for name in request["lowers"]
+    ]
+    return Lowers(dirfds, request.get("opaque_roots", ()))
+
+
+def syncfs(fd: int) -> None:
+    """Write the filesystem of ``fd`` to its disk. Source: syncfs(2)."""
+    check(libc.syncfs(fd), "syncfs")
+
+
+def _unpack(request: Request) -> object:
+    from .storage.tarstream import TarStream
+    from .storage.unpack import Unpacker
+
+    lowers = _lowers(request)
+    trusted = request["opaque_attribute"].startswith("trusted.")
+    confine(request["root"], trusted_attributes=trusted)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    unpacker = Unpacker(
+        root_fd,
+        lowers,
+        request["opaque_attribute"],
+        request["size_limit"],
+        request["entries_limit"],
+        devices=request.get("userns_fd") is None,
+    )
+    counts = unpacker.unpack(TarStream(request["tar_fd"]))
+    syncfs(root_fd)
+    return counts
+
+
+def _remove(request: Request) -> object:
+    from .storage.removal import remove_tree
+
+    for name in request["names"]:
+        remove_tree(os.fsencode(name), request["directory_fd"])
+    return None
+
+
+def _check_overlay(request: Request) -> object:
+    from .storage.overlay_check import check_overlay
+
+    check_overlay(request["directory"], userxattr=request["userxattr"])
+    return None
+
+
+def _make_upper(request: Request) -> object:
+    """An upper directory whose mode and owner are those of the directory ``like``; it appears complete."""
+    upper = request["upper"]
+    status = os.stat(request["like"])
+    temporary = f"{upper}.tmp-{os.getpid()}"
+    os.mkdir(temporary, 0o700)
+    os.chown(temporary, status.st_uid, status.st_gid)
+    os.chmod(temporary, status.st_mode & 0o7777)
+    os.rename(temporary, upper)
+    return None
+
+
+def _changes(request: Request) -> object:
+    from .storage.changes import scan_upper
+
+    lowers = Lowers(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in request["lower_paths"])
+    upper_fd = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return [(kind, path.hex()) for kind, path in scan_upper(upper_fd, lowers.exists, lowers.names)]
+
+
+def _usage(request: Request) -> object:
+    """The bytes that the files below ``directory`` take on disk, each counted once."""
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    for _, directories, files, dirfd in os.fwalk(request["directory"]):
+        for name in [*directories, *files]:
+            status = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
+            if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+    return total
+
+
+_JOBS: dict[str, Callable[[Request], object]] = {
+    "unpack": _unpack,
+    "remove": _remove,
+    "check-overlay": _check_overlay,
+    "make-upper": _make_upper,
+    "changes": _changes,
+    "usage": _usage,
+}
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
