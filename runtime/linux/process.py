@@ -13,6 +13,7 @@ from .libc import check, libc, syscall, syscall_holding_lock
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -60,8 +61,10 @@ def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     pidfd = ctypes.c_int(-1)
     if cgroup_fd >= 0:
         flags |= CLONE_INTO_CGROUP
+    # With CLONE_PARENT the child is the caller's sibling and inherits its exit signal: none may be given.
+    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
     arguments = (ctypes.c_uint64 * 11)(
-        flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, max(cgroup_fd, 0)
+        flags | CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0)
     )
     pid = syscall_holding_lock("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments), what=f"clone3 {flags:#x}")
     if pid == 0:
@@ -82,6 +85,12 @@ def setns(fd: int, flags: int = 0) -> None:
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Source: prctl(2)."""
     return check(_prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")
+
+
+def set_name(name: str) -> None:
+    """Name the calling thread (at most 15 bytes are kept). Source: PR_SET_NAME(2const)."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def pidfd_open(pid: int) -> int:

@@ -1,0 +1,204 @@
+"""Containers as a person sees them: those that are kept on disk with a name, and those that run.
+
+A kept container is a folder of the data folder: ``record.json`` (what it was made of), ``exit.json`` (how its command
+ended last), ``log.jsonl``, and what the storage driver keeps there. What runs is in state.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from . import state
+from .errors import AlreadyExists, CellwallError, NotFound
+from .options import Mount, Rate, RunOptions, Ulimit
+from .paths import Paths
+from .results import Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container. ``status`` is created, running or exited; times are seconds since 1970, None where they aren't known."""
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    status: str
+    pid: int
+    created: float
+    started: float | None
+    finished: float | None
+    exit: Exit | None
+    command: tuple[str, ...]
+    labels: dict[str, str]
+    ephemeral: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        found = asdict(self)
+        if self.exit is not None:
+            found["exit"] = self.exit.to_dict()
+        return found
+
+
+def options_to_dict(options: RunOptions) -> dict[str, Any]:
+    return asdict(options)
+
+
+def options_from_dict(data: dict[str, Any]) -> RunOptions:
+    """The RunOptions of what ``options_to_dict`` gave, after JSON made lists of its tuples."""
+    nested = {"mounts": Mount, "ulimits": Ulimit}
+    values: dict[str, Any] = {}
+    for field in fields(RunOptions):
+        value = data[field.name]
+        if field.name in nested:
+            value = tuple(nested[field.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in value)
+        elif field.name.startswith("device_"):
+            value = tuple(Rate(**item) for item in value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[field.name] = value
+    return RunOptions(**values)
+
+
+class Containers:
+    """The kept containers below ``paths.containers`` and the running ones below ``paths.running``."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Names are given one at a time, on the whole machine; a killed process gives the lock up."""
+        self.paths.containers.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.paths.containers / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def folder(self, container_id: str) -> Path:
+        return self.paths.containers / container_id
+
+    def create(self, record: dict[str, Any]) -> Path:
+        """Keep a new container; returns its folder. Raises AlreadyExists where its name is taken."""
+        with self._locked():
+            name = record["name"]
+            for other in self.records():
+                if other["name"] == name:
+                    raise AlreadyExists(
+                        f"the name {name} is taken by container {other['id'][:12]}: remove it (cellwall rm {name}) or take another name"
+                    )
+            folder = self.folder(record["id"])
+            temporary = folder.with_name(f".tmp-{record['id']}")
+            temporary.mkdir(mode=0o700)
+            _write_json(temporary / "record.json", record)
+            temporary.rename(folder)
+        return folder
+
+    def update(self, record: dict[str, Any]) -> None:
+        _write_json(self.folder(record["id"]) / "record.json", record)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of all kept containers."""
+        try:
+            names = sorted(os.listdir(self.paths.containers))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not name.startswith("."):
+                record = self.record(name)
+                if record is not None:
+                    yield record
+
+    def record(self, container_id: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.folder(container_id) / "record.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found
+
+    def list(self, *, all: bool = False) -> list[Container]:
+        """The running containers, newest first; with ``all`` the others as well."""
+        states = {found["id"]: found for found in state.each(str(self.paths.running))}
+        containers = [self._container(record, states.pop(record["id"], None)) for record in self.records()]
+        containers += [self._container(None, found) for found in states.values()]
+        containers = [c for c in containers if all or c.status == "running"]
+        return sorted(containers, key=lambda container: container.created, reverse=True)
+
+    def find(self, name_or_id: str) -> Container:
+        """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
+        containers = self.list(all=True)
+        for container in containers:
+            if name_or_id in (container.name, container.id):
+                return container
+        found = [c for c in containers if name_or_id and c.id.startswith(name_or_id)]
+        if len(found) > 1:
+            raise CellwallError(f"{name_or_id} begins the ids of {len(found)} containers: give more of it")
+        if not found:
+            raise NotFound(f"no container {name_or_id}: cellwall ps -a lists them")
+        return found[0]
+
+    def state(self, container_id: str) -> dict[str, Any] | None:
+        """Its run-time state where it runs, with a launcher that lives."""
+        found = state.load(str(self.paths.running), container_id)
+        if found is None or not state.owner_lives(found["cellwall"]["launcher"]):
+            return None
+        return found
+
+    def _container(self, record: dict[str, Any] | None, running: dict[str, Any] | None) -> Container:
+        from .launcher.client import read_exit
+
+        known = record or (running or {})["cellwall"]
+        alive = running is not None and state.owner_lives(running["cellwall"]["launcher"])
+        ended: Exit | None = None
+        finished = None
+        container_id = record["id"] if record else (running or {})["id"]
+        if record is not None:
+            try:
+                message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
+                ended, finished = read_exit(message, {}), message["finished"]
+            except FileNotFoundError:
+                pass
+        status = "running" if alive else "exited" if ended is not None else "created"
+        if running is not None and not alive and ended is None:
+            # Its launcher was killed, and it with it: reconcile writes this down.
+            status, ended = "exited", Exit(status=137, signal=9)
+        return Container(
+            id=container_id,
+            name=known["name"],
+            image=known["image"],
+            image_id=known["image_id"],
+            status=status,
+            pid=running["pid"] if running is not None and alive else 0,
+            created=known["created"],
+            started=running["cellwall"]["started"] if running is not None and alive else known.get("started"),
+            finished=None if alive else finished,
+            exit=None if alive else ended,
+            command=tuple(known["command"]),
+            labels=known["labels"],
+            ephemeral=record is None,
+        )
+
+    def killed(self, container_id: str) -> None:
+        """Write down that a kept container was killed with its launcher."""
+        folder = self.folder(container_id)
+        if folder.is_dir():
+            _write_json(folder / "exit.json", {"event": "exited", "signal": 9, "finished": time.time()})
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        json.dump(data, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

@@ -1,0 +1,8 @@
+"""The launcher: a small, resident, single-threaded fork server that makes every container of one client.
+
+A notebook's process has threads and a large heap: forking it is slow, and running Python in its child is unsafe. So
+every clone happens here. See docs/adr/0002-process-model.md.
+
+Everything but ``client.py`` runs in the launcher or in its children before their exec, and stays light: no dataclasses,
+typing, pathlib, subprocess or logging.
+"""

@@ -1,0 +1,338 @@
+"""The client's side of the launcher: start it once, ask it for containers, and follow each through its own channel.
+
+Every request carries one end of a fresh socket, its channel, so threads and event loops need no common reader.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import InitError, LauncherError, UnsupportedError
+from ..results import Change, Exit, Usage
+from . import wire
+
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
+_CODE = """
+import sys, types
+package = types.ModuleType("cellwall")
+package.__path__ = [{folder!r}]
+sys.modules["cellwall"] = package
+from cellwall.runtime.launcher.{module} import main
+main()
+"""
+
+
+class Launcher:
+    """One launcher process; made at the first request, ended by ``close`` or with this process."""
+
+    def __init__(self, userns_folder: str = "") -> None:
+        """``userns_folder``: where the launchers of an ordinary user find each other (see rootless.py)."""
+        self._userns_folder = userns_folder
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._log_fd = -1
+        self._owner = 0
+
+    def _started(self) -> socket.socket:
+        with self._lock:
+            if self._socket is not None and self._owner != os.getpid():
+                # After a fork of the client the socket is the parent's: a child has a launcher of its own.
+                self._socket.close()
+                self._socket = None
+            if self._socket is None:
+                self._start()
+            assert self._socket is not None
+            return self._socket
+
+    def _start(self) -> None:
+        ours, theirs = wire.pair()
+        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._log_fd = os.memfd_create("cellwall-launcher-log")
+        module = "server" if os.geteuid() == 0 else "rootless"
+        code = _CODE.format(folder=str(_PACKAGE_FOLDER), module=module)
+        # Nothing of the client's environment: a container must not find it, however it looks. PATH is for newuidmap.
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        for name in ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"):
+            if name in os.environ:
+                environment[name] = os.environ[name]
+        if self._userns_folder:
+            environment["CELLWALL_USERNS_FOLDER"] = self._userns_folder
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_DUP2, null_fd, 0),
+            (os.POSIX_SPAWN_DUP2, null_fd, 1),
+            (os.POSIX_SPAWN_DUP2, self._log_fd, 2),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+        ]
+        try:
+            if theirs.fileno() == 3:  # a dup2 onto itself would leave it close-on-exec
+                os.set_inheritable(3, True)
+                actions.pop()
+            # A session of its own: Ctrl-C in the client's terminal is the client's to deal with.
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", "-c", code],
+                environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGINT, signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP],
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._log_fd)
+            raise
+        finally:
+            theirs.close()
+            os.close(null_fd)
+        self._socket = ours
+        self._owner = os.getpid()
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id; 0 before the first request."""
+        return self._pid
+
+    def request(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> socket.socket:
+        """Send ``message`` with copies of ``fds``; returns this side of its channel. Raises LauncherError."""
+        channel, other = wire.pair()
+        try:
+            for attempt in (1, 2):
+                try:
+                    wire.send(self._started(), message, [other.fileno(), *fds])
+                    break
+                except (BrokenPipeError, ConnectionResetError) as error:
+                    log = self._forget()
+                    if attempt == 2:
+                        raise LauncherError(f"the launcher process ended: {log or 'without a word'}") from error
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            other.close()
+        return channel
+
+    def failure(self) -> LauncherError:
+        """Why a channel ended without an answer."""
+        return LauncherError(f"the launcher process ended: {self._log() or 'it was killed'}")
+
+    def _log(self) -> str:
+        if self._log_fd < 0:
+            return ""
+        text = os.pread(self._log_fd, 65536, 0).decode("utf-8", "replace").strip()
+        return text.splitlines()[-1] if text and not os.environ.get("CELLWALL_DEBUG") else text
+
+    def _forget(self) -> str:
+        with self._lock:
+            log = self._log()
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+            if self._log_fd >= 0:
+                os.close(self._log_fd)
+                self._log_fd = -1
+            pid, self._pid = self._pid, 0
+        if pid:
+            _reap(pid, 5.0)
+        return log
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End the launcher and all that it runs; waits until it has cleaned up, ``timeout_s`` at most."""
+        with self._lock:
+            if self._socket is None or self._owner != os.getpid():
+                return
+            self._socket.close()
+            self._socket = None
+            pid, self._pid = self._pid, 0
+        _reap(pid, timeout_s)
+        os.close(self._log_fd)
+        self._log_fd = -1
+
+
+def _reap(pid: int, timeout_s: float) -> None:
+    from ..linux.process import pidfd_open
+
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        select.select([pidfd], [], [], timeout_s)
+    finally:
+        os.close(pidfd)
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # the client's own handler of SIGCHLD was quicker
+        pass
+
+
+class Process:
+    """A command in a container, from its request on. Closing it ends the command, with everything that it started.
+
+    ``container_id`` and ``argv`` say what it is. Usable from any one thread at a time.
+    """
+
+    def __init__(self, launcher: Launcher, channel: socket.socket, container_id: str, argv: list[str], limits: dict[str, Any]) -> None:
+        self._launcher = launcher
+        self._channel = channel
+        self._limits = limits
+        self._exit: Exit | None = None
+        self._gone = False
+        self.container_id = container_id
+        self.argv = argv
+        self.pid: int | None = None
+        self.pidfd = -1
+        self.terminal_fd = -1
+        self.warnings: list[str] = []
+        self.log_path: str | None = None
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is news: then call ``poll``."""
+        return self._channel.fileno()
+
+    def poll(self) -> Exit | None:
+        """How it ended, or None while it runs. Never waits."""
+        while self._exit is None and self._readable(0):
+            self._take()
+        return self._exit
+
+    def wait(self, timeout_s: float | None = None) -> Exit:
+        """Wait until it has ended. Raises TimeoutError after ``timeout_s``; the command runs on then."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._exit is None:
+            if not self._readable(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                raise TimeoutError(f"still running after {timeout_s:g} s")
+            self._take()
+        return self._exit
+
+    def wait_started(self) -> None:
+        """Wait until the command itself runs, or has failed to."""
+        while self.pid is None and self._exit is None:
+            self._readable(None)
+            self._take()
+
+    def wait_terminal(self) -> int:
+        """Wait for the main end of the container's terminal (``-t``), which this object owns; -1 where it failed."""
+        while self.terminal_fd < 0 and self._exit is None:
+            self._readable(None)
+            self._take()
+        return self.terminal_fd
+
+    def wait_gone(self, timeout_s: float = 10.0) -> bool:
+        """Wait until the container's cgroup, id range and state are removed as well."""
+        deadline = time.monotonic() + timeout_s
+        while not self._gone:
+            if not self._readable(max(0.0, deadline - time.monotonic())):
+                return False
+            self._take()
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's first process; nothing where it has ended."""
+        self._say({"signal": int(number)})
+
+    def kill(self) -> None:
+        """Kill the command and everything that it started."""
+        self._say({"kill": True})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self._channel.fileno() < 0:
+            return
+        try:
+            wire.send(self._channel, message)
+        except (BrokenPipeError, ConnectionResetError):  # it ended meanwhile: ``poll`` says how
+            pass
+
+    def _readable(self, timeout_s: float | None) -> bool:
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        return bool(poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999)))
+
+    def _take(self) -> None:
+        message, fds = wire.receive(self._channel)
+        if message is None:
+            self._gone = True
+            if self._exit is None:
+                self._exit = Exit(status=137 if self.pid else 125, message=str(self._launcher.failure()))
+            return
+        event = message["event"]
+        if event == "started":
+            self.pid = message["pid"]  # type: ignore[assignment]
+            self.pidfd = fds.pop(0)
+        elif event == "terminal":
+            self.terminal_fd = fds.pop(0)
+        elif event == "warnings":
+            self.warnings += message["messages"]  # type: ignore[operator]
+        elif event == "failed":
+            self._exit = Exit(status=int(message["status"]), message=str(message["message"]))  # type: ignore[call-overload]
+            self._gone = True
+        elif event == "exited":
+            self._exit = read_exit(message, self._limits)
+        elif event == "gone":
+            self._gone = True
+        for fd in fds:
+            os.close(fd)
+
+    def close(self) -> None:
+        """End the command if it still runs, and give up its descriptors."""
+        self._channel.close()
+        for name in ("pidfd", "terminal_fd"):
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        channel = getattr(self, "_channel", None)
+        if channel is not None:
+            self.close()
+
+
+def read_exit(message: dict[str, Any], limits: dict[str, Any]) -> Exit:
+    """The Exit of the launcher's ``exited`` message (also as it is kept in exit.json)."""
+    counted = message.get("cgroup") or {}
+    failure = message.get("failure")
+    number = message.get("signal")
+    status = 128 + number if number else message.get("code", 0)
+    timed_out = bool(message.get("timed_out"))
+    changes = message.get("changes")
+    return Exit(
+        status=failure["status"] if failure else status,
+        signal=number,
+        oom_killed=bool(counted.get("oom_kills")) and status != 0,
+        memory_limit_bytes=counted.get("memory_limit_bytes") or limits.get("memory_bytes"),
+        pids_limit=counted.get("pids_limit") or limits.get("pids_limit"),
+        pids_limit_hit=bool(counted.get("pids_limit_hits")),
+        timed_out=timed_out,
+        timeout_s=limits.get("timeout_s"),
+        seccomp_killed=number == signal.SIGSYS,
+        message=failure["message"] if failure else None,
+        usage=Usage(
+            wall_s=message.get("wall_s", 0.0),
+            cpu_s=counted.get("cpu_s"),
+            memory_peak_bytes=counted.get("memory_peak_bytes"),
+            pids_peak=counted.get("pids_peak"),
+        ),
+        changes=None if changes is None else tuple(Change(kind, path) for kind, path in changes),
+    )
+
+
+def raise_failure(message: dict[str, Any]) -> None:
+    """Raise what a ``failed`` event says."""
+    if message.get("step") == "unsupported":
+        raise UnsupportedError(message["message"])
+    raise InitError(message.get("step", ""), message["message"], message.get("errno", 0), message.get("status", 125))

@@ -1,0 +1,171 @@
+"""The launcher's event loop: requests of its client, ends of processes, deadlines.
+
+One thread, one ``poll``, no sleeping loops. The client's death is the end of its socket: then every container that this
+launcher answers for is killed and cleaned up, and the launcher exits. Source: poll(2), pidfd_open(2), unix(7).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+from ..errors import CellwallError
+from ..linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_name, start_time
+from .wire import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .container import Task
+
+
+class Server:
+    """The loop and what it watches. ``identity`` says which ids this launcher may give out."""
+
+    def __init__(self, main: socket.socket) -> None:
+        self.main = main
+        self.poll = select.poll()
+        self.callbacks: dict[int, Callable[[], None]] = {}
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.tasks: set[Task] = set()
+        pid = os.getpid()
+        self.owner = {"pid": pid, "started": start_time(pid)}
+        self.rootless = os.environ.get("CELLWALL_IN_USERNS") is not None
+        self.id_count = _mapped_ids() if self.rootless else 65536
+        self.stopping = False
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever ``fd`` is readable or its peer has gone."""
+        self.callbacks[fd] = callback
+        self.poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        if self.callbacks.pop(fd, None) is not None:
+            self.poll.unregister(fd)
+
+    def after(self, delay_s: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback`` once, ``delay_s`` from now; returns it, for ``cancel``."""
+        self.timers.append((time.monotonic() + delay_s, callback))
+        return callback
+
+    def cancel(self, callback: Callable[[], None] | None) -> None:
+        self.timers = [timer for timer in self.timers if timer[1] is not callback]
+
+    def run(self) -> None:
+        """Serve until the client has gone and everything that it started is cleaned up."""
+        self.watch(self.main.fileno(), self._on_request)
+        while not self.stopping or self.tasks:
+            timeout_ms = None
+            if self.timers:
+                due = min(timer[0] for timer in self.timers)
+                timeout_ms = max(0, int((due - time.monotonic()) * 1000) + 1)
+            for fd, _ in self.poll.poll(timeout_ms):
+                callback = self.callbacks.get(fd)
+                if callback is not None:
+                    callback()
+            now = time.monotonic()
+            for timer in [timer for timer in self.timers if timer[0] <= now]:
+                if timer in self.timers:
+                    self.timers.remove(timer)
+                    timer[1]()
+
+    def _on_request(self) -> None:
+        message, fds = receive(self.main)
+        if message is None:
+            self.forget(self.main.fileno())
+            self.stopping = True
+            for task in list(self.tasks):
+                task.abandon()
+            return
+        channel = socket.socket(fileno=fds.pop(0))
+        try:
+            self._dispatch(message, channel, fds)
+        except Exception as error:
+            if isinstance(error, CellwallError):
+                text = str(error)
+            else:
+                import traceback
+
+                traceback.print_exc()
+                text = f"the launcher failed: {type(error).__name__}: {error}"
+            status = getattr(error, "status", 125)
+            refuse(channel, getattr(error, "step", ""), text, getattr(error, "errno", 0) or 0, status)
+            channel.close()
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _dispatch(self, message: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+        operation = message["operation"]
+        if operation == "run":
+            from .container import Container
+
+            Container(self, message, channel, fds).launch()
+        elif operation == "exec":
+            from .container import Joined
+
+            Joined(self, message, channel, fds).launch()
+        elif operation == "identity":
+            userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                reply = {"pid": os.getpid(), "rootless": self.rootless, "id_count": self.id_count, **self.owner}
+                send(channel, reply, [userns_fd])
+            finally:
+                os.close(userns_fd)
+            channel.close()
+        else:
+            refuse(channel, "request", f"the launcher knows no operation {operation!r}", 0, 125)
+            channel.close()
+
+
+def refuse(channel: socket.socket, step: str, text: str, errno: int, status: int) -> None:
+    """Tell the client that what it asked for failed."""
+    try:
+        send(channel, {"event": "failed", "step": step, "message": text, "errno": errno, "status": status})
+    except OSError:  # the client has gone
+        pass
+
+
+def _mapped_ids() -> int:
+    """How many ids this user namespace has from 0 up without a gap. Source: user_namespaces(7), uid_map."""
+    with open("/proc/self/uid_map") as file:
+        rows = sorted(tuple(map(int, line.split())) for line in file)
+    count = 0
+    for first, _, length in rows:
+        if first != count:
+            break
+        count += length
+    return count
+
+
+def main() -> None:
+    """The launcher process: its socket is descriptor 3, its standard streams are /dev/null and a log."""
+    main_socket = socket.socket(fileno=3)
+    os.set_inheritable(3, False)
+    set_name("cellwall")
+    # A child's memory is a copy of this: nothing in a container may trace it, or reach our files through /proc.
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    os.umask(0o022)
+    os.chdir("/")
+    from . import container  # noqa: F401  before the first fork, so that no child imports it again
+
+    if folder := os.environ.get("CELLWALL_USERNS_FOLDER"):
+        # From now on other launchers of this user can join this one's user namespace.
+        with open(f"{folder}/{os.getpid()}.{start_time(os.getpid())}", "w"):
+            pass
+    # What lives now lives on: the collector needn't touch its pages in every child.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    Server(main_socket).run()
+    sys.stdout.flush()

@@ -1,0 +1,154 @@
+"""Moves a command's bytes while it runs: from its pipes to callbacks, and from memory to its standard input.
+
+Runs in the calling thread with ``selectors``, so that output is live and Ctrl-C works in a notebook's main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .launcher.client import Process
+    from .logs import Log
+    from .results import Exit
+
+Sink = Callable[[bytes], object]
+_CHUNK = 1 << 16
+# How long output is still waited for once the command has ended: only a process outside the container (there is none)
+# or one that the kernel is still taking apart could hold the pipe.
+_DRAIN_S = 5.0
+
+
+class Pipes:
+    """The three pipes of a command: ``child_fds`` are for the request, and closed by ``close_child`` after it."""
+
+    def __init__(self, *, stdin: bool, stdout: bool = True, stderr: bool = True) -> None:
+        self.ours: dict[str, int] = {}
+        self._child: list[int] = []
+        self.child_fds: list[int] = []
+        try:
+            for name, wanted in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                if not wanted:
+                    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                    self._child.append(null_fd)
+                    self.child_fds.append(null_fd)
+                    continue
+                read_fd, write_fd = os.pipe()
+                theirs, ours = (read_fd, write_fd) if name == "stdin" else (write_fd, read_fd)
+                self.ours[name] = ours
+                self._child.append(theirs)
+                self.child_fds.append(theirs)
+        except BaseException:
+            self.close()
+            raise
+
+    def close_child(self) -> None:
+        while self._child:
+            os.close(self._child.pop())
+
+    def close(self) -> None:
+        self.close_child()
+        for name in list(self.ours):
+            os.close(self.ours.pop(name))
+
+    def close_one(self, name: str) -> None:
+        os.close(self.ours.pop(name))
+
+
+@contextmanager
+def pipes(*, stdin: bool) -> Iterator[Pipes]:
+    """Pipes for a command's streams; all ends are closed on the way out. Without ``stdin`` it reads /dev/null."""
+    made = Pipes(stdin=stdin)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def pump(
+    process: Process,
+    made: Pipes,
+    *,
+    stdin: bytes | None = None,
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    log: Log | None = None,
+) -> Exit:
+    """Run the loop until ``process`` has ended and its output is drained; returns how it ended.
+
+    Chunks come in order within each stream, as they were written. On any exception (KeyboardInterrupt too) everything
+    that the command started is killed before the exception goes on.
+    """
+    made.close_child()
+    sinks = {"stdout": on_stdout, "stderr": on_stderr}
+    selector = selectors.DefaultSelector()
+    try:
+        for name, fd in made.ours.items():
+            os.set_blocking(fd, False)
+            if name == "stdin":
+                selector.register(fd, selectors.EVENT_WRITE, name)
+            else:
+                selector.register(fd, selectors.EVENT_READ, name)
+        selector.register(process.fileno(), selectors.EVENT_READ, "process")
+        rest = memoryview(stdin or b"")
+        ended = None
+        deadline = 0.0
+        while ended is None or any(name in made.ours for name in sinks):
+            timeout_s = None if ended is None else deadline - time.monotonic()
+            if timeout_s is not None and timeout_s <= 0:
+                break
+            for key, _ in selector.select(timeout_s):
+                name = key.data
+                if name == "process":
+                    ended = process.poll()
+                    if ended is not None:
+                        selector.unregister(key.fd)
+                        deadline = time.monotonic() + _DRAIN_S
+                elif name == "stdin":
+                    rest = _feed(selector, made, rest)
+                else:
+                    _take(selector, made, name, sinks[name], log)
+        assert ended is not None
+        return ended
+    except BaseException:
+        process.kill()
+        process.close()
+        raise
+    finally:
+        selector.close()
+
+
+def _feed(selector: selectors.BaseSelector, made: Pipes, rest: memoryview) -> memoryview:
+    fd = made.ours["stdin"]
+    try:
+        if rest:
+            rest = rest[os.write(fd, rest[:_CHUNK]) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:  # the command doesn't read on: not an error, as with a shell's pipe
+        rest = rest[:0]
+    if not rest:
+        selector.unregister(fd)
+        made.close_one("stdin")
+    return rest
+
+
+def _take(selector: selectors.BaseSelector, made: Pipes, name: str, sink: Sink | None, log: Log | None) -> None:
+    fd = made.ours[name]
+    try:
+        data = os.read(fd, _CHUNK)
+    except BlockingIOError:
+        return
+    if not data:
+        selector.unregister(fd)
+        made.close_one(name)
+        return
+    if log is not None:
+        log.write(name, data)
+    if sink is not None:
+        sink(data)

@@ -1,0 +1,396 @@
+"""Options and an image's config become an OCI bundle's ``config.json``.
+
+Nothing here touches the machine beyond reading device numbers and memory size: the launcher carries it out.
+Source: runtime-spec config.md and config-linux.md; image-spec config.md; defaults are docker's, and stricter where noted.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from .errors import NotFound, SpecError, VolumeError
+from .options import Mount, RunOptions, Script
+from .security.capabilities import resolve as resolve_capabilities
+
+OCI_VERSION = "1.2.0"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SHM_BYTES = 64 << 20
+CPU_PERIOD_US = 100_000
+# What one container may take of the machine's memory where nothing was said: the notebook itself must live on.
+MEMORY_SHARE = 0.8
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# Sysctls that belong to a namespace of the container's own. Source: runc's and docker's list; sysctl(8).
+_SYSCTL_NAMESPACES = {
+    "net.": "network",
+    "fs.mqueue.": "ipc",
+    "kernel.msgmax": "ipc",
+    "kernel.msgmnb": "ipc",
+    "kernel.msgmni": "ipc",
+    "kernel.sem": "ipc",
+    "kernel.shm": "ipc",
+}
+_INTERPRETERS = {
+    "python": ["python3"],
+    "py": ["python3"],
+    "js": ["node"],
+    "javascript": ["node"],
+    "r": ["Rscript"],
+    "rb": ["ruby"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files."""
+
+    spec: dict[str, Any]
+    process: dict[str, Any]
+    files: dict[str, str]
+    argv: list[str]
+    warnings: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=1)
+def total_memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def script_message(script: Script, name: str) -> dict[str, Any]:
+    """What the launcher is told of a cell's text."""
+    language = (script.language or "").strip()
+    words = language.split()
+    interpreter = _INTERPRETERS.get(language.lower(), words) if words else []
+    return {"text": base64.b64encode(script.text).decode(), "name": name, "interpreter": interpreter}
+
+
+def command_of(options: RunOptions, image: dict[str, Any]) -> list[str]:
+    """The argument vector: docker's rules for Entrypoint, Cmd, ``--entrypoint`` and the command. May be empty."""
+    config = image.get("config") or {}
+    if options.entrypoint is not None:
+        entrypoint = [word for word in options.entrypoint if word]
+        return [*entrypoint, *options.command]
+    entrypoint = list(config.get("Entrypoint") or [])
+    return [*entrypoint, *(options.command or config.get("Cmd") or [])]
+
+
+def plan(
+    options: RunOptions,
+    image: dict[str, Any],
+    container_id: str,
+    *,
+    script: Script | None = None,
+    keeper: bool = False,
+    rootless: bool = False,
+    id_count: int = 65536,
+    size: tuple[int, int] | None = None,
+) -> Plan:
+    """The bundle's config for ``options`` on the image config ``image`` (the whole JSON).
+
+    ``keeper``: the container's first process is cellwall's own small init, and commands join it. Raises SpecError for
+    what can't be, VolumeError for a bind mount's missing folder, NotFound for a missing device.
+    """
+    warnings: list[str] = []
+    config = image.get("config") or {}
+    hostname = options.hostname or container_id[:12]
+    argv = command_of(options, image)
+    if script is not None:
+        argv = list(options.command)
+    elif not argv and not keeper:
+        raise SpecError("IMAGE", f"{options.image} names no command: say one after the image")
+    namespaces = _namespaces(options)
+    kinds = {namespace["type"] for namespace in namespaces}
+    security = _security(options)
+    devices, device_rules = _devices(options, rootless)
+    user = options.user if options.user is not None else str(config.get("User") or "")
+    environment = _environment(options, config, hostname)
+    host_network = "network" not in kinds
+    spec: dict[str, Any] = {
+        "ociVersion": OCI_VERSION,
+        "hostname": hostname,
+        "domainname": options.domainname or "",
+        "root": {"path": "rootfs", "readonly": options.read_only},
+        "process": {
+            "terminal": options.tty,
+            "user": {"uid": 0, "gid": 0},
+            "args": argv,
+            "env": [f"{name}={value}" for name, value in environment.items()],
+            "cwd": options.workdir or config.get("WorkingDir") or "/",
+            "capabilities": {kind: list(security["capabilities"]) for kind in ("bounding", "effective", "permitted")},
+            "rlimits": _rlimits(options),
+            "noNewPrivileges": security["no_new_privileges"],
+        },
+        "mounts": _mounts(options, config, kinds, id_count, rootless, warnings),
+        "annotations": {f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
+        "linux": {
+            "namespaces": namespaces,
+            "devices": devices,
+            "resources": _resources(options, device_rules, rootless),
+            "sysctl": _sysctls(options, kinds),
+            "maskedPaths": [] if security["unmasked"] else list(MASKED_PATHS),
+            "readonlyPaths": [] if security["unmasked"] else list(READONLY_PATHS),
+            "seccomp": security["profile"],
+        },
+    }
+    if options.oom_score_adj is not None:
+        spec["process"]["oomScoreAdj"] = options.oom_score_adj
+    process = {
+        "args": argv,
+        "script": None if script is None else script_message(script, "1"),
+        "env": environment,
+        "cwd": spec["process"]["cwd"],
+        "user": user,
+        "groups": list(options.group_add),
+        "capabilities": list(security["capabilities"]),
+        "no_new_privileges": security["no_new_privileges"],
+        "seccomp": base64.b64encode(security["filter"]).decode(),
+        "rlimits": {limit["type"]: [limit["soft"], limit["hard"]] for limit in spec["process"]["rlimits"]},
+        "terminal": options.tty,
+        "size": size,
+        "keeper": keeper,
+        "init": options.init and not keeper,
+    }
+    return Plan(spec, process, _files(options, hostname, host_network), argv, tuple(warnings))
+
+
+def _environment(options: RunOptions, config: dict[str, Any], hostname: str) -> dict[str, str]:
+    environment = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if options.tty:
+        environment["TERM"] = "xterm"
+    for item in config.get("Env") or []:
+        name, _, value = item.partition("=")
+        environment[name] = value
+    return environment | options.env
+
+
+def _labels(options: RunOptions, config: dict[str, Any]) -> dict[str, str]:
+    return {**(config.get("Labels") or {}), **options.labels}
+
+
+def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
+    kinds = ["mount"]
+    for kind, value, flag in (
+        ("user", options.userns, "--userns"),
+        ("pid", options.pid, "--pid"),
+        ("network", options.network, "--network"),
+        ("ipc", options.ipc, "--ipc"),
+        ("uts", options.uts, "--uts"),
+        ("cgroup", options.cgroupns, "--cgroupns"),
+    ):
+        if value == "host":
+            continue
+        if value not in (None, "private", "none", ""):
+            raise SpecError(flag, f"{value!r} is not available yet: use host, or leave it out")
+        kinds.append(kind)
+    return [{"type": kind} for kind in kinds]
+
+
+def _mounts(
+    options: RunOptions,
+    config: dict[str, Any],
+    kinds: set[str],
+    id_count: int,
+    rootless: bool,
+    warnings: list[str],
+) -> list[dict[str, Any]]:
+    safe = ["nosuid", "noexec", "nodev"]
+    pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    if id_count > 5:
+        pts.append("gid=5")
+    shm_bytes = options.shm_size_bytes or SHM_BYTES
+    mounts: list[dict[str, Any]] = [
+        _entry("/proc", "proc", "proc", safe),
+        _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
+        _entry("/dev/pts", "devpts", "devpts", pts),
+        _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),
+    ]
+    if "ipc" in kinds:
+        mounts.append(_entry("/dev/mqueue", "mqueue", "mqueue", safe))
+    if "network" in kinds:
+        mounts.append(_entry("/sys", "sysfs", "sysfs", [*safe, "ro"]))
+    else:
+        # sysfs belongs to a network namespace, and this one isn't the container's: the host's is shown, read-only.
+        mounts.append(_entry("/sys", "bind", "/sys", [*safe, "ro"]))
+    if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
+    taken = {mount.target for mount in options.mounts}
+    extra = [Mount("tmpfs", path) for path in config.get("Volumes") or {} if path not in taken]
+    for mount in sorted([*options.mounts, *extra], key=lambda mount: mount.target.count("/")):
+        mounts.append(_user_mount(mount))
+    return mounts
+
+
+def _entry(target: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": target, "type": kind, "source": source, "options": options}
+
+
+def _user_mount(mount: Mount) -> dict[str, Any]:
+    if mount.type == "tmpfs":
+        said = list(mount.options)
+        own = ["nosuid", "nodev"] + ([] if "exec" in said else ["noexec"])
+        if not any(option.startswith("mode=") for option in said):
+            own.append("mode=1777")
+        return _entry(mount.target, "tmpfs", "tmpfs", own + said + (["ro"] if mount.read_only else []))
+    if mount.type == "volume":
+        raise SpecError("--volume", f"{mount.source or mount.target}: named volumes aren't available yet, name a host folder by its path")
+    if not os.path.exists(mount.source):
+        raise VolumeError(f"--volume: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})")
+    said = [option for option in mount.options if option in ("noexec", "rbind", "bind")]
+    return _entry(
+        mount.target,
+        "bind",
+        os.path.realpath(mount.source),
+        ["rbind", "nosuid", "nodev", *said, *(["ro"] if mount.read_only else [])],
+    )
+
+
+def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str]:
+    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
+    for item in options.add_hosts:
+        name, _, address = item.partition(":")
+        hosts.append(f"{address}\t{name}")
+    files = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
+    if options.dns:
+        files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
+    elif host_network:
+        try:
+            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+                files["/etc/resolv.conf"] = file.read(65536)
+        except FileNotFoundError:
+            files["/etc/resolv.conf"] = ""
+    return files
+
+
+def _rlimits(options: RunOptions) -> list[dict[str, Any]]:
+    limits = {"core": {"type": "RLIMIT_CORE", "soft": 0, "hard": -1}}
+    for limit in options.ulimits:
+        limits[limit.name] = {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
+    return list(limits.values())
+
+
+def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
+    for name in options.sysctls:
+        dotted = name.replace("/", ".")
+        needed = next((kind for prefix, kind in _SYSCTL_NAMESPACES.items() if dotted.startswith(prefix)), None)
+        if needed is None:
+            raise SpecError("--sysctl", f"{name} isn't kept per namespace, so setting it would change the host")
+        if needed not in kinds:
+            raise SpecError("--sysctl", f"{name} belongs to the {needed} namespace, which this container shares with the host")
+    return dict(options.sysctls)
+
+
+def _security(options: RunOptions) -> dict[str, Any]:
+    from .security.profile import security_of
+
+    capabilities = resolve_capabilities(options.cap_add, options.cap_drop, options.privileged)
+    return security_of(options.security_opt, capabilities, privileged=options.privileged)
+
+
+def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The extra device nodes, and the allow-list of the devices controller. Source: config-linux.md#devices."""
+    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
+    # Docker's list, without the permission to make nodes that are nobody's.
+    for kind, major, minor in (
+        ("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9), ("c", 5, 0), ("c", 5, 1), ("c", 5, 2), ("c", 136, None),
+    ):  # fmt: skip
+        rule = {"allow": True, "type": kind, "major": major, "access": "rwm"}
+        rules.append(rule if minor is None else rule | {"minor": minor})
+    devices = []
+    for item in options.devices:
+        source, _, rest = item.partition(":")
+        target, _, access = rest.partition(":")
+        if target and not target.startswith("/"):
+            target, access = "", target
+        target = target or source
+        try:
+            found = os.stat(source)
+        except OSError as error:
+            raise NotFound(f"--device: {source}: {(error.strerror or '').lower()}, name a device of this machine") from error
+        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+            raise SpecError("--device", f"{source} is no device node")
+        if not target.startswith("/dev/"):
+            raise SpecError("--device", f"{target}: a device's place in the container is below /dev")
+        kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
+        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        mode = stat.S_IMODE(found.st_mode)
+        devices.append(
+            {"path": target, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": 0, "gid": 0, "source": source}
+        )
+        rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": access or "rwm"})
+    if options.privileged:
+        rules = [{"allow": True, "access": "rwm"}]
+    return devices, rules
+
+
+def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless: bool) -> dict[str, Any]:
+    """``linux.resources``; an unsaid limit of memory and processes has a default. Source: config-linux.md#control-groups."""
+    memory: dict[str, Any] = {"limit": options.memory_bytes or int(total_memory_bytes() * MEMORY_SHARE)}
+    if options.memory_bytes == -1:
+        memory = {}
+    if options.memory_swap_bytes is not None:
+        memory["swap"] = options.memory_swap_bytes
+    if options.memory_reservation_bytes is not None:
+        memory["reservation"] = options.memory_reservation_bytes
+    resources: dict[str, Any] = {"memory": memory}
+    cpu: dict[str, Any] = {}
+    if options.cpus is not None:
+        cpu |= {"quota": int(options.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
+    if options.cpu_shares is not None:
+        cpu["shares"] = options.cpu_shares
+    if options.cpuset_cpus is not None:
+        cpu["cpus"] = options.cpuset_cpus
+    if options.cpuset_mems is not None:
+        cpu["mems"] = options.cpuset_mems
+    if cpu:
+        resources["cpu"] = cpu
+    if options.pids_limit is None or options.pids_limit > 0:
+        from .config import PIDS_LIMIT
+
+        resources["pids"] = {"limit": options.pids_limit or PIDS_LIMIT}
+    block: dict[str, Any] = {}
+    if options.blkio_weight is not None:
+        block["weight"] = options.blkio_weight
+    for key, rates in (
+        ("throttleReadBpsDevice", options.device_read_bps),
+        ("throttleWriteBpsDevice", options.device_write_bps),
+        ("throttleReadIOPSDevice", options.device_read_iops),
+        ("throttleWriteIOPSDevice", options.device_write_iops),
+    ):
+        if rates:
+            block[key] = [{**_device_number(rate.path), "rate": rate.rate} for rate in rates]
+    if block:
+        resources["blockIO"] = block
+    if options.net_cls_classid is not None:
+        resources["network"] = {"classID": options.net_cls_classid}
+    if not rootless:
+        resources["devices"] = device_rules
+    return resources
+
+
+def _device_number(path: str) -> dict[str, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise NotFound(f"--device-…: {path}: {(error.strerror or '').lower()}, name a block device of this machine") from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise SpecError("--device-…", f"{path} is no block device")
+    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

@@ -1,0 +1,137 @@
+"""What is known of running containers, on disk: one folder each with a ``state.json``, and the id ranges in use.
+
+Every entry appears whole or not at all, and names the launcher that answers for it by pid and start time, so that what
+a killed launcher left behind can be told from what lives. Light: the launcher imports it.
+Source: runtime-spec runtime.md#state (the fields of state.json; ours are below ``cellwall``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from .errors import UnsupportedError
+from .linux.process import is_running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# Root's containers get ids from here up: above what distributions give to users (100,000 up), outside of systemd's
+# ranges (dynamic users, nspawn's 0x00080000 to 0x6FFF0000), and below 2^31, which some filesystems end at.
+FIRST_ID = 0x70000000
+IDS_PER_CONTAINER = 65536
+RANGES = 4094
+
+
+def save(running: str, container_id: str, state: dict[str, Any]) -> None:
+    """Write ``state.json`` of ``container_id`` below the folder ``running``, in one step."""
+    folder = f"{running}/{container_id}"
+    temporary = f"{folder}/.tmp-state"
+    data = json.dumps(state).encode()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+    os.rename(temporary, f"{folder}/state.json")
+
+
+def create(running: str, container_id: str, state: dict[str, Any]) -> None:
+    """Make the folder of ``container_id`` with its ``state.json`` in it. FileExistsError where there is one."""
+    owner = state["cellwall"]["launcher"]
+    temporary = f".tmp-{container_id}"
+    folder = f"{running}/{temporary}.{owner['pid']}.{owner['started']}"
+    os.mkdir(folder, 0o700)
+    save(running, os.path.basename(folder), state)
+    # rename(2) replaces an empty folder only, and one of a container always holds its state.
+    os.rename(folder, f"{running}/{container_id}")
+
+
+def load(running: str, container_id: str) -> dict[str, Any] | None:
+    """The state of ``container_id``, or None where it has none."""
+    try:
+        with open(f"{running}/{container_id}/state.json", "rb") as file:
+            state: dict[str, Any] = json.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return state
+
+
+def remove(running: str, container_id: str) -> None:
+    """Forget ``container_id``; nothing where it isn't known."""
+    folder = f"{running}/{container_id}"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            os.unlink(f"{folder}/{name}")
+        except FileNotFoundError:  # another reconcile was quicker
+            pass
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:  # the same
+        pass
+
+
+def each(running: str) -> Iterator[dict[str, Any]]:
+    """The states of all containers that are known."""
+    try:
+        names = sorted(os.listdir(running))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if not name.startswith("."):
+            state = load(running, name)
+            if state is not None:
+                yield state
+
+
+def owner_lives(owner: dict[str, int]) -> bool:
+    """Whether the launcher ``{"pid": …, "started": …}`` is the process it was."""
+    return is_running(owner["pid"], owner["started"])
+
+
+def claim_ids(folder: str, container_id: str, owner: dict[str, int]) -> tuple[int, int]:
+    """Take a free id range for ``container_id``: ``(slot, first host id)``.
+
+    A claim is a symbolic link whose text names the owner: made in one step, and refused where the slot is taken.
+    Raises UnsupportedError where every range is in use.
+    """
+    text = f"{owner['pid']}:{owner['started']}:{container_id}"
+    # Different containers begin to look at different places, so that the first try mostly works.
+    first = int(container_id[:8], 16) % RANGES
+    for offset in range(RANGES):
+        slot = (first + offset) % RANGES
+        try:
+            os.symlink(text, f"{folder}/{slot}")
+        except FileExistsError:
+            continue
+        return slot, FIRST_ID + slot * IDS_PER_CONTAINER
+    raise UnsupportedError(f"all {RANGES} id ranges are in use", "remove containers that you no longer need")
+
+
+def release_ids(folder: str, slot: int) -> None:
+    """Give the range of ``slot`` back."""
+    try:
+        os.unlink(f"{folder}/{slot}")
+    except FileNotFoundError:  # a reconcile that saw the owner end was quicker
+        pass
+
+
+def stale_ids(folder: str) -> Iterator[int]:
+    """The slots whose owner has ended."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            pid, started, _ = os.readlink(f"{folder}/{name}").split(":")
+        except FileNotFoundError:  # released between the look and the read
+            continue
+        if not is_running(int(pid), int(started)):
+            yield int(name)
