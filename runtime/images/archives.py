@@ -1,0 +1,319 @@
+"""Images that lie on this machine: OCI layouts (``oci:``), and archives of docker (``docker-archive:``) or OCI (``oci-archive:``).
+
+Nothing is unpacked to read one: a member of a tar is read in place, links within the archive are followed by name only.
+
+Source: image-spec image-layout.md; the archive format of ``docker save``; containers-transports(5).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import tarfile
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, BinaryIO, cast
+
+from ..errors import DigestMismatch, ImageError, InvalidReference, NotFound
+from .digest import Digest
+from .job import Stop
+from .layout import REF_NAME
+from .manifest import (
+    CONFIG_LIMIT_BYTES,
+    MANIFEST_LIMIT_BYTES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    layer_media_type,
+    read_json,
+    read_manifest,
+    read_manifest_or_index,
+)
+from .origin import Resolved, choose
+from .platforms import Platform
+from .reference import LocalSource, Reference
+
+_CHUNK = 1 << 20
+_LINKS = 8
+Moved = Callable[[Descriptor, int], object]
+
+
+class _Folder:
+    """The files of a layout, by their path in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not path.is_dir():
+            raise NotFound(
+                f"no image layout at {path}: " + ("it isn't a folder" if path.exists() else "there is no such folder")
+            )
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            return open(self._path / name, "rb")
+        except (FileNotFoundError, NotADirectoryError) as err:
+            raise ImageError(f"{self._path}: {name} is missing in it") from err
+
+    def close(self) -> None:
+        pass
+
+
+class _Tar:
+    """The members of a tar, by name; a compressed one is decompressed first, to a file without a name."""
+
+    def __init__(self, path: Path, scratch: Path, stop: Stop) -> None:
+        self._path = path
+        self._tar: tarfile.TarFile | None = None
+        try:
+            self._file: IO[bytes] = open(path, "rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as err:
+            raise NotFound(f"no image archive at {path}: {(err.strerror or '').lower()}") from err
+        try:
+            magic = self._file.read(4)
+            self._file.seek(0)
+            if not layer_media_type(magic).endswith(".tar"):
+                self._file = self._plain(scratch, stop)
+            self._tar = tarfile.open(fileobj=self._file, mode="r:")
+            self._members = {posixpath.normpath(member.name): member for member in self._tar}
+        except (tarfile.TarError, EOFError) as err:
+            self.close()
+            raise ImageError(f"{path} isn't a tar archive, or it is cut short") from err
+        except BaseException:
+            self.close()
+            raise
+
+    def _plain(self, scratch: Path, stop: Stop) -> IO[bytes]:
+        from ..storage.compression import decompressed
+
+        target = tempfile.TemporaryFile(dir=scratch)
+        with self._file as source:
+            stream = decompressed(cast(BinaryIO, source), self._path.name)
+            while chunk := stream.read(_CHUNK):
+                stop.check()
+                target.write(chunk)
+        target.seek(0)
+        return target
+
+    def open(self, name: str) -> BinaryIO:
+        assert self._tar is not None
+        wanted = posixpath.normpath(name)
+        for _ in range(_LINKS):
+            member = self._members.get(wanted)
+            if member is None:
+                raise ImageError(f"{self._path}: {name} is missing in it")
+            if member.isreg():
+                opened = self._tar.extractfile(member)
+                assert opened is not None
+                return cast(BinaryIO, opened)
+            # docker save before 25 wrote a layer that two images share as a symlink.
+            if member.issym():
+                wanted = posixpath.normpath(posixpath.join(posixpath.dirname(wanted), member.linkname))
+            elif member.islnk():
+                wanted = posixpath.normpath(member.linkname)
+            else:
+                break
+        raise ImageError(f"{self._path}: {name} isn't a regular file in it")
+
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+        self._file.close()
+
+
+def _read_limited(files: _Folder | _Tar, name: str, limit_bytes: int, where: str) -> bytes:
+    with files.open(name) as file:
+        raw = file.read(limit_bytes + 1)
+    if len(raw) > limit_bytes:
+        raise ImageError(f"{where}: {name} is larger than {limit_bytes} bytes")
+    return raw
+
+
+class _FileOrigin:
+    """What the layouts and archives share: blobs are copied and verified on the way, in the caller's thread."""
+
+    def __init__(self, source: LocalSource, files: _Folder | _Tar, moved: Moved) -> None:
+        self.name = str(source)
+        self._source = source
+        self._files = files
+        self._moved = moved
+
+    def __enter__(self) -> _FileOrigin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def _file_of(self, digest: Digest) -> str:
+        return f"blobs/{digest.algorithm}/{digest.encoded}"
+
+    def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
+        raise NotImplementedError
+
+    def read(self, blob: Descriptor, stop: Stop) -> bytes:
+        raw = _read_limited(self._files, self._file_of(blob.digest), CONFIG_LIMIT_BYTES, self.name)
+        actual = Digest.of(raw, blob.digest.algorithm)
+        if actual != blob.digest:
+            raise DigestMismatch(blob.digest, actual, f"{self._file_of(blob.digest)} in {self.name}")
+        return raw
+
+    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> Future[None]:
+        name = self._file_of(blob.digest)
+        hasher = blob.digest.hasher()
+        size = 0
+        with self._files.open(name) as source, open(path, "wb") as target:
+            try:
+                while chunk := source.read(_CHUNK):
+                    stop.check()
+                    hasher.update(chunk)
+                    target.write(chunk)
+                    size += len(chunk)
+                    self._moved(blob, size)
+            except tarfile.ReadError as err:
+                raise ImageError(f"{name} in {self.name} is cut short") from err
+            target.flush()
+            os.fsync(target.fileno())
+        actual = Digest(f"{blob.digest.algorithm}:{hasher.hexdigest()}")
+        if actual != blob.digest:
+            raise DigestMismatch(blob.digest, actual, f"{name} in {self.name}")
+        if size != blob.size_bytes:
+            raise ImageError(f"{name} in {self.name}: {size} bytes, and its manifest says {blob.size_bytes}")
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+
+class LayoutOrigin(_FileOrigin):
+    """An image in an OCI layout, in a folder or in a tar."""
+
+    def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
+        where = f"index.json of {self.name}"
+        raw = _read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
+        index = read_manifest_or_index(raw, "", where)
+        if not isinstance(index, Index):
+            raise ImageError(f"{where}: no list of manifests")
+        chosen = self._named(index)
+        resolved = choose(self._manifest, chosen.digest, platform, self.name)
+        return resolved
+
+    def _manifest(self, target: str | Digest) -> Manifest | Index:
+        digest = Digest(target)
+        raw = _read_limited(self._files, self._file_of(digest), MANIFEST_LIMIT_BYTES, self.name)
+        actual = Digest.of(raw, digest.algorithm)
+        if actual != digest:
+            raise DigestMismatch(digest, actual, f"manifest in {self.name}")
+        return read_manifest_or_index(raw, "", f"manifest in {self.name}")
+
+    def _named(self, index: Index) -> Descriptor:
+        names = [dict(entry.annotations).get(REF_NAME, "") for entry in index.manifests]
+        wanted = self._source.name
+        if wanted is None:
+            if len(index.manifests) == 1:
+                return index.manifests[0]
+            listed = ", ".join(sorted(filter(None, names))) or "none with a name"
+            raise NotFound(f"{self.name} holds {len(index.manifests)} images; add :NAME, one of: {listed}")
+        for entry, name in zip(index.manifests, names, strict=True):
+            if wanted in (name, entry.digest) or _same_image(wanted, name):
+                return entry
+        raise NotFound(
+            f"{self.name}: no image of that name in it; there are: {', '.join(filter(None, names)) or 'none'}"
+        )
+
+
+def _same_image(wanted: str, name: str) -> bool:
+    """Whether two names are one reference, short or in full (``busybox``, ``docker.io/library/busybox:latest``)."""
+    if "/" not in name and ":" not in name:
+        return False
+    try:
+        return Reference.parse(wanted) == Reference.parse(name)
+    except InvalidReference:
+        return False
+
+
+class DockerArchiveOrigin(_FileOrigin):
+    """What ``docker save`` wrote. Its blobs are named by path, not by digest: a manifest in OCI's form is made for it."""
+
+    _paths: dict[Digest, str]
+
+    def _file_of(self, digest: Digest) -> str:
+        return self._paths[digest]
+
+    def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
+        image = self._named()
+        config_name, layer_names = image.get("Config"), image.get("Layers")
+        if not isinstance(config_name, str) or not isinstance(layer_names, list):
+            raise ImageError(f"manifest.json of {self.name}: no Config or no Layers")
+        config = _read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name)
+        read_json(config, f"{config_name} in {self.name}")
+        described = Descriptor(OCI_CONFIG, Digest.of(config), len(config))
+        self._paths = {described.digest: config_name}
+        layers = [self._layer(name, stop) for name in layer_names]
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": described.to_dict(),
+            "layers": [layer.to_dict() for layer in layers],
+        }
+        raw = json.dumps(document, separators=(",", ":")).encode()
+        manifest = read_manifest(raw, OCI_MANIFEST, f"manifest of {self.name}")
+        return Resolved(manifest)
+
+    def _layer(self, name: object, stop: Stop) -> Descriptor:
+        if not isinstance(name, str):
+            raise ImageError(f"manifest.json of {self.name}: a layer is a path, not {name!r:.60}")
+        with self._files.open(name) as file:
+            head = file.read(4)
+            hasher = Digest.of(b"").hasher()
+            hasher.update(head)
+            size = len(head)
+            try:
+                while chunk := file.read(_CHUNK):
+                    stop.check()
+                    hasher.update(chunk)
+                    size += len(chunk)
+            except tarfile.ReadError as err:
+                raise ImageError(f"{name} in {self.name} is cut short") from err
+        digest = Digest(f"sha256:{hasher.hexdigest()}")
+        self._paths[digest] = name
+        return Descriptor(layer_media_type(head), digest, size)
+
+    def _named(self) -> dict[str, Any]:
+        raw = _read_limited(self._files, "manifest.json", MANIFEST_LIMIT_BYTES, self.name)
+        try:
+            images = json.loads(raw)
+        except (ValueError, RecursionError) as err:
+            raise ImageError(f"manifest.json of {self.name} isn't JSON") from err
+        if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+            raise ImageError(f"manifest.json of {self.name}: a list of images was due")
+        tags = [[tag for tag in image.get("RepoTags") or [] if isinstance(tag, str)] for image in images]
+        listed = ", ".join(tag for each in tags for tag in each) or "none with a name"
+        wanted = self._source.name
+        if wanted is None:
+            if len(images) == 1:
+                return cast("dict[str, Any]", images[0])
+            raise NotFound(f"{self.name} holds {len(images)} images; add :NAME, one of: {listed}")
+        for image, each in zip(images, tags, strict=True):
+            if any(wanted == tag or _same_image(wanted, tag) for tag in each):
+                return cast("dict[str, Any]", image)
+        raise NotFound(f"{self.name}: no image of that name in it; there are: {listed}")
+
+
+def open_source(source: LocalSource, scratch: Path, moved: Moved, stop: Stop) -> _FileOrigin:
+    """The origin behind ``oci:``, ``oci-archive:`` or ``docker-archive:``. Raises NotFound where there is no such file.
+
+    ``scratch`` is a folder for what a compressed archive is decompressed to.
+    """
+    assert source.path is not None
+    if source.kind == "oci":
+        return LayoutOrigin(source, _Folder(source.path), moved)
+    files = _Tar(source.path, scratch, stop)
+    if source.kind == "oci-archive":
+        return LayoutOrigin(source, files, moved)
+    return DockerArchiveOrigin(source, files, moved)

@@ -1,0 +1,380 @@
+"""The image store: what the engine asks for images. An OCI image layout, with the layers unpacked by a storage driver.
+
+Nothing here runs in the caller's thread but waiting: see job.py. A name stands in index.json only when every blob and
+every layer of its image is on disk and synced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from ..errors import ImageError, InvalidReference, NotFound, SpecError
+from ..paths import Paths
+from . import job
+from .acquire import acquire, bring_layers, describe
+from .catalog import (
+    INDEX_DIGEST,
+    REGISTRY_DIGEST,
+    REPOSITORY,
+    SOURCE,
+    Catalog,
+    key_of,
+    put,
+)
+from .digest import Digest
+from .image import Image, Progress
+from .job import Stop
+from .layout import REF_NAME, Entry, Layout
+from .manifest import OCI_MANIFEST, Descriptor, read_manifest
+from .origin import RegistryOrigin, Resolved
+from .platforms import Platform
+from .progress import Reporter
+from .reference import HOST, LocalSource, Reference, parse_image
+from .registry import Report
+from .settings import RegistryConfig
+
+if TYPE_CHECKING:
+    from ..storage.driver import StorageDriver
+
+Pull = Literal["missing", "always", "never"]
+InUse = Callable[[Digest], list[str]]
+Cancel = Callable[[], bool]
+# Named here, for inside the class ``list`` is its method.
+Entries = list[Entry]
+
+
+def _used_by_none(image_id: Digest) -> list[str]:
+    return []
+
+
+class ImageStore:
+    """Images by name. ``in_use`` says which containers need an image (it may be set later): those aren't removed.
+
+    Every method may be called from any thread, and from several processes at once.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        driver: StorageDriver,
+        registries: RegistryConfig | None = None,
+        *,
+        in_use: InUse = _used_by_none,
+    ) -> None:
+        self.registries = registries or RegistryConfig()
+        self.in_use = in_use
+        self._paths = paths
+        self._driver = driver
+        self._layout = Layout(paths.images)
+        self._catalog = Catalog(self._layout)
+
+    # -- reading
+
+    def parse(self, ref: str) -> Reference | LocalSource:
+        """What ``ref`` names, with the aliases of the configuration. Raises InvalidReference."""
+        return parse_image(ref, self.registries.aliases)
+
+    def find(self, ref: str, platform: str | None = None) -> Image:
+        """The image of that name, id or beginning of an id that is here.
+
+        Without ``platform``: this machine's, else whichever is here. Raises NotFound, which says how to get it.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        entries = self._entries(ref)
+        image = self._catalog.select(entries, wanted, ref)
+        if image is not None:
+            return image
+        if entries:
+            here = ", ".join(sorted({self._catalog.image(entry).platform for entry in entries}))
+            raise NotFound(f"image {ref} isn't here for {wanted}, only for {here}; pull it with --platform {wanted}")
+        raise NotFound(f"no such image here: {ref}; `cellwall pull {ref}` fetches it, where there is one")
+
+    def _entries(self, ref: str) -> Entries:
+        try:
+            entries = self._catalog.named(self.parse(ref))
+        except InvalidReference:
+            entries = self._catalog.with_id(ref)
+            if not entries and not _looks_like_id(ref):
+                raise
+            return entries
+        return entries or self._catalog.with_id(ref)
+
+    def list(self) -> list[Image]:
+        """Every image, one for each name and platform, newest first; those that lost their name included."""
+        return sorted((image for _, image in self._catalog.readable()), key=lambda image: image.created, reverse=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs no process removes a blob or a layer: between ``get`` and the mount of its layers."""
+        with self._layout.held():
+            yield
+
+    # -- bringing in
+
+    def pull(
+        self,
+        ref: str,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Image:
+        """Fetches the image from where its name says, even if it is here; what is here already isn't fetched again.
+
+        ``progress`` is called from worker threads, one call at a time; ``cancelled`` in this thread, every 50 ms. Raises
+        NotFound, RegistryError, DigestMismatch, LayerError, ImageError, Cancelled; then the store is as it was before.
+        """
+        return self.get(ref, pull="always", platform=platform, progress=progress, cancelled=cancelled)
+
+    def get(
+        self,
+        ref: str,
+        *,
+        pull: Pull = "missing",
+        platform: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Image:
+        """The image, ready to run: fetched where ``pull`` allows and asks for it, and unpacked for this storage driver.
+
+        ``missing`` fetches what isn't here, ``always`` asks the registry each time, ``never`` never does. What lies on this
+        machine (``oci:``, the archives, ``host``) is looked at each time. Raises as ``pull`` and ``find`` do.
+        """
+        if pull not in ("missing", "always", "never"):
+            raise SpecError("--pull", f"{pull!r} is none of missing, always, never")
+        wanted = Platform.parse(platform) if platform else None
+        found = self._ready(ref, platform) if pull != "always" else None
+        if found is not None:
+            return found
+        return self._work(lambda stop: self._get(ref, pull, wanted, Reporter(progress), stop), cancelled)
+
+    def _ready(self, ref: str, platform: str | None) -> Image | None:
+        """The image, where it is here with all its layers: the way that costs no thread."""
+        try:
+            if isinstance(self.parse(ref), LocalSource):
+                return None
+        except InvalidReference:
+            pass
+        try:
+            image = self.find(ref, platform)
+        except NotFound:
+            return None
+        return image if all(map(self._driver.has_layer, image.chain_ids)) else None
+
+    def _get(self, ref: str, pull: Pull, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        try:
+            name = self.parse(ref)
+        except InvalidReference:
+            # An id: it can only be here.
+            return self._unpacked(self.find(ref), reporter, stop)
+        if isinstance(name, LocalSource):
+            return self._get_local(name, platform, reporter, stop)
+        if pull != "always":
+            try:
+                return self._unpacked(self.find(ref, str(platform) if platform else None), reporter, stop)
+            except NotFound:
+                if pull == "never":
+                    raise
+        waiting = "another pull of the same image is running"
+        with self._layout.alone(str(name), stop, lambda: reporter.tell("", "waiting", message=waiting)):
+            if pull == "missing" and (found := self._ready(ref, str(platform) if platform else None)) is not None:
+                return found
+            return self._fetch(name, platform, reporter, stop)
+
+    def _unpacked(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
+        """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
+        if not all(map(self._driver.has_layer, image.chain_ids)):
+            raw = self._layout.read_blob(image.manifest_digest)
+            manifest = read_manifest(raw, OCI_MANIFEST)
+            with self._layout.transaction(stop) as transaction:
+                bring_layers(self._layout, self._driver, None, manifest, image.layers, transaction, reporter, stop)
+        return image
+
+    def _fetch(self, name: Reference, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        def moved(blob: Descriptor, current: int) -> None:
+            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
+
+        report = Report(moved, lambda layer, why: reporter.tell(layer, "retrying", message=why))
+        kept: Entries = []
+
+        def record(resolved: Resolved, entry: Entry) -> None:
+            annotations = {REF_NAME: key_of(name), REPOSITORY: name.repository}
+            if resolved.manifest.digest != entry["digest"]:
+                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
+            if resolved.index_digest is not None:
+                annotations[INDEX_DIGEST] = resolved.index_digest
+            self._record({**entry, "annotations": annotations}, kept)
+
+        acquire(
+            self._layout,
+            self._driver,
+            lambda transaction: RegistryOrigin(name, self.registries, report),
+            platform,
+            record,
+            reporter,
+            stop,
+        )
+        return self._catalog.image(kept[0])
+
+    def _record(self, entry: Entry, kept: Entries) -> None:
+        with self._layout.editing() as entries:
+            put(entries, entry)
+        kept.append(entry)
+
+    def _get_local(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        if source == HOST:
+            return self._get_host(reporter, stop)
+        from .archives import open_source
+
+        def moved(blob: Descriptor, current: int) -> None:
+            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
+
+        kept: Entries = []
+
+        def record(resolved: Resolved, entry: Entry) -> None:
+            annotations = {SOURCE: str(source)}
+            if resolved.manifest.digest != entry["digest"]:
+                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
+            self._record({**entry, "annotations": annotations}, kept)
+
+        acquire(
+            self._layout,
+            self._driver,
+            lambda transaction: open_source(source, transaction.directory, moved, stop),
+            platform,
+            record,
+            reporter,
+            stop,
+        )
+        return self._catalog.image(kept[0])
+
+    def _get_host(self, reporter: Reporter, stop: Stop) -> Image:
+        raise NotImplementedError
+
+    def _work(self, work: Callable[[Stop], Image], cancelled: Cancel | None) -> Image:
+        """Runs ``work`` in a thread; when it fails, what it left is swept."""
+
+        def guarded(stop: Stop) -> Image:
+            self._layout.prepare()
+            try:
+                with _disk_errors(self._paths.images):
+                    return work(stop)
+            except BaseException:
+                self.sweep()
+                raise
+
+        with _disk_errors(self._paths.images):
+            return job.run(guarded, cancelled)
+
+    # -- changing
+
+    def tag(self, src: str, dst: str) -> Image:
+        """Gives the image ``src`` the name ``dst`` as well; another image that had that name keeps its id, and loses it."""
+        name = self.parse(dst)
+        if not isinstance(name, Reference) or name.digest is not None:
+            raise InvalidReference(f"{dst!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        image = self.find(src)
+        kept: Entries = []
+        with self._layout.editing() as entries:
+            source = next((e for e in entries if e.get("digest") == image.manifest_digest), None)
+            if source is None:
+                raise NotFound(f"no such image here: {src}")
+            annotations = {k: v for k, v in (source.get("annotations") or {}).items() if k not in (SOURCE, REPOSITORY)}
+            entry = {**source, "annotations": {**annotations, REF_NAME: str(name)}}
+            put(entries, entry)
+            kept.append(entry)
+        return self._catalog.image(kept[0])
+
+    def remove(self, ref: str, *, force: bool = False) -> Sequence[str]:
+        """Takes the name ``ref`` away, and with its last name the image; by id, the image with all its names.
+
+        Returns docker's lines (``Untagged: …``, ``Deleted: …``). Raises NotFound, and StatusError where a container uses the
+        image or where an id has names in several repositories; with ``force`` the names go, and what containers use stays.
+        """
+        from .removal import remove
+
+        return remove(
+            self._layout, self._catalog, self._entries(ref), ref, force, self.in_use, self._drivers(), self.sweep
+        )
+
+    def _drivers(self) -> Sequence[str]:
+        """The storage drivers that may have unpacked an image."""
+        from ..storage.driver import NAMES
+
+        others = {name for name in NAMES if (self._paths.storage / name).is_dir()}
+        return sorted(others | {self._driver.name})
+
+    def sweep(self) -> Sequence[Digest]:
+        """Removes what killed processes and removed images left; the chain ids of the layers that went.
+
+        Does nothing while another process or thread brings an image in: its end, or a later sweep, does it.
+        """
+        return self._layout.sweep(self._driver.name, self._reached_layers, self._remove_layer)
+
+    def _reached_layers(self) -> set[Digest]:
+        return {chain_id for entry in self._catalog.entries() for chain_id in self._catalog.image(entry).chain_ids}
+
+    def _remove_layer(self, chain_id: Digest) -> bool:
+        if not self._driver.has_layer(chain_id):
+            return False
+        self._driver.remove_layer(chain_id)
+        return True
+
+    def add_image(
+        self,
+        name: str,
+        config: dict[str, Any],
+        layers: Sequence[Path | BinaryIO],
+        *,
+        created_by: Sequence[str] = (),
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Image:
+        """Makes an image of layer archives (tar, plain or compressed), base first, and gives it ``name``.
+
+        ``config`` is an OCI image config; ``rootfs`` is filled in, and so are ``architecture``, ``os``, ``created`` and ``history``
+        where they are missing. ``created_by`` names the instruction of each layer.
+        """
+        from .making import make_image
+
+        reference = self.parse(name)
+        if reference != HOST and (not isinstance(reference, Reference) or reference.digest is not None):
+            raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        annotations = {SOURCE: str(reference)} if reference == HOST else {REF_NAME: str(reference)}
+
+        def work(stop: Stop) -> Image:
+            kept: Entries = []
+            reporter = Reporter(progress)
+            with self._layout.transaction(stop) as transaction:
+                manifest, full, read = make_image(transaction, config, layers, created_by, stop)
+                bring_layers(self._layout, self._driver, None, manifest, read, transaction, reporter, stop)
+                transaction.commit()
+                self._record({**describe(manifest, full), "annotations": annotations}, kept)
+            return self._catalog.image(kept[0])
+
+        return self._work(work, cancelled)
+
+
+def _looks_like_id(text: str) -> bool:
+    return text.removeprefix("sha256:").isalnum() and len(text) >= 64
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """A full or read-only disk, said in a sentence. Source: write(2), ENOSPC, EDQUOT, EROFS."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ImageError(
+                f"no space left for images in {path}: free some (`cellwall rmi`), or put the store elsewhere with CELLWALL_ROOT"
+            ) from err
+        if err.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            what = f"{path} can't be written: {os.strerror(err.errno).lower()}"
+            raise ImageError(f"the image store {what}; put it elsewhere with CELLWALL_ROOT") from err
+        raise
