@@ -80,7 +80,7 @@ def _work(request: Request) -> object:
         setns(userns_fd, CLONE_NEWUSER)
         os.close(userns_fd)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or hard > _MEMORY:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     job: Callable[[Request], object] = _JOBS[request["job"]]
@@ -129,7 +129,9 @@ def permitted_capabilities() -> int:
 def _lowers(request: Request) -> Lowers:
     """The lower layers of the request, top first: names of layer folders below ``layers_fd``."""
     dirfds = [
-        os.open(f"{name}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=request["layers_fd"])
+        os.open(
+            f"{name}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=request["layers_fd"]
+        )
         for name in request["lowers"]
     ]
     return Lowers(dirfds, request.get("opaque_roots", ()))

@@ -34,7 +34,9 @@ def compression(head: bytes) -> str:
     """The compression of a stream that begins with ``head`` (6 bytes tell them all apart)."""
     if head[:2] == b"\x1f\x8b":
         return GZIP
-    if head[:4] == b"\x28\xb5\x2f\xfd" or (head[1:4] == b"\x2a\x4d\x18" and head[:1] >= b"\x50" and head[:1] <= b"\x5f"):
+    if head[:4] == b"\x28\xb5\x2f\xfd" or (
+        head[1:4] == b"\x2a\x4d\x18" and head[:1] >= b"\x50" and head[:1] <= b"\x5f"
+    ):
         return ZSTD
     if head[:3] == b"BZh":
         return BZIP2
@@ -106,7 +108,9 @@ class Decompressed(io.RawIOBase):
             while len(rest) < 6 and (more := self._source.read(_READ)):
                 rest += more
             if compression(rest) != self.compression:
-                raise LayerError(self._digest, f"there are foreign bytes after the end of its {self.compression} stream")
+                raise LayerError(
+                    self._digest, f"there are foreign bytes after the end of its {self.compression} stream"
+                )
             self._decoder, self._step, self._failures = _decoder(self.compression)
             self._pending = rest
         # bz2 and lzma keep input that they haven't used yet: they are asked again with nothing until they want more.
@@ -120,7 +124,7 @@ class Decompressed(io.RawIOBase):
         return piece
 
 
-def _decoder(kind: str) -> tuple[Any, Callable[[bytes], tuple[bytes, bytes]], tuple[type[Exception], ...]]:
+def _decoder(kind: str) -> tuple[Any, Callable[[bytes], tuple[bytes, bytes]], tuple[Any, ...]]:
     """A new decoder, a function from input to (output, input not yet used), and what it raises on corrupt input."""
     if kind == ZSTD:
         # Imported here: only zstd layers need it.
@@ -149,7 +153,7 @@ def _decoder(kind: str) -> tuple[Any, Callable[[bytes], tuple[bytes, bytes]], tu
     return gzip, step_gzip, failures
 
 
-def _gzip() -> tuple[Any, tuple[type[Exception], ...]]:
+def _gzip() -> tuple[Any, tuple[Any, ...]]:
     try:
         from isal import isal_zlib
     except ImportError:  # another machine than x86_64 and aarch64

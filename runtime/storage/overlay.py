@@ -46,7 +46,9 @@ class OverlayDriver:
         except FileNotFoundError:
             pass
         except OSError as error:
-            return f"{stamp}: {os.strerror(error.errno or 0).lower()}; set CELLWALL_ROOT to a folder that you may write to"
+            return (
+                f"{stamp}: {os.strerror(error.errno or 0).lower()}; set CELLWALL_ROOT to a folder that you may write to"
+            )
         try:
             with self._layers.scratch() as (folder, lock_fd):
                 run_job(
@@ -123,7 +125,9 @@ class OverlayDriver:
     def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
         entry = plan[0]
         if entry["upper"] is None:
-            raise UnsupportedError("the changes of an ephemeral container", "they end with it; run it with diff=True or a name")
+            raise UnsupportedError(
+                "the changes of an ephemeral container", "they end with it; run it with diff=True or a name"
+            )
         found = run_job(
             "changes",
             {"upper": entry["upper"], "lower_paths": entry["lowers"]},

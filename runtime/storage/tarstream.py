@@ -290,7 +290,11 @@ def _refuse(message: str) -> NoReturn:
 
 def shown(name: bytes) -> str:
     """``name`` as it can stand in a message: quoted, one line, not too long."""
-    text = ascii(name[:200].decode("utf-8", "replace")) if len(name) > 200 else repr(name.decode("utf-8", "backslashreplace"))
+    text = (
+        ascii(name[:200].decode("utf-8", "replace"))
+        if len(name) > 200
+        else repr(name.decode("utf-8", "backslashreplace"))
+    )
     return text
 
 

@@ -74,7 +74,13 @@ class Unpacker:
     """Unpacks a TarStream into the directory of ``root_fd``. Changes the process's working directory and needs umask 0."""
 
     def __init__(
-        self, root_fd: int, lowers: Lowers, opaque_attribute: str, size_limit: int, entries_limit: int, devices: bool = True
+        self,
+        root_fd: int,
+        lowers: Lowers,
+        opaque_attribute: str,
+        size_limit: int,
+        entries_limit: int,
+        devices: bool = True,
     ) -> None:
         self._root_fd = root_fd
         self._lowers = lowers
@@ -104,7 +110,9 @@ class Unpacker:
             if member.type == REGULAR:
                 self._size += member.size
                 if self._size > self._size_limit:
-                    raise TarError(f"it unpacks to more than {self._size_limit} bytes; raise the limit if that is right")
+                    raise TarError(
+                        f"it unpacks to more than {self._size_limit} bytes; raise the limit if that is right"
+                    )
             try:
                 self._entry(member, stream)
             except OSError as error:
@@ -370,7 +378,9 @@ class Unpacker:
                 try:
                     below_fd = self._open(here)
                 except FileNotFoundError:
-                    raise TarError(f"{shown(path)} leads through the link {shown(here)}, whose target the layer lacks") from None
+                    raise TarError(
+                        f"{shown(path)} leads through the link {shown(here)}, whose target the layer lacks"
+                    ) from None
                 os.close(above_fd)
                 above_fd = below_fd
         except BaseException:
@@ -473,7 +483,7 @@ class Unpacker:
             below = path + b"/"
             for known in (self._times, self._default_acls):
                 for key in [key for key in known if key.startswith(below)]:
-                    del known[key]  # type: ignore[attr-defined]
+                    del known[key]
 
     def _finish(self) -> None:
         """Set what making entries in a directory would have changed."""
