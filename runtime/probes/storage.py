@@ -1,0 +1,110 @@
+"""Filesystems and storage drivers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from . import attempt
+from .identity import read
+from .probe import Answer, limited, missing, ok
+
+
+def overlay() -> Answer:
+    """Overlay as this user would mount it: root in its own mount namespace, others in a user namespace."""
+    outcome = attempt.outcome("overlay" if os.geteuid() == 0 else "overlay-user-namespace")
+    if outcome.worked:
+        return ok("mounts, and makes whiteouts")
+    return missing(outcome.text, "sudo modprobe overlay; until then `-s vfs` copies instead")
+
+
+def overlay_userns() -> Answer:
+    outcome = attempt.outcome("overlay-user-namespace")
+    if outcome.worked:
+        return ok("mounts in a user namespace, with userxattr")
+    return missing(outcome.text, "Linux 5.11 or later; until then `-s vfs` copies instead")
+
+
+def lowerdir_plus() -> Answer:
+    if attempt.outcome("overlay-lowerdir-plus").worked:
+        return ok("up to 500 layers")
+    return limited(attempt.outcome("overlay-lowerdir-plus").text, "Linux 6.5 or later: before, about 60 layers fit")
+
+
+def idmapped_mounts() -> Answer:
+    """Idmapped mounts of a tmpfs, and of the filesystem on which the images are (or will be)."""
+    if os.geteuid() != 0:
+        return missing("only root can make them; an ordinary user's images are stored with mapped ids instead")
+    folder = attempt.image_folder()
+    outcome = attempt.outcome("idmapped-folder")
+    if outcome.worked:
+        return ok(f"of {folder} ({filesystem(folder)})")
+    mend = "ext4, btrfs or xfs below the images, Linux 5.15 or later; until then layers are copied with mapped ids"
+    if attempt.outcome("idmapped-tmpfs").worked:
+        return limited(f"not of {folder} ({filesystem(folder)}): {outcome.text}", mend)
+    return missing(outcome.text, mend)
+
+
+def filesystem(path: str) -> str:
+    """The type of the filesystem on which ``path`` is. Source: proc_pid_mountinfo(5)."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in read("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1]
+    return "unknown filesystem"
+
+
+def known(name: str, use: str) -> Callable[[], Answer]:
+    """A filesystem that the kernel lists; a module that isn't loaded yet isn't listed."""
+
+    def probe() -> Answer:
+        if name in read("/proc/filesystems").split():
+            return ok(use)
+        return missing("not in /proc/filesystems", f"sudo modprobe {name}")
+
+    return probe
+
+
+def fuse() -> Answer:
+    return _device("/dev/fuse", "fuse")
+
+
+def tun() -> Answer:
+    return _device("/dev/net/tun", "tun")
+
+
+def _device(path: str, module: str) -> Answer:
+    if not os.path.exists(path):
+        return missing(f"no {path}", f"sudo modprobe {module}")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as err:
+        return missing(f"{path}: {(err.strerror or '').lower()}", f"sudo chmod 666 {path}")
+    return ok(f"{path} can be opened")
+
+
+def space() -> Answer:
+    folder = attempt.image_folder()
+    free = os.statvfs(folder)
+    free_bytes = free.f_bavail * free.f_frsize
+    if free_bytes < 1 << 30:
+        return limited(
+            f"{free_bytes >> 20} MiB free on {folder}", "cellwall system prune, or CELLWALL_ROOT on a larger disk"
+        )
+    return ok(f"{free_bytes >> 30} GiB free on {folder}")
+
+
+PROBES: dict[str, Callable[[], Answer]] = {
+    "overlay": overlay,
+    "overlay-userns": overlay_userns,
+    "overlay-lowerdir-plus": lowerdir_plus,
+    "idmapped-mounts": idmapped_mounts,
+    "tmpfs": known("tmpfs", "writable layers of containers that don't stay"),
+    "erofs": known("erofs", "layers that are mounted without unpacking"),
+    "btrfs": known("btrfs", "snapshots"),
+    "fuse": fuse,
+    "tun": tun,
+    "disk-space": space,
+}
