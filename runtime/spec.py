@@ -16,6 +16,8 @@ from typing import Any
 from .errors import NotFound, SpecError, VolumeError
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
+from .security.profile import SecurityOptions, parse_security_opt
+from .security.seccomp import compile_filter
 
 OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -24,21 +26,6 @@ CPU_PERIOD_US = 100_000
 # What one container may take of the machine's memory where nothing was said: the notebook itself must live on.
 MEMORY_SHARE = 0.8
 
-MASKED_PATHS = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 # Sysctls that belong to a namespace of the container's own. Source: runc's and docker's list; sysctl(8).
 _SYSCTL_NAMESPACES = {
     "net.": "network",
@@ -135,9 +122,9 @@ def plan(
             "args": argv,
             "env": [f"{name}={value}" for name, value in environment.items()],
             "cwd": options.workdir or config.get("WorkingDir") or "/",
-            "capabilities": {kind: list(security["capabilities"]) for kind in ("bounding", "effective", "permitted")},
+            "capabilities": {kind: list(security.capabilities) for kind in ("bounding", "effective", "permitted")},
             "rlimits": _rlimits(options),
-            "noNewPrivileges": security["no_new_privileges"],
+            "noNewPrivileges": security.options.no_new_privileges,
         },
         "mounts": _mounts(options, config, kinds, id_count, rootless, warnings),
         "annotations": {f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
@@ -146,9 +133,9 @@ def plan(
             "devices": devices,
             "resources": _resources(options, device_rules, rootless),
             "sysctl": _sysctls(options, kinds),
-            "maskedPaths": [] if security["unmasked"] else list(MASKED_PATHS),
-            "readonlyPaths": [] if security["unmasked"] else list(READONLY_PATHS),
-            "seccomp": security["profile"],
+            "maskedPaths": list(security.options.masked_paths),
+            "readonlyPaths": list(security.options.readonly_paths),
+            **({"seccomp": security.profile} if security.profile else {}),
         },
     }
     if options.oom_score_adj is not None:
@@ -160,9 +147,9 @@ def plan(
         "cwd": spec["process"]["cwd"],
         "user": user,
         "groups": list(options.group_add),
-        "capabilities": list(security["capabilities"]),
-        "no_new_privileges": security["no_new_privileges"],
-        "seccomp": base64.b64encode(security["filter"]).decode(),
+        "capabilities": list(security.capabilities),
+        "no_new_privileges": security.options.no_new_privileges,
+        "seccomp": base64.b64encode(security.filter).decode(),
         "rlimits": {limit["type"]: [limit["soft"], limit["hard"]] for limit in spec["process"]["rlimits"]},
         "terminal": options.tty,
         "size": size,
@@ -298,11 +285,25 @@ def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
     return dict(options.sysctls)
 
 
-def _security(options: RunOptions) -> dict[str, Any]:
-    from .security.profile import security_of
+@dataclass(frozen=True, slots=True)
+class _Security:
+    capabilities: tuple[str, ...]
+    options: SecurityOptions
+    profile: dict[str, Any] | None
+    filter: bytes
 
+
+def _security(options: RunOptions) -> _Security:
     capabilities = resolve_capabilities(options.cap_add, options.cap_drop, options.privileged)
-    return security_of(options.security_opt, capabilities, privileged=options.privileged)
+    parsed = parse_security_opt(options.security_opt, options.privileged)
+    profile, program = _filter(parsed, capabilities)
+    return _Security(capabilities, parsed, profile, program)
+
+
+@lru_cache(maxsize=16)
+def _filter(parsed: SecurityOptions, capabilities: tuple[str, ...]) -> tuple[dict[str, Any] | None, bytes]:
+    profile = parsed.seccomp_profile(capabilities)
+    return profile, compile_filter(profile) if profile else b""
 
 
 def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

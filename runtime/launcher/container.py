@@ -214,6 +214,7 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
+        self.mount_points: list[str] = []
         self.slot = -1
         self.retries = list(_REMOVE_RETRIES_S)
         self.has_state = False
@@ -300,6 +301,8 @@ class Container(Task):
             "readonly_root": bool(spec["root"].get("readonly")),
         }
         self._send(setup, self.rootfs.fds)
+        for entry in self.rootfs.entries:
+            self.mount_points += entry.get("targets") or [entry["target"]]
         self.rootfs.close()
         self._send({**request["process"], "id_count": count, "setgroups": count > 1}, self.fds)
         self.state["pid"] = pid
@@ -387,8 +390,6 @@ class Container(Task):
 
     def ended(self, message: dict[str, Any]) -> None:
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
-            from ..storage import changes
-
             if any(os.listdir(upper["fd"]) for upper in self.rootfs.uppers):
                 self._list_changes(message)
                 return
@@ -398,13 +399,12 @@ class Container(Task):
 
     def _list_changes(self, message: dict[str, Any]) -> None:
         """Walk the writable layer in a child, for it may be large and others are waiting."""
-        from ..storage import changes
-
         pid, pidfd = clone3(0)
         if pid == 0:
             try:
-                found = changes.scan_mounts(self.rootfs.uppers)
-                self._report(message | {"changes": found})
+                from .listing import changes_of
+
+                self._report(message | {"changes": changes_of(self.rootfs.uppers, self.mount_points)})
             finally:
                 os._exit(0)
 

@@ -190,7 +190,7 @@ def _own_mount(filesystem: str, entry: dict[str, Any]) -> int:
         raise InitError("mounts", f"mount {entry['target']}: filesystem {filesystem!r} can't be mounted in a container")
     attributes, options = split_options(entry.get("options", []))
     try:
-        return new_mount(filesystem, options, attributes)
+        return new_mount(filesystem, {"source": filesystem, **options}, attributes)
     except SyscallError:
         if entry.get("optional"):
             return -1

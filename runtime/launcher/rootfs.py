@@ -163,7 +163,7 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
             if item["type"] == "bind":
                 # A private copy whose ids were changed on disk, or the rootless store: never mapped again.
                 mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and item.get("idmap", True), make_nodes=False)
-                attributes = ATTRIBUTES["ro"] if item.get("readonly") else 0
+                attributes = MOUNT_ATTR_NODEV | (ATTRIBUTES["ro"] if item.get("readonly") else 0)
                 fd, _ = _clone(item["source"], mapped, attributes=attributes)
                 rootfs.add(item["at"], fd)
                 continue
@@ -209,7 +209,11 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
         rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": item["lowers"]})
-        rootfs.add(item["at"], _new_overlay(options, lowers, upper_fd, names))
+        fd = _new_overlay(options, lowers, upper_fd, names)
+        rootfs.add(item["at"], fd)
+        if ids.idmap:
+            # An image may hold device nodes, and the overlay belongs to the host's user namespace, which would honour them.
+            mount_setattr(fd, MOUNT_ATTR_NODEV)
     finally:
         for fd in held:
             os.close(fd)
@@ -279,11 +283,11 @@ def device_mount(rootfs: Rootfs, target: str, options: list[str], ids: Ids, extr
     """Add a private ``/dev``: a tmpfs with docker's default nodes and links, and folders for what is mounted below it."""
     attributes, rest = split_options(options)
     # Not nodev: the nodes in it are made here and are the point of it.
-    fd = new_mount("tmpfs", {"mode": "0755", "size": "65536k", **rest}, attributes & ~MOUNT_ATTR_NODEV)
+    owner = {"uid": str(ids.base), "gid": str(ids.base)}
+    fd = new_mount("tmpfs", {"source": "tmpfs", "mode": "0755", "size": "65536k", **owner, **rest}, attributes & ~MOUNT_ATTR_NODEV)
     rootfs.add(target, fd)
     old_umask = os.umask(0)
     try:
-        os.chown(fd, ids.base, ids.base)
         for name, major, minor in DEFAULT_DEVICES:
             _node(rootfs, fd, target, name, 0o20666, major, minor, ids, f"/dev/{name}")
         for device in extra:
@@ -321,7 +325,7 @@ def files_mount(rootfs: Rootfs, files: dict[str, str], ids: Ids) -> None:
     """Add ``files`` (container path -> text), each as a bind mount from one small tmpfs: /etc/hosts and its kind."""
     if not files:
         return
-    tmpfs_fd = new_mount("tmpfs", {"mode": "0755", "size": "1m"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    tmpfs_fd = new_mount("tmpfs", {"source": "cellwall", "mode": "0755", "size": "1m"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
     for index, text in enumerate(files.values()):
         fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=tmpfs_fd)
         try:

@@ -1,0 +1,180 @@
+"""``cellwall.run`` and ``cellwall.container``: containers from Python.
+
+Option keywords are the command line's flags with underscores: ``memory="256m"``, ``network="host"``,
+``env={"A": "1"}``, ``volume=["/data:/data:ro"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from .cli.run_options import from_keywords
+from .engine import Engine
+from .logs import Log
+from .options import RunOptions, Script
+from .pump import Sink, pipes, pump
+from .results import Result
+
+
+def run(
+    image: str,
+    command: Sequence[str] | str = (),
+    *,
+    input: bytes | str | None = None,
+    text: bool = True,
+    check: bool = False,
+    diff: bool = True,
+    script: str | bytes | None = None,
+    lang: str | None = None,
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    engine: Engine | None = None,
+    **options: Any,
+) -> Result:
+    """Run ``command`` in a fresh container of ``image`` and return what came of it; the container is removed.
+
+    ``command`` is an argument vector; a string is one word, not a shell's line: use ``script`` for that, which runs with
+    ``lang``, its ``#!`` line, bash or sh. ``input`` is its standard input. Output is captured, as ``str`` (UTF-8, errors
+    replaced) or as ``bytes`` without ``text``; ``on_stdout`` and ``on_stderr`` get it live, as bytes. With ``check``, an
+    exit status other than 0 raises CellError. ``diff`` records what it changed, for ``result.diff()``. ``timeout`` is in
+    seconds. Ctrl-C kills the container before KeyboardInterrupt goes on.
+    Raises SpecError, ImageError, NotFound, InitError's subclasses of CellwallError where it couldn't be run at all.
+    """
+    argv = (command,) if isinstance(command, str) else tuple(command)
+    wanted = from_keywords(image, argv, **options)
+    wanted = replace(wanted, rm=True, record_changes=diff)
+    cell = None if script is None else Script(script.encode() if isinstance(script, str) else script, lang)
+    result = run_options(
+        wanted,
+        input=input.encode() if isinstance(input, str) else input,
+        script=cell,
+        on_stdout=on_stdout,
+        on_stderr=on_stderr,
+        engine=engine,
+    )
+    return _finished(result, text=text, check=check)
+
+
+def run_options(
+    options: RunOptions,
+    *,
+    input: bytes | None = None,
+    script: Script | None = None,
+    on_stdout: Sink | None = None,
+    on_stderr: Sink | None = None,
+    engine: Engine | None = None,
+) -> Result:
+    """As ``run``, from options that are made already; the output is ``bytes``."""
+    engine = engine or Engine.default()
+    captured = _Capture(on_stdout, on_stderr)
+    with pipes(stdin=input is not None) as made:
+        stdin_fd, stdout_fd, stderr_fd = made.child_fds
+        process = engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script)
+        with process:
+            log = Log(process.log_path) if process.log_path else None
+            try:
+                ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
+            finally:
+                if log is not None:
+                    log.close()
+    argv = process.argv or [*(options.command or ()), "(script)"]
+    return Result(argv, ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
+
+
+class _Capture:
+    def __init__(self, on_stdout: Sink | None, on_stderr: Sink | None) -> None:
+        self.out: list[bytes] = []
+        self.err: list[bytes] = []
+        self._on_stdout = on_stdout
+        self._on_stderr = on_stderr
+
+    def stdout(self, data: bytes) -> None:
+        self.out.append(data)
+        if self._on_stdout is not None:
+            self._on_stdout(data)
+
+    def stderr(self, data: bytes) -> None:
+        self.err.append(data)
+        if self._on_stderr is not None:
+            self._on_stderr(data)
+
+
+def _finished(result: Result, *, text: bool, check: bool) -> Result:
+    if text:
+        result.stdout = result.stdout.decode("utf-8", "replace")
+        result.stderr = result.stderr.decode("utf-8", "replace")
+    return result.check() if check else result
+
+
+class Box:
+    """A named container that stays, for one command after another; made by ``container``."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self.name = name
+
+    @property
+    def id(self) -> str:
+        return self._engine.container(self.name).id
+
+    def run(
+        self,
+        script: str | Sequence[str],
+        *,
+        input: bytes | str | None = None,
+        text: bool = True,
+        check: bool = True,
+        lang: str | None = None,
+        env: dict[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        on_stdout: Sink | None = None,
+        on_stderr: Sink | None = None,
+    ) -> Result:
+        """Run a shell script (a string) or an argument vector in the container. Raises CellError where it fails, unless ``check`` is off."""
+        cell = Script(script.encode(), lang) if isinstance(script, str) else None
+        argv = () if isinstance(script, str) else tuple(script)
+        data = input.encode() if isinstance(input, str) else input
+        captured = _Capture(on_stdout, on_stderr)
+        with pipes(stdin=data is not None) as made:
+            stdin_fd, stdout_fd, stderr_fd = made.child_fds
+            with self._engine.exec(
+                self.name,
+                argv,
+                script=cell,
+                stdin_fd=stdin_fd,
+                stdout_fd=stdout_fd,
+                stderr_fd=stderr_fd,
+                env=env,
+                workdir=workdir,
+                user=user,
+                timeout_s=timeout,
+            ) as process:
+                ended = pump(process, made, stdin=data, on_stdout=captured.stdout, on_stderr=captured.stderr)
+        result = Result(list(argv) or ["(script)"], ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
+        return _finished(result, text=text, check=check)
+
+    def stop(self) -> None:
+        """End everything in it; its files stay."""
+        self._engine.stop(self.name, 0)
+
+    def remove(self) -> None:
+        """Remove it with its files."""
+        self._engine.remove(self.name, force=True)
+
+    def __enter__(self) -> Box:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # As the word says: the container stays, and the next one of that name finds its files.
+        self.stop()
+
+
+def container(image: str, *, name: str, engine: Engine | None = None, **options: Any) -> Box:
+    """A named container of ``image``, made or started where needed. As a context manager it is stopped at the end, not removed."""
+    engine = engine or Engine.default()
+    engine.ensure(from_keywords(image, (), name=name, **options))
+    return Box(engine, name)

@@ -1,0 +1,537 @@
+"""The engine: options and images become bundles, bundles become containers by way of the launcher.
+
+One engine per process; everything behind it is made at its first use. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import logs, state
+from .config import Config
+from .containers import Container, Containers, options_from_dict, options_to_dict
+from .errors import CellwallError, SpecError, StatusError
+from .identity import Identity
+from .launcher.client import Launcher, Process
+from .options import PullPolicy, RunOptions, Script
+from .results import Change
+from .spec import Plan, plan, script_message
+
+if TYPE_CHECKING:
+    from .images.image import Image, Progress
+    from .images.store import ImageStore
+    from .storage.driver import StorageDriver
+
+Cancelled = Callable[[], bool]
+
+_ADJECTIVES = "calm clear bold brave keen kind quick quiet bright early eager frank fresh glad grand lucid merry neat noble swift".split()
+_NOUNS = "ash bay birch brook cedar cliff cove dale dune elm fern fjord glen grove hazel heath lake moor pine reed ridge shore vale".split()
+
+
+class Engine:
+    """Images, storage, containers and the launcher of this process, under one configuration.
+
+    ``warnings`` are what this machine can't give, each one sentence; it grows as containers report more.
+    """
+
+    _default: Engine | None = None
+    _default_lock = threading.Lock()
+
+    @classmethod
+    def default(cls) -> Engine:
+        """This process's engine, made at the first call and closed when the interpreter ends."""
+        with cls._default_lock:
+            if cls._default is None or cls._default._pid != os.getpid():
+                cls._default = cls()
+                atexit.register(cls._default.close)
+            return cls._default
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or Config.load()
+        self.paths = self.config.paths
+        rootless = os.geteuid() != 0
+        self.launcher = Launcher(str(self.paths.run / "userns") if rootless else "")
+        self.identity = Identity(self.launcher)
+        self.warnings: list[str] = []
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._containers: Containers | None = None
+        self._drivers: dict[str | None, StorageDriver] = {}
+        self._images: dict[str | None, ImageStore] = {}
+        self._keepers: dict[str, Process] = {}
+        self._counter = 0
+
+    # -- what it is made of
+
+    @property
+    def known(self) -> Containers:
+        """The containers on disk; the first use cleans up after launchers that were killed."""
+        with self._lock:
+            if self._containers is None:
+                for folder in (self.paths.data, self.paths.running, self.paths.ids, self.paths.containers):
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if self.identity.rootless:
+                    (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
+                from .reconcile import reconcile
+
+                self._containers = Containers(self.paths)
+                reconcile(self._containers, self._release)
+            return self._containers
+
+    @property
+    def driver(self) -> StorageDriver:
+        """The storage driver in force."""
+        return self._driver(None)
+
+    def _driver(self, name: str | None) -> StorageDriver:
+        self.known  # noqa: B018  the folders must be there
+        name = name or self.config.fill(RunOptions(image="")).storage_driver
+        with self._lock:
+            if name not in self._drivers:
+                from .storage.driver import open_driver
+
+                self._drivers[name] = open_driver(name, self.paths, self.identity)
+            return self._drivers[name]
+
+    @property
+    def images(self) -> ImageStore:
+        """The image store on the storage driver in force."""
+        return self._store(None)
+
+    def _store(self, driver: str | None) -> ImageStore:
+        driver_in_force = self._driver(driver)
+        with self._lock:
+            if driver_in_force.name not in self._images:
+                from .images.store import ImageStore
+
+                self._images[driver_in_force.name] = ImageStore(
+                    self.paths, driver_in_force, self.config.registry_config(), in_use=self._in_use
+                )
+            return self._images[driver_in_force.name]
+
+    def _in_use(self, image_id: str) -> list[str]:
+        return [container.name for container in self.known.list(all=True) if container.image_id == image_id]
+
+    def _release(self, record: dict[str, Any]) -> None:
+        if record.get("plan"):
+            self._driver(record.get("driver")).release(record["id"], record["plan"])
+
+    # -- images
+
+    def image(
+        self,
+        reference: str,
+        *,
+        pull: PullPolicy = "missing",
+        platform: str | None = None,
+        storage_driver: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Image:
+        """The image ``reference`` names, fetched where it isn't here. Raises ImageError, InvalidReference, NotFound, Cancelled."""
+        store = self._store(storage_driver)
+        return store.get(
+            self.config.alias(reference), pull=pull, platform=platform, progress=progress, cancelled=cancelled
+        )
+
+    # -- containers
+
+    def run(
+        self,
+        options: RunOptions,
+        *,
+        stdin_fd: int,
+        stdout_fd: int,
+        stderr_fd: int,
+        script: Script | None = None,
+        size: tuple[int, int] | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Process:
+        """Run a command in a fresh container; the descriptors are copied.
+
+        With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
+        its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        can't be started is no exception but an Exit with status 126 or 127 and its message.
+        """
+        options = self.config.fill(options)
+        image = self._image_of(options, progress, cancelled)
+        container_id = secrets.token_hex(32)
+        made = plan(options, image.config, container_id, script=script, size=size, **self._limits())
+        record = self._record(container_id, options, image, made.argv)
+        if options.rm and not options.name:
+            return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+        self._keep(record, options, keeper=False)
+        return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+
+    def ensure(
+        self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
+    ) -> Container:
+        """The running container named ``options.name``, made or started where needed, for commands to be run in.
+
+        It lives as long as this process's launcher, its writable layer until it is removed. Raises StatusError where the
+        container of that name was made from another image.
+        """
+        if not options.name:
+            raise SpecError("--name", "a container that stays needs a name")
+        options = self.config.fill(options)
+        with self._lock:
+            record = next((r for r in self.known.records() if r["name"] == options.name), None)
+            if record is None:
+                image = self._image_of(options, progress, cancelled)
+                record = self._record(secrets.token_hex(32), options, image, [])
+                self._keep(record, options, keeper=True)
+            elif options.image not in (record["image"], record["image_id"]):
+                image = self._image_of(options, progress, cancelled)
+                if str(image.id) != record["image_id"]:
+                    raise StatusError(f"container {options.name}", f"made from {record['image']}", f"made from {options.image}: rm it first,")
+            if self.known.state(record["id"]) is None:
+                self._start_keeper(record)
+            return self.known.find(record["id"])
+
+    def _start_keeper(self, record: dict[str, Any], progress: Progress | None = None) -> None:
+        options = options_from_dict(record["options"])
+        image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
+        made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **self._limits())
+        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            process = self._launch(record, made, [null_fd] * 3, replace(options, timeout_s=None), wait_ready=True)
+        finally:
+            os.close(null_fd)
+        if (ended := process.poll()) is not None:
+            process.close()
+            raise CellwallError(ended.reason)
+        old = self._keepers.pop(record["id"], None)
+        if old is not None:
+            old.close()
+        self._keepers[record["id"]] = process
+
+    def exec(
+        self,
+        name_or_id: str,
+        argv: list[str] | tuple[str, ...] = (),
+        *,
+        script: Script | None = None,
+        stdin_fd: int,
+        stdout_fd: int,
+        stderr_fd: int,
+        env: dict[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        tty: bool = False,
+        size: tuple[int, int] | None = None,
+        privileged: bool = False,
+        timeout_s: float | None = None,
+    ) -> Process:
+        """Run a further command in a running container. Raises NotFound, StatusError."""
+        container = self.known.find(name_or_id)
+        found = self.known.state(container.id)
+        if found is None or not found["pid"]:
+            raise StatusError(f"container {container.name}", container.status, "running")
+        base = found["cellwall"]["process"]
+        name = f"{os.getpid()}-{self._count()}"
+        process = {
+            **base,
+            "args": list(argv),
+            "script": None if script is None else script_message(script, name),
+            "env": {**base["env"], **(env or {})} | ({"TERM": "xterm"} if tty else {}),
+            "cwd": workdir or base["cwd"],
+            "user": base["user"] if user is None else user,
+            "terminal": tty,
+            "size": size,
+            "keeper": False,
+            "init": False,
+        }
+        if privileged:
+            from .linux.capabilities import NAMES
+
+            process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
+        request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
+        channel = self.launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
+        return Process(self.launcher, channel, container.id, list(argv), {"timeout_s": timeout_s})
+
+    def start(self, name_or_id: str, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1) -> Process | None:
+        """Start a stopped container again with the command that it was made with, attached to the descriptors.
+
+        A named cell's container has no command: it is started for further cells, and None is returned.
+        """
+        container = self.known.find(name_or_id)
+        record = self.known.record(container.id)
+        if record is None or container.status == "running":
+            raise StatusError(f"container {container.name}", container.status, "stopped")
+        if record["keeper"]:
+            self._start_keeper(record)
+            return None
+        options = options_from_dict(record["options"])
+        image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
+        made = plan(options, image.config, record["id"], **self._limits())
+        return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+
+    def containers(self, all: bool = False) -> list[Container]:
+        """The running containers, newest first; with ``all`` also those that are kept and don't run."""
+        return self.known.list(all=all)
+
+    def container(self, name_or_id: str) -> Container:
+        """One container, by name, id or the beginning of its id. Raises NotFound."""
+        return self.known.find(name_or_id)
+
+    def kill(self, name_or_id: str, signal: int | str = "KILL") -> None:
+        """Send a signal to a container's first process. Raises NotFound, StatusError."""
+        from .linux.process import is_running, pidfd_open, pidfd_send_signal
+
+        container = self.known.find(name_or_id)
+        found = self.known.state(container.id)
+        if found is None or not found["pid"]:
+            raise StatusError(f"container {container.name}", container.status, "running")
+        pidfd = pidfd_open(found["pid"])
+        try:
+            # Looked at with the pidfd in hand: the pid can't be another process's any more.
+            if is_running(found["pid"], found["cellwall"]["init_started"]):
+                pidfd_send_signal(pidfd, signal_number(signal))
+        finally:
+            os.close(pidfd)
+
+    def stop(self, name_or_id: str, timeout_s: float | None = None) -> None:
+        """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise)."""
+        container = self.known.find(name_or_id)
+        found = self.known.state(container.id)
+        if found is None:
+            return
+        stop_signal, stop_timeout_s = found["cellwall"]["stop"]
+        self.kill(container.id, stop_signal)
+        if not self._wait_ended(found, stop_timeout_s if timeout_s is None else timeout_s):
+            self.kill(container.id, "KILL")
+            self._wait_ended(found, 10.0)
+
+    def _wait_ended(self, found: dict[str, Any], timeout_s: float) -> bool:
+        """Wait for the end of a container's first process, and then for its launcher to have cleaned up."""
+        from .linux.process import is_running, pidfd_open
+
+        try:
+            pidfd = pidfd_open(found["pid"])
+        except ProcessLookupError:
+            pidfd = -1
+        except OSError as error:
+            if error.errno != 3:
+                raise
+            pidfd = -1
+        if pidfd >= 0:
+            try:
+                if is_running(found["pid"], found["cellwall"]["init_started"]):
+                    if not select.select([pidfd], [], [], timeout_s)[0]:
+                        return False
+            finally:
+                os.close(pidfd)
+        deadline = time.monotonic() + 5.0
+        while self.known.state(found["id"]) is not None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return True
+
+    def remove(self, name_or_id: str, *, force: bool = False) -> None:
+        """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
+        container = self.known.find(name_or_id)
+        found = self.known.state(container.id)
+        if found is not None:
+            if not force:
+                raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force,")
+            self.kill(container.id, "KILL")
+            self._wait_ended(found, 10.0)
+        keeper = self._keepers.pop(container.id, None)
+        if keeper is not None:
+            keeper.close()
+        record = self.known.record(container.id)
+        if record is not None:
+            self._remove_record(record)
+
+    def _remove_record(self, record: dict[str, Any]) -> None:
+        """The name goes first, in one step: what follows can be done again by the next sweep."""
+        folder = self.known.folder(record["id"])
+        self._release(record)
+        for name in os.listdir(folder):
+            if name != "record.json":
+                (folder / name).unlink()
+        (folder / "record.json").unlink()
+        folder.rmdir()
+
+    def logs(self, name_or_id: str) -> Iterator[tuple[str, float, bytes]]:
+        """A kept container's output so far: ``(stream, seconds since 1970, bytes)``, oldest first."""
+        container = self.known.find(name_or_id)
+        return logs.read(self.known.folder(container.id) / "log.jsonl")
+
+    def diff(self, name_or_id: str) -> list[Change]:
+        """What a kept container changed in its root filesystem, by path."""
+        container = self.known.find(name_or_id)
+        record = self.known.record(container.id)
+        if record is None:
+            raise CellwallError(f"container {container.name} is removed at its end, so its changes aren't kept: run it without --rm")
+        driver = self._driver(record["driver"])
+        image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
+        return driver.diff(record["plan"], image.chain_ids)
+
+    def inspect(self, name_or_id: str) -> dict[str, Any]:
+        """Everything that is known of a container, in docker's words where docker has them."""
+        container = self.known.find(name_or_id)
+        record = self.known.record(container.id)
+        found = self.known.state(container.id)
+        known = record or (found or {}).get("cellwall", {})
+        ended = container.exit
+        return {
+            "Id": container.id,
+            "Name": container.name,
+            "Created": container.created,
+            "Image": container.image_id,
+            "State": {
+                "Status": container.status,
+                "Running": container.status == "running",
+                "Pid": container.pid,
+                "ExitCode": ended.status if ended else 0,
+                "OOMKilled": bool(ended and ended.oom_killed),
+                "StartedAt": container.started,
+                "FinishedAt": container.finished,
+                "Reason": ended.reason if ended else "",
+            },
+            "Config": {
+                "Image": container.image,
+                "Cmd": list(container.command),
+                "Labels": container.labels,
+                "Options": known.get("options", {}),
+            },
+            "Driver": known.get("driver"),
+            "Mounts": known.get("plan"),
+            "CgroupPaths": (found or {}).get("cellwall", {}).get("cgroup", {}),
+        }
+
+    def close(self) -> None:
+        """End everything that runs through this engine and wait until it is cleaned up. It can be used again afterwards."""
+        with self._lock:
+            for process in self._keepers.values():
+                process.close()
+            self._keepers.clear()
+            self.identity.close()
+            self.launcher.close()
+
+    # -- the parts of run
+
+    def _image_of(self, options: RunOptions, progress: Progress | None, cancelled: Cancelled | None) -> Image:
+        return self.image(
+            options.image,
+            pull=options.pull,
+            platform=options.platform,
+            storage_driver=options.storage_driver,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+    def _limits(self) -> dict[str, Any]:
+        return {"rootless": self.identity.rootless, "id_count": self.identity.id_count}
+
+    def _count(self) -> int:
+        with self._lock:
+            self._counter += 1
+            return self._counter
+
+    def _record(self, container_id: str, options: RunOptions, image: Image, argv: list[str]) -> dict[str, Any]:
+        driver = self._driver(options.storage_driver)
+        kept = not options.rm or options.name is not None
+        return {
+            "id": container_id,
+            "name": options.name or f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{container_id[:4]}",
+            "image": options.image,
+            "image_id": str(image.id),
+            "command": argv,
+            "created": time.time(),
+            "labels": {**((image.config.get("config") or {}).get("Labels") or {}), **options.labels},
+            "driver": driver.name,
+            "layers": [str(chain_id) for chain_id in image.chain_ids],
+            "options": options_to_dict(options),
+            "keeper": False,
+            "ephemeral": not kept,
+            "stop": [
+                options.stop_signal or (image.config.get("config") or {}).get("StopSignal") or "TERM",
+                10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
+            ],
+            "plan": None
+            if kept
+            else driver.prepare(container_id, image.chain_ids, kept=False, directory=None),
+        }
+
+    def _keep(self, record: dict[str, Any], options: RunOptions, *, keeper: bool) -> None:
+        """Put a container on disk: its name, its record and its writable layer."""
+        from .images.digest import Digest
+
+        record["ephemeral"] = False
+        record["keeper"] = keeper
+        folder = self.known.create(record)
+        try:
+            driver = self._driver(record["driver"])
+            layers = [Digest.parse(layer) for layer in record["layers"]]
+            record["plan"] = driver.prepare(record["id"], layers, kept=True, directory=folder)
+            self.known.update(record)
+        except BaseException:
+            self._remove_record(record)
+            raise
+
+    def _launch(
+        self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
+    ) -> Process:
+        kept = not record["ephemeral"]
+        shown = {key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")}
+        request = {
+            "operation": "run",
+            "id": record["id"],
+            "spec": made.spec,
+            "process": made.process,
+            "plan": record["plan"],
+            "files": made.files,
+            "running": str(self.paths.running),
+            "ids": str(self.paths.ids),
+            "timeout_s": options.timeout_s,
+            "upper_bytes": options.storage_size_bytes,
+            "record_changes": options.record_changes,
+            "exit_path": str(self.known.folder(record["id"]) / "exit.json") if kept else None,
+            "record": {
+                **shown,
+                "ephemeral": record["ephemeral"],
+                "started": time.time(),
+                "stop": record["stop"],
+                "process": {**made.process, "script": None},
+            },
+        }
+        channel = self.launcher.request(request, fds)
+        limits = {
+            "memory_bytes": options.memory_bytes,
+            "pids_limit": options.pids_limit,
+            "timeout_s": options.timeout_s,
+        }
+        process = Process(self.launcher, channel, record["id"], made.argv, limits)
+        process.warnings += made.warnings
+        if kept:
+            process.log_path = str(self.known.folder(record["id"]) / "log.jsonl")
+        if wait_ready:
+            process.wait_started()
+        return process
+
+
+def signal_number(signal: int | str) -> int:
+    """The number of a signal's name (TERM, SIGTERM) or number. Raises SpecError for none of these."""
+    from signal import Signals
+
+    if isinstance(signal, str) and not signal.isdigit():
+        name = signal.upper()
+        name = name if name.startswith("SIG") else f"SIG{name}"
+        try:
+            return int(Signals[name])
+        except KeyError:
+            raise SpecError("--signal", f"{signal!r} is no signal: see signal(7) for the names") from None
+    number = int(signal)
+    if not 1 <= number <= 64:
+        raise SpecError("--signal", f"{number} is no signal: they are 1 to 64")
+    return number

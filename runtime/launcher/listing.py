@@ -1,0 +1,42 @@
+"""The list of what a container changed, made by a child of the launcher when the container has ended."""
+
+from __future__ import annotations
+
+import os
+
+from ..storage.changes import scan_upper
+from ..storage.lowers import Lowers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tuple[str, str]]:
+    """Kind and path of each change in the writable layers ``uppers`` (``{"at", "fd", "lowers"}``), sorted by path.
+
+    Mount points that init had to make, and the folders on the way to them, aren't the command's doing: left out.
+    """
+    found: list[tuple[str, str]] = []
+    for upper in uppers:
+        dirfds = [os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in upper["lowers"]]
+        try:
+            lowers = Lowers(dirfds)
+            prefix = upper["at"].rstrip("/")
+            for kind, path in scan_upper(upper["fd"], lambda name: lowers.find(name) is not None, lowers.names):
+                found.append((kind, prefix + os.fsdecode(path)))
+        finally:
+            for fd in dirfds:
+                os.close(fd)
+    made = {point.rstrip("/") for point in mount_points} - {""}
+    found = [change for change in found if change[1] not in made]
+    ancestors = {path[:end] for path in made for end in range(1, len(path)) if path[end] == "/"}
+    # Deepest first: a folder stays where something below it is left.
+    kept: list[tuple[str, str]] = []
+    used: set[str] = set()
+    for kind, path in sorted(found, key=lambda change: change[1], reverse=True):
+        if path in ancestors and path not in used:
+            continue
+        used.add(os.path.dirname(path))
+        kept.append((kind, path))
+    return kept[::-1]

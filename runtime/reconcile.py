@@ -1,0 +1,82 @@
+"""Cleans up after launchers that were killed: their containers' processes, cgroups, id ranges and folders.
+
+Runs at an engine's first use, and may run in many processes at once. What a living launcher answers for is never
+touched. A container's mounts need nothing: they went with its mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import state
+from .containers import Containers
+from .linux.process import is_running
+
+# How long the processes of a killed container may take to be gone: the kernel is taking them apart.
+_PATIENCE_S = 5.0
+
+
+def reconcile(containers: Containers, release: Callable[[dict[str, Any]], None]) -> list[str]:
+    """Remove what dead launchers left; returns the ids of the containers that were cleaned up.
+
+    ``release`` gives the storage of a container's plan back; it gets the state's ``cellwall`` part.
+    """
+    paths = containers.paths
+    running = str(paths.running)
+    cleaned = []
+    for found in list(state.each(running)):
+        owned = found["cellwall"]
+        if state.owner_lives(owned["launcher"]):
+            continue
+        _end(found)
+        if owned.get("ephemeral", True):
+            release({**owned, "id": found["id"]})
+        else:
+            containers.killed(found["id"])
+        state.remove(running, found["id"])
+        cleaned.append(found["id"])
+    for slot in list(state.stale_ids(str(paths.ids))):
+        state.release_ids(str(paths.ids), slot)
+    _sweep(paths.running)
+    _sweep(paths.containers)
+    return cleaned
+
+
+def _end(found: dict[str, Any]) -> None:
+    """Make sure that nothing of the container runs, and remove its cgroup."""
+    from .cgroups import Group
+
+    # A launcher that was killed while it made the group hasn't written its paths: they follow from the name.
+    paths = found["cellwall"].get("cgroup")
+    group = Group.open(paths) if paths else Group.find(found["id"])
+    deadline = time.monotonic() + _PATIENCE_S
+    delay_s = 0.001
+    while True:
+        group.kill()
+        if group.remove() or time.monotonic() > deadline:
+            return
+        time.sleep(delay_s)
+        delay_s = min(delay_s * 2, 0.1)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-made folders, whose names end in the pid and start time of their maker."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if not name.startswith(".tmp-"):
+            continue
+        _, _, owner = name.partition(".tmp-")
+        parts = owner.split(".")
+        if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and is_running(int(parts[1]), int(parts[2])):
+            continue
+        path = folder / name
+        for inner in os.listdir(path):
+            (path / inner).unlink(missing_ok=True)
+        path.rmdir()
