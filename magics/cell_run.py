@@ -1,0 +1,164 @@
+"""One run of a cell: its container, its streams and its variables, from the line to the result.
+
+The same object serves a cell in the foreground (the notebook's main thread) and one behind ``--bg`` (a thread of its own).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import SpecError
+from ..runtime.options import RunOptions, Script
+from ..runtime.pump import pipes, pump
+from ..runtime.results import Result
+from .cell_options import CellOptions
+from .pull_progress import PullProgress
+from .streams import CellStream, Screen
+
+if TYPE_CHECKING:
+    from ..runtime.engine import Engine
+    from ..runtime.launcher.client import Process
+    from ..runtime.pump import Pipes
+    from ..runtime.results import Exit
+
+
+class CellRun:
+    """A cell that is ready to run once. ``kill`` may be called from any thread, at any time.
+
+    ``warnings`` grows with what the machine couldn't give this container. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
+    """
+
+    def __init__(self, engine: Engine, shell: Any, options: RunOptions, asked: CellOptions, text: str) -> None:
+        self.engine = engine
+        self.options = options
+        self.asked = asked
+        self._shell = shell
+        self._namespace: dict[str, Any] = shell.user_ns
+        if not text.endswith("\n"):
+            text += "\n"
+        self._script = Script(text.encode("utf-8", "surrogateescape"), asked.language)
+        self._stdin = _input(self._namespace, asked.stdin_variable)
+        self._progress = PullProgress(shell, options.image)
+        keep = asked.result_variable is not None
+        screen = Screen()
+        self.stdout = CellStream(
+            "stdout", None if asked.stdout_variable else screen, keep=keep or asked.stdout_variable is not None
+        )
+        self.stderr = CellStream(
+            "stderr", None if asked.stderr_variable else screen, keep=keep or asked.stderr_variable is not None
+        )
+        self.warnings: list[str] = []
+        self._lock = threading.Lock()
+        self._process: Process | None = None
+        self._killed = False
+        # As %%script does: a variable of an earlier cell must not be taken for this one's.
+        self._set(asked.stdout_variable, "")
+        self._set(asked.stderr_variable, "")
+
+    def run(self) -> Result:
+        """Run the cell to its end and set its variables. Raises what kept it from running; a command that fails doesn't raise."""
+        try:
+            with pipes(stdin=self._stdin is not None) as made:
+                with self._progress:
+                    process, container_id = self._start(made)
+                with process:
+                    try:
+                        ended = self._follow(process, made)
+                    finally:
+                        # Before the process is closed: a kill from another thread must not meet a closed descriptor.
+                        with self._lock:
+                            self._process = None
+        finally:
+            self.stdout.finish()
+            self.stderr.finish()
+            self._set(self.asked.stdout_variable, self.stdout.text)
+            self._set(self.asked.stderr_variable, self.stderr.text)
+        if self.asked.diff and ended.changes is None:
+            ended = replace(ended, changes=tuple(self.engine.diff(container_id)))
+        result = Result(list(process.argv), ended, self.stdout.text, self.stderr.text, container_id)
+        self._set(self.asked.result_variable, result)
+        if self.asked.diff:
+            self._show_changes(result)
+        return result
+
+    def kill(self) -> None:
+        """Kill all that the cell has started; a pull that is under way is given up."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                self._process.kill()
+
+    @property
+    def killed(self) -> bool:
+        return self._killed
+
+    @property
+    def container_id(self) -> str:
+        """The container's id while the cell runs in it, else an empty string."""
+        with self._lock:
+            return self._process.container_id if self._process is not None else ""
+
+    def _start(self, made: Pipes) -> tuple[Process, str]:
+        stdin_fd, stdout_fd, stderr_fd = made.child_fds
+        options = self.options
+        if options.name is None or options.rm:
+            process = self.engine.run(
+                replace(options, rm=True),
+                stdin_fd=stdin_fd,
+                stdout_fd=stdout_fd,
+                stderr_fd=stderr_fd,
+                script=self._script,
+                progress=self._progress,
+                cancelled=lambda: self._killed,
+            )
+            return process, process.container_id
+        # The limits of time and the record of changes are the cell's; the container outlives it.
+        container = self.engine.ensure(
+            replace(options, timeout_s=None, record_changes=False), progress=self._progress, cancelled=lambda: self._killed
+        )
+        process = self.engine.exec(
+            container.id,
+            script=self._script,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            env=options.env,
+            workdir=options.workdir,
+            user=options.user,
+            tty=options.tty,
+            privileged=options.privileged,
+            timeout_s=options.timeout_s,
+        )
+        return process, container.id
+
+    def _follow(self, process: Process, made: Pipes) -> Exit:
+        with self._lock:
+            self._process = process
+            if self._killed:
+                process.kill()
+        ended = pump(process, made, stdin=self._stdin, on_stdout=self.stdout.feed, on_stderr=self.stderr.feed)
+        self.warnings += process.warnings
+        return ended
+
+    def _set(self, variable: str | None, value: object) -> None:
+        if variable is not None:
+            self._namespace[variable] = value
+
+    def _show_changes(self, result: Result) -> None:
+        lines = [str(change) for change in result.diff()] or ["nothing changed"]
+        self._shell.display_pub.publish(data={"text/plain": "\n".join(lines)}, metadata={})
+
+
+def _input(namespace: dict[str, Any], variable: str | None) -> bytes | None:
+    if variable is None:
+        return None
+    if variable not in namespace:
+        raise SpecError("--in", f"there is no variable {variable}")
+    value = namespace[variable]
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise SpecError("--in", f"{variable} is of type {type(value).__name__}; str and bytes can be passed on")
