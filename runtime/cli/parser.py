@@ -58,7 +58,7 @@ class _Refused(argparse.Action):
         raise UnsupportedError(str(option), str(self.const))
 
 
-class _Formatter(argparse.HelpFormatter):
+class _Formatter(argparse.RawDescriptionHelpFormatter):
     """``-m, --memory SIZE`` as docker prints it, not ``-m SIZE, --memory SIZE``."""
 
     def __init__(self, prog: str) -> None:

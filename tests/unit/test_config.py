@@ -128,7 +128,7 @@ def test_a_named_file_must_be_there(home: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_a_bad_variable_names_itself(home: dict[str, str]) -> None:
-    with pytest.raises(SpecError, match="^CELLWALL_MEMORY: "):
+    with pytest.raises(SpecError, match=r"^CELLWALL_MEMORY: "):
         Config.load(home | {"CELLWALL_MEMORY": "lots"})
 
 

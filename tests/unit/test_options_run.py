@@ -192,7 +192,7 @@ def test_help_is_no_exit() -> None:
 def test_the_magic_reads_options_behind_the_image() -> None:
     parser = run_parser("%%container", "IMAGE [OPTIONS]", interspersed=True, omit={"-i"})
     parser.value("-i", "--import", repeated=True, metavar="NAME")
-    parsed, rest = parser.parse("debian -m 64m -i frame --rm -i other".split())
+    parsed, rest = parser.parse(["debian", "-m", "64m", "-i", "frame", "--rm", "-i", "other"])
     assert rest == ["debian"]
     assert getattr(parsed, "import") == ["frame", "other"]
     options = run_options_of(parsed, rest[0])
@@ -212,7 +212,7 @@ def test_keywords_read_as_the_flags() -> None:
         run("-m 64m --cpus 0.5 -e A=b=c --cap-drop ALL --rm -v /a:/b -l k=v --timeout 3 x a -b"), entrypoint=("/e", "f"))
     with pytest.raises(TypeError, match="no run option"):
         from_keywords("x", memroy="64m")
-    with pytest.raises(SpecError, match="^--memory: "):
+    with pytest.raises(SpecError, match=r"^--memory: "):
         from_keywords("x", memory="1k")
 
 

@@ -1,0 +1,218 @@
+"""The command line's door: which command, its module at its first use, and every error as one line.
+
+Exit statuses are docker's: 125 for a line that can't be read and wherever ``run`` and ``exec`` fail before the command, 126
+and 127 from the container's init, the command's own otherwise; 1 where another command fails; 128 + n for signal n.
+Imports the standard library and errors.py; everything else is loaded by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import CellwallError, InitError, SpecError
+from .parser import HelpRequested, Parser
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ..config import Config
+    from ..engine import Engine
+
+# command: (module of this package, function, what it does). The order is that of the help text.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "run", "Run a command in a new container"),
+    "exec": ("run", "exec_", "Run a command in a running container"),
+    "ps": ("containers", "ps", "List containers"),
+    "pull": ("images", "pull", "Download an image"),
+    "images": ("images", "images", "List images"),
+    "rmi": ("images", "rmi", "Remove images"),
+    "tag": ("images", "tag", "Give an image another name"),
+    "start": ("containers", "start", "Start stopped containers"),
+    "stop": ("containers", "stop", "Ask containers to end, then kill them"),
+    "kill": ("containers", "kill", "Send a signal to containers"),
+    "rm": ("containers", "rm", "Remove containers"),
+    "logs": ("containers", "logs", "Print what a container has written"),
+    "inspect": ("inspect", "inspect", "Show all that is known of containers and images"),
+    "diff": ("containers", "diff", "List what a container has changed"),
+    "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
+    "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
+    "info": ("system", "info", "What is in force, and from where"),
+    "version": ("system", "version", "Print the version"),
+}
+# docker's long forms of the same.
+GROUPS: dict[str, dict[str, str]] = {
+    "container": {"run": "run", "exec": "exec", "ls": "ps", "list": "ps", "ps": "ps", "start": "start", "stop": "stop",
+                  "kill": "kill", "rm": "rm", "logs": "logs", "inspect": "inspect", "diff": "diff"},
+    "image": {"pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag", "inspect": "inspect"},
+    "system": {"info": "info"},
+}
+_LATER = {
+    "create", "restart", "pause", "unpause", "wait", "top", "stats", "commit", "cp", "port", "rename", "update", "attach", "push",
+    "history", "build", "save", "load", "import", "export", "volume", "network", "layers", "namespaces", "cgroups", "mounts", "kernel",
+    "lock",
+}
+_FOREGROUND = {"run", "exec"}
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came: unwind, so that terminals, pulls and containers are put in order, then end by it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Context:
+    """What a command gets: its words' parser, the configuration and the engine, each made when it is asked for."""
+
+    def __init__(self, command: str, flags: dict[str, str], config_file: str | None) -> None:
+        self.command = command
+        self._flags = flags
+        self._config_file = config_file
+        self._config: Config | None = None
+        self._engine: Engine | None = None
+
+    def parser(self, usage: str, *, interspersed: bool = True) -> Parser:
+        summary = COMMANDS[self.command.split()[-1]][2] if self.command.split()[-1] in COMMANDS else ""
+        return Parser(f"cellwall {self.command}", usage, f"{summary}." if summary else "", interspersed=interspersed)
+
+    @property
+    def config(self) -> Config:
+        if self._config is None:
+            from ..config import Config
+
+            self._config = Config.load(file=self._config_file, flags=self._flags)
+        return self._config
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            from ..engine import Engine
+
+            self._engine = Engine(self.config)
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (without the program's name) and return its exit status. Never raises for a user's mistake."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # a file name in a container is any bytes
+    before = _catch_ends()
+    debug = os.environ.get("CELLWALL_DEBUG", "") not in ("", "0")
+    failed = 1
+    try:
+        try:
+            parser = _main_parser()
+            said, rest = parser.parse(words)
+            debug = debug or said.debug
+            if said.version:
+                rest = ["version"]
+            if not rest:
+                raise HelpRequested(parser.format_help())
+            name, function, rest = _find(rest)
+            failed = 125 if name.split()[-1] in _FOREGROUND else 1
+            return _call(name, function, rest, said.root, said.config)
+        except HelpRequested as help:
+            sys.stdout.write(help.text)
+            return 0
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away (``cellwall ps | head -1``); the interpreter's own flush must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Terminated as end:
+        return 128 + end.number
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error, failed)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _call(name: str, function: Callable[[Context, list[str]], int], words: list[str], root: str | None, config: str | None) -> int:
+    context = Context(name, {"root": root} if root else {}, config)
+    try:
+        return function(context, words)
+    finally:
+        context.close()
+
+
+def _main_parser() -> Parser:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:{width}}  {summary}" for name, (_, _, summary) in COMMANDS.items())
+    parser = Parser("cellwall", "[OPTIONS] COMMAND …", interspersed=False)
+    parser.description = f"Containers in notebook cells and on the command line.\n\ncommands:\n{listed}"
+    parser.value("--config", metavar="FILE", help="configuration file")
+    parser.value("--root", metavar="DIR", help="where images and containers are kept")
+    parser.flag("-D", "--debug", help="show tracebacks")
+    parser.flag("-v", "--version", help="print the version and exit")
+    return parser
+
+
+def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], list[str]]:
+    """``(the command as it was typed, its function, the words behind it)``."""
+    name, rest = words[0], words[1:]
+    target = name
+    if group := GROUPS.get(name):
+        if not rest or rest[0] in ("--help", "-h"):
+            raise HelpRequested(f"usage: cellwall {name} {'|'.join(group)} …\n")
+        name, target, rest = f"{name} {rest[0]}", group.get(rest[0], ""), rest[1:]
+    if target not in COMMANDS:
+        if name in _LATER or name.split()[0] in _LATER:
+            raise SpecError(name, "this command of docker's isn't in cellwall yet; 'cellwall --help' lists those that are")
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        mend = f"did you mean {near[0]}" if near else "'cellwall --help' lists those that are"
+        raise SpecError(name, f"isn't a command of cellwall; {mend}")
+    from importlib import import_module
+
+    module, function, _ = COMMANDS[target]
+    found: Callable[[Context, list[str]], int] = getattr(import_module(f".{module}", __package__), function)
+    return name, found, rest
+
+
+def _report(error: Exception, failed: int) -> int:
+    known = isinstance(error, (CellwallError, OSError))
+    text = str(error) if known else f"internal error: {type(error).__name__} {error}; CELLWALL_DEBUG=1 shows where"
+    sys.stderr.write(f"cellwall: {one_line(text)}\n")
+    if isinstance(error, InitError):
+        return error.status
+    return 125 if isinstance(error, SpecError) else failed
+
+
+def one_line(text: str) -> str:
+    """``text`` without line ends and control characters, which a registry or an image may have put there."""
+    return "".join(letter if letter.isprintable() else " " if letter in "\n\t" else repr(letter)[1:-1] for letter in text.strip())
+
+
+def _catch_ends() -> dict[int, Any]:
+    """Make SIGTERM and SIGHUP unwind like Ctrl-C does, in the main thread; returns the handlers that were there."""
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored: so it stays
+            before[int(number)] = signal.signal(number, _raise_terminated)
+    return before
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)

@@ -1,0 +1,253 @@
+"""``cellwall ps, start, stop, kill, rm, logs, diff``: what concerns containers that exist.
+
+May import the engine, which the context makes at its first use.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CellwallError, SpecError
+from . import table, values
+from .command import one_line
+from .parser import Parser
+from .run_options import signal_name
+
+if TYPE_CHECKING:
+    from ..containers import Container
+    from .command import Context
+
+_COLUMNS = (("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"), ("STATUS", "Status"),
+            ("PORTS", "Ports"), ("NAMES", "Names"))
+
+
+def ps(context: Context, words: list[str]) -> int:
+    """List containers: running ones, or all with ``-a``."""
+    parser = context.parser("[OPTIONS]")
+    parser.flag("-a", "--all", help="stopped ones as well")
+    parser.flag("-q", "--quiet", help="ids only")
+    parser.flag("--no-trunc", help="don't shorten ids and commands")
+    parser.flag("-l", "--latest", help="the latest one only, whatever its status")
+    parser.value("-n", "--last", read=values.integer(1, 10**6), metavar="NUMBER", help="the latest ones only, whatever their status")
+    parser.value("-f", "--filter", repeated=True, metavar="KEY=VALUE", help="name=, id=, status=, label=, ancestor=, exited=")
+    table.add_format(parser)
+    said, rest = parser.parse(words)
+    _no_words(parser, rest)
+    last = 1 if said.latest else said.last
+    tests = [_filter(text) for text in said.filter]
+    wants_all = said.all or last is not None or any(text.startswith(("status=", "exited=")) for text in said.filter)
+    found = [box for box in context.engine.containers(all=wants_all) if all(test(box) for test in tests)]
+    found.sort(key=lambda box: table.epoch(box.created) or 0.0, reverse=True)
+    found = found[:last] if last else found
+    if said.quiet:
+        table.write("".join(f"{box.id if said.no_trunc else box.id[:12]}\n" for box in found))
+        return 0
+    table.write(table.listing([row(box, said.no_trunc) for box in found], _COLUMNS, said.format))
+    return 0
+
+
+def row(box: Container, whole: bool = False) -> dict[str, Any]:
+    """One container as docker's ``ps --format json`` has it."""
+    command = table.printable(" ".join(box.command))
+    if not whole and len(command) > 20:
+        command = command[:19] + "…"
+    return {
+        "ID": box.id if whole else box.id[:12],
+        "Image": box.image,
+        "Command": f'"{command}"',
+        "CreatedAt": table.date(box.created),
+        "RunningFor": table.ago(box.created),
+        "State": box.status,
+        "Status": status(box),
+        "ExitCode": box.exit.status if box.exit else None,
+        "Pid": box.pid,
+        "Ports": "",
+        "Names": box.name,
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(box.labels.items())),
+    }
+
+
+def status(box: Container) -> str:
+    """``Up 2 minutes``, ``Exited (137) 3 hours ago``, ``Created``."""
+    if box.status == "running":
+        started = table.epoch(box.started)
+        return "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
+    if box.status == "exited":
+        code = f" ({box.exit.status})" if box.exit else ""
+        finished = table.ago(box.finished)
+        return f"Exited{code}{' ' if finished else ''}{finished}"
+    return box.status.capitalize()
+
+
+def _filter(text: str) -> Callable[[Container], bool]:
+    key, value = values.pair("--filter", text)
+    if key == "name":
+        return lambda box: value.lstrip("/") in box.name
+    if key == "id":
+        return lambda box: box.id.startswith(value)
+    if key == "status":
+        known = ("created", "running", "exited")
+        if value not in known:
+            raise SpecError("--filter", f"the status {value!r} isn't known; it is one of {', '.join(known)}")
+        return lambda box: box.status == value
+    if key == "label":
+        name, sign, wanted = value.partition("=")
+        return lambda box: name in box.labels and (not sign or box.labels[name] == wanted)
+    if key == "ancestor":
+        return lambda box: value in (box.image, box.image.partition(":")[0])
+    if key == "exited":
+        code = values.integer(0, 255)("--filter", value)
+        return lambda box: box.status == "exited" and box.exit is not None and box.exit.status == code
+    raise SpecError("--filter", f"{key!r} isn't known; it is one of name, id, status, label, ancestor, exited")
+
+
+def start(context: Context, words: list[str]) -> int:
+    """Start stopped containers in the background, or one in the foreground with ``-a``; prints the name of each."""
+    parser = context.parser("[OPTIONS] CONTAINER…")
+    parser.flag("-a", "--attach", help="join its output to this terminal, and exit as it does")
+    parser.flag("-i", "--interactive", help="pass standard input on to it as well")
+    said, names = parser.parse(words)
+    from .run import start_attached, start_detached
+
+    if said.attach or said.interactive:
+        if len(names) != 1:
+            raise SpecError(parser.command, f"needs one container to attach to: {parser.command} -a CONTAINER")
+        return start_attached(context, names[0], said.interactive)
+    return each(parser, names, lambda name: start_detached(context, name))
+
+
+def stop(context: Context, words: list[str]) -> int:
+    """Ask containers to end, and kill them after ``-t`` seconds; prints the name of each."""
+    parser = context.parser("[OPTIONS] CONTAINER…")
+    parser.value("-t", "--time", "--timeout", dest="time", read=values.integer(0, 10**9), metavar="SECONDS",
+                 help="seconds to wait before killing")
+    said, names = parser.parse(words)
+    keywords = {} if said.time is None else {"timeout_s": float(said.time)}
+    return each(parser, names, lambda name: context.engine.stop(name, **keywords))
+
+
+def kill(context: Context, words: list[str]) -> int:
+    """Send SIGKILL, or the signal of ``-s``, to containers; prints the name of each."""
+    parser = context.parser("[OPTIONS] CONTAINER…")
+    parser.value("-s", "--signal", read=signal_name, metavar="SIGNAL", help="signal to send", default="KILL")
+    said, names = parser.parse(words)
+    return each(parser, names, lambda name: context.engine.kill(name, said.signal))
+
+
+def rm(context: Context, words: list[str]) -> int:
+    """Remove containers; prints the name of each."""
+    parser = context.parser("[OPTIONS] CONTAINER…")
+    parser.flag("-f", "--force", help="kill running ones, and don't mind missing ones")
+    parser.flag("-v", "--volumes", help="remove their anonymous volumes as well")
+    said, names = parser.parse(words)
+    return each(parser, names, lambda name: context.engine.remove(name, force=said.force), missing_is_fine=said.force)
+
+
+def logs(context: Context, words: list[str]) -> int:
+    """Print what a container has written, byte for byte, each stream to its own."""
+    parser = context.parser("[OPTIONS] CONTAINER")
+    parser.flag("-t", "--timestamps", help="begin each line with its time")
+    parser.value("-n", "--tail", metavar="NUMBER", help="only so many lines from the end, or all", default="all")
+    parser.value("--since", read=_moment, metavar="TIME", help="only what came after 2026-01-31T12:00:00, or 10m ago")
+    parser.value("--until", read=_moment, metavar="TIME", help="only what came before")
+    parser.refuse("-f", "--follow", why="following a log isn't there yet; run cellwall logs again", takes_value=False)
+    said, names = parser.parse(words)
+    if len(names) != 1:
+        raise SpecError(parser.command, f"needs one container: {parser.command} CONTAINER")
+    tail = None if said.tail in ("all", "-1") else values.integer(0, 10**9)("--tail", said.tail)
+    entries: Iterable[tuple[str, float, bytes]] = context.engine.logs(names[0])
+    lines: Iterable[tuple[str, float, bytes]] = (
+        entry for entry in whole_lines(entries)
+        if (said.since is None or entry[1] >= said.since) and (said.until is None or entry[1] <= said.until)
+    )
+    if tail is not None:
+        from collections import deque
+
+        lines = deque(lines, maxlen=tail)
+    sys.stdout.flush()
+    for stream, moment, line in lines:
+        out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
+        out.write(stamp(moment) + b" " + line if said.timestamps else line)
+        out.flush()
+    return 0
+
+
+def whole_lines(entries: Iterable[tuple[str, float, bytes]]) -> Iterable[tuple[str, float, bytes]]:
+    """The log's chunks joined and cut into lines, per stream, each with the time at which it began."""
+    pending: dict[str, tuple[float, bytes]] = {}
+    for stream, moment, data in entries:
+        began, text = pending.pop(stream, (moment, b""))
+        for line in _split(text + data):
+            if line.endswith(b"\n"):
+                yield stream, began, line
+                began = moment
+            else:
+                pending[stream] = (began, line)
+    for stream, (began, line) in pending.items():
+        yield stream, began, line
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Cut behind each newline only: bytes.splitlines would cut at a carriage return, and a progress bar is one line."""
+    parts = data.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def stamp(moment: float) -> bytes:
+    """RFC 3339 with microseconds, in UTC, as docker's logs."""
+    whole = int(moment)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((moment - whole) * 1e6):06d}Z".encode()
+
+
+def _moment(flag: str, text: str) -> float:
+    """Seconds since 1970 of a date, of such seconds, or of a time ago (``10m``)."""
+    found = table.epoch(text) if not text.isdecimal() else float(text)
+    return time.time() - values.duration(flag, text) if found is None else found
+
+
+def diff(context: Context, words: list[str]) -> int:
+    """List the paths that a container added (A), changed (C) or deleted (D)."""
+    parser = context.parser("CONTAINER")
+    table.add_format(parser)
+    said, names = parser.parse(words)
+    if len(names) != 1:
+        raise SpecError(parser.command, f"needs one container: {parser.command} CONTAINER")
+    changes = context.engine.diff(names[0])
+    if said.format:
+        table.write(table.listing([{"Kind": change.kind, "Path": change.path} for change in changes],
+                                  (("KIND", "Kind"), ("PATH", "Path")), said.format))
+    else:
+        table.write("".join(f"{change.kind} {table.printable(change.path)}\n" for change in changes))
+    return 0
+
+
+def each(parser: Parser, names: list[str], act: Callable[[str], Sequence[str] | None], *, what: str = "CONTAINER",
+         missing_is_fine: bool = False) -> int:
+    """Do ``act`` to each name and print it, or the lines that ``act`` returns.
+
+    Goes on after a failure, which is told, and then the status is 1, as docker's.
+    """
+    if not names:
+        raise SpecError(parser.command, f"needs at least one {what.lower()}: {parser.command} {what}…")
+    failed = 0
+    for name in names:
+        try:
+            lines = act(name)
+        except CellwallError as error:
+            if missing_is_fine and isinstance(error, LookupError):
+                continue
+            sys.stdout.flush()
+            sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
+            failed = 1
+        else:
+            for line in [name] if lines is None else lines:
+                print(table.printable(line))
+    return failed
+
+
+def _no_words(parser: Parser, rest: list[str]) -> None:
+    if rest:
+        raise SpecError(parser.command, f"takes no {rest[0]!r}; '{parser.command} --help' tells what it takes")
