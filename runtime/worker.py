@@ -126,15 +126,10 @@ def permitted_capabilities() -> int:
     return 0
 
 
-def _lowers(request: Request) -> Lowers:
-    """The lower layers of the request, top first: names of layer folders below ``layers_fd``."""
-    dirfds = [
-        os.open(
-            f"{name}/diff", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=request["layers_fd"]
-        )
-        for name in request["lowers"]
-    ]
-    return Lowers(dirfds, request.get("opaque_roots", ()))
+def _layer_dirfds(request: Request) -> list[int]:
+    """The trees of the request's lower layers, top first: names of layer folders below ``layers_fd``."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return [os.open(f"{name}/diff", flags, dir_fd=request["layers_fd"]) for name in request["lowers"]]
 
 
 def syncfs(fd: int) -> None:
@@ -146,7 +141,7 @@ def _unpack(request: Request) -> object:
     from .storage.tarstream import TarStream
     from .storage.unpack import Unpacker
 
-    lowers = _lowers(request)
+    lowers = Lowers(_layer_dirfds(request))
     trusted = request["opaque_attribute"].startswith("trusted.")
     confine(request["root"], trusted_attributes=trusted)
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -211,6 +206,31 @@ def _usage(request: Request) -> object:
     return total
 
 
+def _rename(request: Request) -> object:
+    os.rename(request["source"], request["target"])
+    return None
+
+
+def _merge(request: Request) -> object:
+    from .storage.merge import Shift, merge
+
+    dirfds = _layer_dirfds(request)
+    # Without CAP_SYS_ADMIN the kernel hides trusted.overlay.opaque, and what it hides would come back.
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    merge(dirfds, root_fd, Shift(*request["id_map"]))
+    syncfs(root_fd)
+    return None
+
+
+def _compare(request: Request) -> object:
+    from .storage.merge import Shift, compare
+
+    root_fd = os.open(request["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found = compare(_layer_dirfds(request), root_fd, Shift(*request["id_map"]))
+    return [(kind, path.hex()) for kind, path in found]
+
+
 _JOBS: dict[str, Callable[[Request], object]] = {
     "unpack": _unpack,
     "remove": _remove,
@@ -218,6 +238,9 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "make-upper": _make_upper,
     "changes": _changes,
     "usage": _usage,
+    "merge": _merge,
+    "compare": _compare,
+    "rename": _rename,
 }
 
 if __name__ == "__main__":

@@ -10,26 +10,23 @@ The folders are the caller's; the trees belong to the store's user namespace whe
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import NotFound
 from .driver import Identity, LayerInfo, Limits
 from .jobs import run_job
+from .scratch import LOCK, Scratch, new_name, open_directory, write_synced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import contextlib
+    from collections.abc import Callable, Sequence
 
     from ..images.digest import Digest
-
-TMP = ".tmp-"
-_LOCK = "lock"
 
 
 class LayerStore:
@@ -39,6 +36,7 @@ class LayerStore:
         self.directory = directory
         self._identity = identity
         self._limits = limits
+        self._scratch = Scratch(directory, identity)
 
     @property
     def opaque_attribute(self) -> str:
@@ -83,7 +81,7 @@ class LayerStore:
         if self.has(chain_id):
             return self.info(chain_id)
         lowers = self.stack(parents)
-        with self.scratch() as (folder, lock_fd), open_directory(self.directory) as layers_fd:
+        with self._scratch.folder() as (folder, lock_fd), open_directory(self.directory) as layers_fd:
             tree = folder / "diff"
             tree.mkdir(0o755)
             counts = run_job(
@@ -117,94 +115,27 @@ class LayerStore:
 
     def remove(self, chain_id: Digest) -> None:
         """Remove the layer: it is gone for everybody at once, and its files after that."""
-        name = f"{TMP}{secrets.token_hex(8)}"
+        name = new_name()
         try:
-            lock_fd = os.open(self.folder(chain_id) / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock_fd = os.open(self.folder(chain_id) / LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
             self.folder(chain_id).rename(self.directory / name)
-            self._remove_folders([name], lock_fd)
+            self._scratch.remove([name], lock_fd)
         except FileNotFoundError:  # another process removed it in the meantime
             return
         finally:
             os.close(lock_fd)
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[tuple[Path, int]]:
-        """A new ``.tmp-`` folder with a held lock; removed at the end if it still has that name."""
-        self.directory.mkdir(0o711, parents=True, exist_ok=True)
-        while True:
-            folder = self.directory / f"{TMP}{secrets.token_hex(8)}"
-            folder.mkdir(0o711)
-            try:
-                lock_fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:  # swept before it had its lock
-                continue
-            if _locked(lock_fd) and folder.is_dir():
-                break
-            os.close(lock_fd)
-        try:
-            yield folder, lock_fd
-        finally:
-            try:
-                if folder.is_dir():
-                    self._remove_folders([folder.name], lock_fd)
-            finally:
-                os.close(lock_fd)
+    def scratch(self) -> contextlib.AbstractContextManager[tuple[Path, int]]:
+        """A new ``.tmp-`` folder beside the layers, see Scratch."""
+        return self._scratch.folder()
 
     def sweep(self) -> int:
-        """Remove the ``.tmp-`` folders whose makers are gone."""
-        swept = 0
-        for folder in sorted(self.directory.glob(f"{TMP}*")):
-            try:
-                lock_fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except (FileNotFoundError, NotADirectoryError):  # its maker finished
-                continue
-            try:
-                if _locked(lock_fd):
-                    self._remove_folders([folder.name], lock_fd)
-                    swept += 1
-            finally:
-                os.close(lock_fd)
-        return swept
-
-    def _remove_folders(self, names: list[str], lock_fd: int) -> None:
-        with open_directory(self.directory) as directory_fd:
-            run_job(
-                "remove",
-                {"names": names},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-                held_fds=(lock_fd,),
-            )
+        return self._scratch.sweep()
 
 
 def folder_name(chain_id: Digest) -> str:
     return str(chain_id).replace(":", "-")
-
-
-@contextlib.contextmanager
-def open_directory(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and wait until it is on its disk; the caller syncs the folder."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _locked(lock_fd: int) -> bool:
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

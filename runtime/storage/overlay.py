@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import CellwallError, SpecError, UnsupportedError
 from ..results import Change
 from .jobs import run_job
-from .layers import LayerStore, open_directory, write_synced
+from .layers import LayerStore
+from .scratch import open_directory, write_synced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,6 +19,7 @@ import os
 import stat
 
 from ..linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from .copying import DEFAULT_ACL, attributes_of, copy_file, kept_attribute
 from .lowers import Lowers, is_whiteout
 from .removal import remove_tree
 from .tarstream import (
@@ -42,7 +43,6 @@ _OPAQUE = b".wh..wh..opq"
 _META = b".wh..wh."
 _ID_MAX = (1 << 32) - 2
 _TIME_MAX = (1 << 63) - 1
-_DEFAULT_ACL = b"system.posix_acl_default"
 
 
 def clean(name: bytes) -> bytes:
@@ -58,16 +58,6 @@ def clean(name: bytes) -> bytes:
         elif part and part != b".":
             parts.append(part)
     return b"/".join(parts)
-
-
-def kept_attribute(name: bytes) -> bool:
-    """Whether an extended attribute of an archive is given to the file: its user's, its capabilities, its access lists.
-
-    ``trusted.*`` and ``user.overlay.*`` would steer overlayfs; ``security.*`` otherwise belongs to the host's policy.
-    """
-    if name.startswith(b"user."):
-        return not name.startswith(b"user.overlay.")
-    return name in (b"security.capability", b"system.posix_acl_access", _DEFAULT_ACL)
 
 
 class Unpacker:
@@ -103,6 +93,7 @@ class Unpacker:
 
     def unpack(self, stream: TarStream) -> dict[str, object]:
         """Unpack it all. Returns counts. Raises TarError, and OSError with ``filename`` set to the entry's name."""
+        self._begin()
         while (member := stream.next_member()) is not None:
             self._entries += 1
             if self._entries > self._entries_limit:
@@ -129,6 +120,18 @@ class Unpacker:
             "skipped_devices": self._skipped_devices,
             "dropped_attributes": sorted(self._dropped_attributes),
         }
+
+    def _begin(self) -> None:
+        """The root as the lower layers have it, else 0755 of root: many archives have no entry for it."""
+        self._enter(b"")
+        found = self._lowers.find(b"")
+        if found is None:
+            os.chown(b".", 0, 0)
+            os.chmod(b".", 0o755)
+            return
+        os.chown(b".", found[1].st_uid, found[1].st_gid)
+        os.chmod(b".", stat.S_IMODE(found[1].st_mode))
+        self._times[b""] = found[1].st_mtime_ns
 
     # -- one entry ------------------------------------------------------------------------------------------------
 
@@ -279,7 +282,7 @@ class Unpacker:
         for name, value in (member.xattrs or {}).items():
             if not kept_attribute(name) or b"\0" in name:
                 self._dropped_attributes.add(os.fsdecode(name))
-            elif name == _DEFAULT_ACL and member.type == DIRECTORY:
+            elif name == DEFAULT_ACL and member.type == DIRECTORY:
                 # What is made below it in the meantime would inherit it.
                 self._default_acls[path] = value
             else:
@@ -404,8 +407,8 @@ class Unpacker:
         self._times[path] = status.st_mtime_ns
         from_fd = openat2(dirfd, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            for key, value in _attributes_of(from_fd):
-                if key == _DEFAULT_ACL:
+            for key, value in attributes_of(from_fd):
+                if key == DEFAULT_ACL:
                     self._default_acls[path] = value
                 else:
                     self._set_attribute(name, key, value)
@@ -447,7 +450,7 @@ class Unpacker:
                 raise TarError(f"it unpacks to more than {self._size_limit} bytes; raise the limit if that is right")
             from_fd = openat2(dirfd, os.fsdecode(path), os.O_RDONLY | os.O_NOFOLLOW)
             try:
-                copy.xattrs = dict(_attributes_of(from_fd))
+                copy.xattrs = dict(attributes_of(from_fd))
                 fd = os.open(name, _NEW_FILE, copy.mode & 0o777)
                 try:
                     copy_file(from_fd, fd)
@@ -507,45 +510,9 @@ class Unpacker:
             except FileNotFoundError:
                 continue
             if path in self._default_acls:
-                self._set_attribute(name, _DEFAULT_ACL, self._default_acls[path])
+                self._set_attribute(name, DEFAULT_ACL, self._default_acls[path])
             if path in self._times:
                 os.utime(name, ns=(self._times[path], self._times[path]), follow_symlinks=False)
-
-
-def copy_file(from_fd: int, to_fd: int) -> None:
-    """Copy the content, holes included, from the start of one file to the start of a new one."""
-    size = os.fstat(from_fd).st_size
-    os.ftruncate(to_fd, size)
-    position = 0
-    while position < size:
-        try:
-            position = os.lseek(from_fd, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        end = os.lseek(from_fd, position, os.SEEK_HOLE)
-        while position < end:
-            try:
-                step = os.copy_file_range(from_fd, to_fd, end - position, position, position)
-            except OSError as error:
-                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-                # Two filesystems that can't copy between them.
-                step = os.pwrite(to_fd, os.pread(from_fd, min(end - position, 1 << 20), position), position)
-            if not step:
-                return
-            position += step
-
-
-def _attributes_of(fd: int) -> list[tuple[bytes, bytes]]:
-    try:
-        names = [os.fsencode(name) for name in os.listxattr(fd)]
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return []
-        raise
-    return [(name, os.getxattr(fd, name)) for name in names if kept_attribute(name)]
 
 
 def _times(member: Member) -> tuple[int, int]:

@@ -1,0 +1,58 @@
+"""Copying a file with its holes and with the extended attributes that travel. Runs in the worker: light modules only.
+
+Source: copy_file_range(2), lseek(2) (SEEK_DATA), xattr(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+DEFAULT_ACL = b"system.posix_acl_default"
+
+
+def kept_attribute(name: bytes) -> bool:
+    """Whether an extended attribute of an archive is given to the file: its user's, its capabilities, its access lists.
+
+    ``trusted.*`` and ``user.overlay.*`` would steer overlayfs; ``security.*`` otherwise belongs to the host's policy.
+    """
+    if name.startswith(b"user."):
+        return not name.startswith(b"user.overlay.")
+    return name in (b"security.capability", b"system.posix_acl_access", DEFAULT_ACL)
+
+
+def copy_file(from_fd: int, to_fd: int) -> None:
+    """Copy the content, holes included, from the start of one file to the start of a new one."""
+    size = os.fstat(from_fd).st_size
+    os.ftruncate(to_fd, size)
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(from_fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        end = os.lseek(from_fd, position, os.SEEK_HOLE)
+        while position < end:
+            try:
+                step = os.copy_file_range(from_fd, to_fd, end - position, position, position)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                # Two filesystems that can't copy between them.
+                step = os.pwrite(to_fd, os.pread(from_fd, min(end - position, 1 << 20), position), position)
+            if not step:
+                return
+            position += step
+
+
+def attributes_of(fd: int) -> list[tuple[bytes, bytes]]:
+    """The extended attributes of an open file that a copy of it gets."""
+    try:
+        names = [os.fsencode(name) for name in os.listxattr(fd)]
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise
+    return [(name, os.getxattr(fd, name)) for name in names if kept_attribute(name)]

@@ -1,0 +1,112 @@
+"""Folders in the making: named ``.tmp-…``, locked while their maker lives, and swept once it doesn't.
+
+A lock that nobody holds tells that the maker is gone, whatever killed it: the kernel drops flock with the last descriptor.
+Source: flock(2), rename(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .jobs import run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .driver import Identity
+
+TMP = ".tmp-"
+LOCK = "lock"
+
+
+def new_name() -> str:
+    """A name that says that its folder isn't finished, or on its way out."""
+    return f"{TMP}{secrets.token_hex(8)}"
+
+
+class Scratch:
+    """Makes and sweeps unfinished folders in ``directory``, which is made at the first use."""
+
+    def __init__(self, directory: Path, identity: Identity) -> None:
+        self.directory = directory
+        self._identity = identity
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[tuple[Path, int]]:
+        """A new ``.tmp-`` folder with a held lock; removed at the end if it still has that name."""
+        self.directory.mkdir(0o711, parents=True, exist_ok=True)
+        while True:
+            folder = self.directory / new_name()
+            folder.mkdir(0o711)
+            try:
+                lock_fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # swept before it had its lock
+                continue
+            if _locked(lock_fd) and folder.is_dir():
+                break
+            os.close(lock_fd)
+        try:
+            yield folder, lock_fd
+        finally:
+            try:
+                if folder.is_dir():
+                    self.remove([folder.name], lock_fd)
+            finally:
+                os.close(lock_fd)
+
+    def sweep(self) -> int:
+        """Remove the ``.tmp-`` folders whose makers are gone."""
+        swept = 0
+        for folder in sorted(self.directory.glob(f"{TMP}*")):
+            try:
+                lock_fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except (FileNotFoundError, NotADirectoryError):  # its maker finished
+                continue
+            try:
+                if _locked(lock_fd):
+                    self.remove([folder.name], lock_fd)
+                    swept += 1
+            finally:
+                os.close(lock_fd)
+        return swept
+
+    def remove(self, names: list[str], lock_fd: int) -> None:
+        """Remove these folders, whoever owns what is in them; the worker holds ``lock_fd`` until it has."""
+        with open_directory(self.directory) as directory_fd:
+            run_job(
+                "remove",
+                {"names": names},
+                fds={"directory_fd": directory_fd},
+                userns_fd=self._identity.userns_fd(),
+                held_fds=(lock_fd,),
+            )
+
+
+@contextlib.contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and wait until it is on its disk; the caller syncs the folder."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _locked(lock_fd: int) -> bool:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

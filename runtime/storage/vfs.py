@@ -1,0 +1,141 @@
+"""The vfs driver: every container gets a private copy of its image's tree. Slow and large, and it works everywhere.
+
+Layers are kept as the overlay driver keeps them; only containers differ. A copy carries the container's own ids (the kernel
+maps none of it), so that it is simply bound as the container's root.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import SpecError
+from ..results import Change
+from .jobs import run_job
+from .layers import LayerStore, folder_name
+from .scratch import Scratch, open_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..images.digest import Digest
+    from ..paths import Paths
+    from .driver import Identity, LayerInfo, Limits, Plan
+
+
+class VfsDriver:
+    name = "vfs"
+
+    def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
+        self._directory = paths.storage / self.name
+        self._identity = identity
+        self._layers = LayerStore(self._directory / "layers", identity, limits)
+
+    def check(self) -> str | None:
+        return None
+
+    def has_layer(self, chain_id: Digest) -> bool:
+        return self._layers.has(chain_id)
+
+    def layer_info(self, chain_id: Digest) -> LayerInfo:
+        return self._layers.info(chain_id)
+
+    def add_layer(
+        self,
+        chain_id: Digest,
+        parent: Digest | None,
+        parents: Sequence[Digest],
+        tar: BinaryIO,
+        *,
+        digest: object,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> LayerInfo:
+        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled)
+
+    def remove_layer(self, chain_id: Digest) -> None:
+        self._layers.remove(chain_id)
+
+    def prepare(
+        self,
+        container_id: str,
+        layers: Sequence[Digest],
+        *,
+        kept: bool,
+        directory: Path | None,
+        id_map: tuple[int, int] | None = None,
+    ) -> Plan:
+        stack = self._layers.stack(layers)
+        if not stack:
+            raise SpecError("layers", "an image without layers has nothing to run")
+        if kept and directory is None:
+            raise ValueError("a kept container needs a directory")
+        home = directory if kept and directory is not None else self._directory / "containers" / container_id
+        rootfs = home / "rootfs"
+        entry: dict[str, Any] = {
+            "at": "/",
+            "type": "bind",
+            "source": str(rootfs),
+            "lowers": [str(self._layers.tree(chain_id)) for chain_id in stack],
+            "id_map": list(id_map or (0, 0)),
+        }
+        if rootfs.is_dir():
+            return [entry]
+        with (
+            Scratch(home, self._identity).folder() as (folder, lock_fd),
+            open_directory(self._layers.directory) as layers_fd,
+        ):
+            copy = folder / "rootfs"
+            copy.mkdir(0o755)
+            run_job(
+                "merge",
+                {"root": str(copy), "lowers": [folder_name(lower) for lower in stack], "id_map": entry["id_map"]},
+                fds={"layers_fd": layers_fd},
+                userns_fd=self._identity.userns_fd(),
+                held_fds=(lock_fd,),
+                digest=layers[-1],
+            )
+            # Moving a directory writes to it, and to another's it takes the store's identity.
+            if self._identity.rootless:
+                request = {"source": str(copy), "target": str(rootfs)}
+                run_job("rename", request, userns_fd=self._identity.userns_fd())
+            else:
+                copy.rename(rootfs)
+        return [entry]
+
+    def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
+        entry = plan[0]
+        with open_directory(self._layers.directory) as layers_fd:
+            found = run_job(
+                "compare",
+                {
+                    "root": entry["source"],
+                    "lowers": [Path(path).parent.name for path in entry["lowers"]],
+                    "id_map": entry["id_map"],
+                },
+                fds={"layers_fd": layers_fd},
+                userns_fd=self._identity.userns_fd(),
+            )
+        return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
+
+    def usage(self, plan: Plan) -> int:
+        return int(run_job("usage", {"directory": plan[0]["source"]}, userns_fd=self._identity.userns_fd()))
+
+    def release(self, container_id: str, plan: Plan | None = None) -> None:
+        own = self._directory / "containers" / container_id
+        rootfs = Path(plan[0]["source"]) if plan else own / "rootfs"
+        home = rootfs.parent
+        if not home.is_dir():
+            return
+        # The folder of an ephemeral container is this driver's, that of a kept one the engine's.
+        directory, names = (own.parent, [own.name]) if home == own else (home, ["rootfs"])
+        with open_directory(directory) as directory_fd:
+            run_job(
+                "remove",
+                {"names": names},
+                fds={"directory_fd": directory_fd},
+                userns_fd=self._identity.userns_fd(),
+            )
+
+    def sweep(self) -> int:
+        return self._layers.sweep()
