@@ -50,9 +50,8 @@ bench: ## measure latency beside podman, crun, bwrap and unshare
 	@sh scripts/venv.sh test
 	@$(PYTHON) benchmarks/run_latency.py $(ARGS)
 
-vm: ## run the tests in a virtual machine with systemd and cgroup v2 only
-	@if [ -x scripts/vm.sh ]; then sh scripts/vm.sh $(ARGS); \
-	else echo "make vm: this checkout has no virtual machine rig yet" >&2; exit 1; fi
+vm: ## run the tests as root and as an ordinary user in a virtual machine with systemd and cgroup v2 only
+	@bash scripts/vm/run.sh $(ARGS)
 
 clean: ## remove what the other targets made in this folder
 	rm -rf .venv build dist src/cellwall.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
