@@ -7,7 +7,6 @@ fails on a word that they don't know. ``--needs-minimum`` (CI) fails the run whe
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import tomllib
@@ -40,17 +39,6 @@ def needs_minimum() -> int:
     return int(project["tool"]["cellwall"]["tests"]["needs_minimum"])
 
 
-def answer(word: str) -> str | None:
-    """Why this machine doesn't have ``word``, or None where it has. Raises LookupError on an unknown word."""
-    try:
-        from cellwall.runtime.probes import answer as probed
-    except ImportError:
-        if word != "root":
-            raise LookupError(word) from None
-        return None if os.geteuid() == 0 else "only root can do this"
-    return probed(word)
-
-
 def words(item: pytest.Item) -> list[str]:
     return [word for mark in item.iter_markers("needs") for word in mark.args]
 
@@ -60,6 +48,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("needs"):
         if not mark.args or mark.kwargs or not all(isinstance(word, str) for word in mark.args):
             pytest.fail('needs takes words: @pytest.mark.needs("root", "overlay")', pytrace=False)
+    if not words(item):
+        return
+    # Imported where it is needed: most of the unit tests can do without it.
+    from cellwall.runtime.probes import answer
+
     for word in words(item):
         try:
             reason = answer(word)
