@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotFound
+from ..errors import ImageError, NotFound
 from .digest import Digest
 from .image import Layer, read_config
 from .job import Stop, wait_for
@@ -60,7 +60,11 @@ def acquire(
 def _config(layout: Layout, transaction: Transaction, origin: Origin, manifest: Manifest, stop: Stop) -> bytes:
     blob = manifest.config
     if layout.has_blob(blob.digest, blob.size_bytes):
-        return layout.read_blob(blob.digest)
+        try:
+            return layout.read_blob(blob.digest)
+        except ImageError:
+            # Damaged on disk: this pull mends it.
+            pass
     raw = origin.read(blob, stop)
     transaction.add(blob.digest, raw)
     return raw

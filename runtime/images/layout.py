@@ -299,8 +299,8 @@ class Layout:
     ) -> list[Digest]:
         """Deletes what dead transactions and removed images left; the chain ids of the layers that went, top first.
 
-        Does nothing while any process holds the store (then the next sweep does it). ``remove_layer`` says whether
-        there was one to remove.
+        Does nothing while any process holds the store (then the next sweep does it), nor where a damaged image hides what
+        is still needed. ``remove_layer`` says whether there was one to remove.
         """
         if not self.root.is_dir():
             return []
@@ -310,15 +310,17 @@ class Layout:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return []
-            return self._sweep_alone(driver, reached_layers, remove_layer)
+            try:
+                reached, keep_layers = self.reached_blobs(), reached_layers()
+            except ImageError:
+                return []
+            return self._sweep_alone(driver, reached, keep_layers, remove_layer)
         finally:
             os.close(fd)
 
     def _sweep_alone(
-        self, driver: str, reached_layers: Callable[[], set[Digest]], remove_layer: Callable[[Digest], bool]
+        self, driver: str, reached: set[Digest], keep_layers: set[Digest], remove_layer: Callable[[Digest], bool]
     ) -> list[Digest]:
-        reached = self.reached_blobs()
-        keep_layers = reached_layers()
         removed: list[Digest] = []
         for path in sorted(self.root.glob(f"{_TEMPORARY}*")):
             if not path.is_dir():

@@ -20,31 +20,33 @@ def remove(
     catalog: Catalog,
     chosen: list[Entry],
     ref: str,
+    by_id: bool,
     force: bool,
     in_use: Callable[[Digest], list[str]],
     drivers: Sequence[str],
-    sweep: Callable[[], Sequence[Digest]],
-) -> list[str]:
-    """Takes the names of the ``chosen`` entries away; docker's lines of what was done. See ``ImageStore.remove``."""
+) -> tuple[list[str], list[Digest]]:
+    """Takes the names of the ``chosen`` entries away. See ``ImageStore.remove``.
+
+    Returns docker's lines of what was done, and the chain ids of the layers that a sweep may remove now.
+    """
     if not chosen:
         raise NotFound(f"no such image here: {ref}; `cellwall images` lists what there is")
-    by_name = any(name_of(entry) and ref_names(ref, entry) for entry in chosen)
     names = {name_of(entry) for entry in chosen if name_of(entry)}
-    if not by_name and not force:
+    if by_id and not force:
         _refuse_several_repositories(ref, chosen)
-    gone = _images_without_other_names(catalog, chosen, names)
+    gone, damaged = _images_without_other_names(catalog, chosen, names)
     used = {image.id: in_use(image.id) for image in gone}
     for image in gone:
         if used[image.id] and not force:
-            containers = ", ".join(used[image.id])
             raise StatusError(
                 f"image {image.reference}",
-                f"used by container {containers}",
+                f"used by container {', '.join(used[image.id])}",
                 "unused: remove the container first, or use --force",
             )
     deleted = [image for image in gone if not used[image.id]]
     layers = [layer.chain_id for image in deleted for layer in image.layers]
-    digests = {image.manifest_digest for image in deleted}
+    digests = {image.manifest_digest for image in deleted} | damaged
+    lines = [f"Untagged: {familiar_name(entry)}" for entry in _once(chosen) if name_of(entry)]
     # Held, so that no sweep comes between the journal and the moment when index.json forgets the image.
     with layout.held():
         if layers:
@@ -52,30 +54,8 @@ def remove(
         with layout.editing() as entries:
             drop_name(entries, lambda entry: name_of(entry) in names)
             entries[:] = [entry for entry in entries if name_of(entry) or entry.get("digest") not in digests]
-    lines = [f"Untagged: {familiar_name(entry)}" for entry in _once(chosen) if name_of(entry)]
     lines += [f"Untagged: {digest}" for digest in _repo_digests(catalog, chosen)]
-    lines += [f"Deleted: {image_id}" for image_id in dict.fromkeys(image.id for image in deleted)]
-    removed = sweep()
-    return lines + [f"Deleted: {chain_id}" for chain_id in removed if chain_id in layers]
-
-
-def ref_names(ref: str, entry: Entry) -> bool:
-    """Whether ``ref`` was meant as the name of ``entry``, not as the beginning of its id."""
-    name = name_of(entry)
-    return (
-        ref in (name, familiar_name(entry)) or ":" in ref or "/" in ref or not _is_hex(ref) or _short_name(name) == ref
-    )
-
-
-def _is_hex(text: str) -> bool:
-    return bool(text) and all(character in "0123456789abcdef" for character in text)
-
-
-def _short_name(name: str) -> str:
-    try:
-        return Reference.parse(name).familiar_repository
-    except ValueError:
-        return name
+    return lines + [f"Deleted: {image_id}" for image_id in dict.fromkeys(image.id for image in deleted)], layers
 
 
 def _once(entries: list[Entry]) -> list[Entry]:
@@ -102,16 +82,20 @@ def _refuse_several_repositories(ref: str, chosen: list[Entry]) -> None:
         )
 
 
-def _images_without_other_names(catalog: Catalog, chosen: list[Entry], names: set[str]) -> list[Image]:
-    """The images that have no name but ``names``. One that can't be read any more counts as none: only its name goes."""
+def _images_without_other_names(
+    catalog: Catalog, chosen: list[Entry], names: set[str]
+) -> tuple[list[Image], set[Digest]]:
+    """The images that have no name but ``names``, and the manifests of those that can't be read any more: they go unasked."""
     remaining = {entry.get("digest") for entry in catalog.entries() if name_of(entry) and name_of(entry) not in names}
     found: dict[Digest, Image] = {}
+    damaged: set[Digest] = set()
     for entry in chosen:
         if entry.get("digest") in remaining:
             continue
         try:
             image = catalog.image(entry)
         except ImageError:
+            damaged.add(Digest.parse(entry.get("digest")))
             continue
         found.setdefault(image.manifest_digest, image)
-    return list(found.values())
+    return list(found.values()), damaged

@@ -95,14 +95,18 @@ class ImageStore:
         raise NotFound(f"no such image here: {ref}; `cellwall pull {ref}` fetches it, where there is one")
 
     def _entries(self, ref: str) -> Entries:
+        return self._look_up(ref)[0]
+
+    def _look_up(self, ref: str) -> tuple[Entries, bool]:
+        """The entries that ``ref`` stands for, and whether it was read as an id; a name comes first, as in docker."""
         try:
             entries = self._catalog.named(self.parse(ref))
         except InvalidReference:
             entries = self._catalog.with_id(ref)
             if not entries and not _looks_like_id(ref):
                 raise
-            return entries
-        return entries or self._catalog.with_id(ref)
+            return entries, True
+        return (entries, False) if entries else (self._catalog.with_id(ref), True)
 
     def list(self) -> list[Image]:
         """Every image, one for each name and platform, newest first; those that lost their name included."""
@@ -298,9 +302,9 @@ class ImageStore:
         """
         from .removal import remove
 
-        return remove(
-            self._layout, self._catalog, self._entries(ref), ref, force, self.in_use, self._drivers(), self.sweep
-        )
+        entries, by_id = self._look_up(ref)
+        lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
+        return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""
