@@ -38,7 +38,7 @@ from ..linux.mounts import (
     open_tree,
     umount2,
 )
-from ..linux.process import CLONE_NEWNS, unshare
+from ..linux.process import CLONE_NEWNS, filesystem_ids, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,7 +209,10 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
         rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": item["lowers"]})
-        fd = _new_overlay(options, lowers, upper_fd, names)
+        # What overlayfs makes by itself (in the work folder, and when it copies up) it makes as its mounter: on a mapped
+        # upper layer that must be an id of the map.
+        with filesystem_ids(ids.base):
+            fd = _new_overlay(options, lowers, upper_fd, names)
         rootfs.add(item["at"], fd)
         if ids.idmap:
             # An image may hold device nodes, and the overlay belongs to the host's user namespace, which would honour them.

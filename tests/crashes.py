@@ -1,0 +1,99 @@
+"""Kill a client, its launcher or a container's first process at a random moment, and look at what the next start leaves."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cellwall.runtime import state
+from cellwall.runtime.engine import Engine
+from cellwall.runtime.linux.process import is_running
+
+TARGETS = ("client", "launcher", "init")
+_SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+
+def trial(seed: int, image: str, root: Path) -> list[str]:
+    """One trial: a victim is started, one of its parts killed after a random time, then the rest; returns what is left
+    after the next engine's start (nothing, if all is well)."""
+    chance = random.Random(seed)
+    target = TARGETS[seed % len(TARGETS)]
+    environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
+    victim = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert victim.stdout is not None
+    try:
+        word, _, pid = victim.stdout.readline().partition(" ")
+        assert word == "launcher", word
+        launcher = int(pid)
+        time.sleep(chance.uniform(0.0, 0.2))
+        _kill(target, victim.pid, launcher, root, chance)
+        if target != "client":
+            # What goes on after a part was killed is put to the test too.
+            time.sleep(chance.uniform(0.0, 0.1))
+    finally:
+        victim.kill()
+        victim.wait()
+        victim.stdout.close()
+    _wait_for_launchers(root)
+    engine = Engine()
+    try:
+        engine.known  # noqa: B018  the start is what cleans up
+        return _left(engine, root)
+    finally:
+        engine.close()
+
+
+def _kill(target: str, client: int, launcher: int, root: Path, chance: random.Random) -> None:
+    pid = {"client": client, "launcher": launcher}.get(target)
+    if pid is None:
+        running = [s for s in state.each(str(root / "run" / "containers")) if s["pid"]]
+        if not running:
+            return
+        found = chance.choice(running)
+        if not is_running(found["pid"], found["cellwall"].get("init_started", -1)):
+            return
+        pid = found["pid"]
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it ended just before
+        pass
+
+
+def _wait_for_launchers(root: Path) -> None:
+    """A launcher whose client was killed cleans up and ends: the next start is allowed to come before or after."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        owners = [s["cellwall"]["launcher"] for s in state.each(str(root / "run" / "containers"))]
+        if not any(state.owner_lives(owner) for owner in owners):
+            return
+        time.sleep(0.01)
+
+
+def _left(engine: Engine, root: Path) -> list[str]:
+    left = [f"run/{path.relative_to(root / 'run')}" for path in (root / "run").glob("*/*")]
+    left += [f"half-made {path}" for path in (root / "containers").glob(".tmp-*")]
+    for container in engine.containers(all=True):
+        if container.name != "lab":
+            left.append(f"container {container.name} ({container.status})")
+        elif container.status == "running":
+            left.append("container lab still runs")
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            text = path.read_text()
+            if "/cellwall/" in text:
+                name = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                left.append(f"process {path.parent.name}: {name}")
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+    return left

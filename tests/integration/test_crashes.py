@@ -1,0 +1,16 @@
+"""Some seeded kills; ``make soak`` makes two hundred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..crashes import trial
+
+pytestmark = pytest.mark.needs("root")
+
+
+@pytest.mark.parametrize("seed", range(1000, 1012))
+def test_a_kill_leaves_nothing(seed: int, busybox: str, cellwall_root: Path) -> None:
+    assert trial(seed, busybox, cellwall_root) == []
