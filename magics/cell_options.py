@@ -66,6 +66,8 @@ _VALUES = (
 def cell_parser(command: str = "%%container") -> Parser:
     """A Parser with run options and cell options on it; the words that are no options are IMAGE."""
     parser = run_parser(command, USAGE, interspersed=True, omit=OMITTED)
+    parser.usage = f"{command} {USAGE}".replace("%", "%%")  # argparse formats it with the % operator
+    parser.description = "Run the cell in a new container, or with --name in one that stays."
     for dest, name, read, metavar, help_text in _VALUES:
         parser.value(name, dest=dest, read=read, metavar=metavar, help=help_text)
     parser.flag("--bg", dest="background", help="go on with the notebook while the cell runs")

@@ -1,0 +1,435 @@
+"""The magics in a real ipykernel, on the image ``host``: output, errors, variables, interrupts, restarts, completion."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .driver import Execution, Notebook
+
+pytestmark = pytest.mark.needs("root")
+
+HOST = "%%container host"
+
+
+@pytest.fixture
+def notebook(cellwall_root: Path) -> Iterator[Notebook]:
+    """A kernel in which the extension is loaded."""
+    with Notebook() as started:
+        loaded = started.run("%load_ext cellwall")
+        assert loaded.error is None, loaded.shown_error
+        yield started
+
+
+def ok(execution: Execution) -> Execution:
+    assert execution.error is None, execution.shown_error
+    return execution
+
+
+def alive(word: str) -> list[int]:
+    """Pids of processes, in whichever namespace, that have ``word`` among their arguments."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                arguments = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            except OSError:  # it ended in between
+                continue
+            if word.encode() in arguments:
+                found.append(int(name))
+    return found
+
+
+def gone(word: str) -> None:
+    """Wait until no process with ``word`` among its arguments is left; the patience is far beyond the promise."""
+    deadline = time.monotonic() + 20
+    while alive(word):
+        assert time.monotonic() < deadline, f"{word} runs on: {alive(word)}"
+        time.sleep(0.01)
+
+
+# A tree that doesn't die by a signal to its first process: its own sessions, deaf to what can be ignored, children of children.
+TREE = """
+trap '' INT TERM HUP
+for number in 1 2 3; do
+    setsid sh -c 'trap "" INT TERM HUP; (setsid sleep 987{word} & ) ; sleep 987{word}' &
+done
+echo started
+sleep 987{word}
+"""
+
+
+def test_output_is_live(notebook: Notebook, tmp_path: Path) -> None:
+    """The second line is written only once the first has been seen: no clock decides."""
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    gate.chmod(0o777)
+    cell = notebook.start(f"{HOST} -v {gate}:/gate\necho first\nwhile [ ! -e /gate/open ]; do sleep 0.01; done\necho second")
+    cell.wait_for("first\n")
+    assert "second" not in cell.text()
+    (gate / "open").touch()
+    ok(cell.wait())
+    assert cell.text() == "first\nsecond\n"
+
+
+def test_error_stream_is_live_and_apart(notebook: Notebook) -> None:
+    cell = ok(notebook.run(f"{HOST}\necho out\necho err >&2\necho more"))
+    assert cell.text("stdout") == "out\nmore\n"
+    assert cell.text("stderr") == "err\n"
+
+
+def test_escapes_carriage_returns_and_split_characters(notebook: Notebook) -> None:
+    """Each byte is written by itself, with time to be read by itself."""
+    text = "\x1b[31mröt\x1b[0m\r10 %\r100 %\n日本語 🙂\n"
+    octal = " ".join(f"'\\{byte:03o}'" for byte in text.encode())
+    cell = ok(notebook.run(f"{HOST}\nfor byte in {octal}; do printf $byte; sleep 0.005; done"))
+    assert cell.text() == text
+
+
+def test_a_cut_character_is_shown_as_such(notebook: Notebook) -> None:
+    cell = ok(notebook.run(HOST + "\nprintf 'a\\377b'; printf '\\360\\237\\231'"))
+    assert cell.text() == "a�b�"
+
+
+def test_captured_text_is_exact(notebook: Notebook) -> None:
+    cell = ok(notebook.run(HOST + " --out out --err err\nprintf 'a\\r\\n\\377ü'; printf '\\033[1mx' >&2"))
+    assert cell.text("stdout") + cell.text("stderr") == ""
+    assert notebook.value("out.encode('utf-8', 'surrogateescape')") == b"a\r\n\xff\xc3\xbc"
+    assert notebook.value("err") == "\x1b[1mx"
+
+
+def test_much_output_comes_whole(notebook: Notebook) -> None:
+    """64 MiB, counted and hashed where it comes out; the kernel's memory stays far below that."""
+    notebook.run("import resource")
+    before = notebook.value("resource.getrusage(resource.RUSAGE_SELF).ru_maxrss")
+    cell = ok(notebook.run(HOST + "\nyes 0123456789abcde | head -c 67108864; echo end"))
+    text = cell.text()
+    assert len(text) == 67108864 + 4
+    assert text == "0123456789abcde\n" * (67108864 // 16) + "end\n"
+    after = notebook.value("resource.getrusage(resource.RUSAGE_SELF).ru_maxrss")
+    assert after - before < 200 * 1024, f"{(after - before) // 1024} MiB more"
+
+
+def test_a_failing_cell_raises_one_line(notebook: Notebook) -> None:
+    cell = notebook.run(f"{HOST}\necho before\nexit 3")
+    assert cell.text() == "before\n"
+    assert cell.shown_error == ["CellError: exit status 3"]
+    assert cell.error is not None
+    assert cell.error["ename"] == "CellError"
+    caught = """
+import subprocess
+try:
+    get_ipython().run_cell_magic("container", "host", "exit 3")
+except subprocess.CalledProcessError as error:
+    status = error.returncode
+"""
+    ok(notebook.run(caught))
+    assert notebook.value("status") == 3
+
+
+def test_verbose_shows_the_traceback(notebook: Notebook) -> None:
+    ok(notebook.run("%xmode Verbose"))
+    assert len(notebook.run(f"{HOST}\nexit 3").shown_error) > 5
+
+
+def test_no_raise_error_and_result(notebook: Notebook) -> None:
+    ok(notebook.run(f"{HOST} --no-raise-error --result result\necho out\necho err >&2\nexit 7"))
+    assert notebook.value("result.exit_status, result.stdout, result.stderr, result.reason") == (7, "out\n", "err\n", "exit status 7")
+    assert notebook.value("result.usage.wall_s > 0")
+
+
+def test_killed_by_a_signal(notebook: Notebook) -> None:
+    assert notebook.run(f"{HOST}\nkill -SEGV $$").shown_error == ["CellError: killed by signal 11 (SIGSEGV)"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("", "needs an image"),
+        ("host --nope", "--nope"),
+        ("host -m 12x", "12x"),
+        ("host extra", "'extra'"),
+        ("host 'open", "no closing quotation"),
+        ("host --in nothing_like_it", "nothing_like_it"),
+        ("host --out 1x", "1x"),
+        ("host --proc p", "--bg"),
+        ("host --out a --err a", "a can't take two things"),
+        ("host -d", "--bg"),
+        ("no/Such:IMAGE", "no/Such:IMAGE"),
+    ],
+)
+def test_a_mistake_in_the_line_is_one_line(notebook: Notebook, line: str, says: str) -> None:
+    shown = notebook.run(f"%%container {line}\ntrue").shown_error
+    assert len(shown) == 1
+    assert says in shown[0]
+    ok(notebook.run("1 + 1"))
+
+
+def test_a_missing_interpreter_is_one_line(notebook: Notebook) -> None:
+    cell = notebook.run(f"{HOST} --lang nosuchthing\ntrue")
+    assert len(cell.shown_error) == 1
+    assert "nosuchthing" in cell.shown_error[0]
+
+
+def test_languages(notebook: Notebook) -> None:
+    assert ok(notebook.run(f"{HOST} --lang python3\nimport sys\nprint(sys.argv[0] != '', 6 * 7)")).text() == "True 42\n"
+    assert ok(notebook.run(f"{HOST}\n#!/usr/bin/env python3\nprint('by its first line')")).text() == "by its first line\n"
+    assert ok(notebook.run(f"{HOST} --lang sh\necho $0 | grep -c bash || true")).text() == "0\n"
+
+
+def test_input_from_variables(notebook: Notebook) -> None:
+    ok(notebook.run("text = 'ä\\nb\\n'; data = bytes(range(256)) * 4096"))
+    assert ok(notebook.run(f"{HOST} --in text\nwc -l; cat /dev/null")).text().strip() == "2"
+    ok(notebook.run(f"{HOST} --in data --out digest\nsha256sum"))
+    assert notebook.value("digest.split()[0] == __import__('hashlib').sha256(data).hexdigest()")
+    assert ok(notebook.run(f"{HOST}\ncat")).text() == ""
+
+
+def test_input_that_nobody_reads(notebook: Notebook) -> None:
+    ok(notebook.run("data = bytes(10_000_000)"))
+    assert ok(notebook.run(f"{HOST} --in data\necho done")).text() == "done\n"
+
+
+def test_expansion_in_the_line_and_not_in_the_cell(notebook: Notebook) -> None:
+    ok(notebook.run("image = 'host'; name = 'X'; value = 'from python'"))
+    cell = ok(notebook.run("%%container $image -e {name}=\"{value}\" -e image=inside\necho \"$X, $image, {name}\""))
+    assert cell.text() == "from python, inside, {name}\n"
+
+
+def test_interrupt_ends_the_whole_cell(notebook: Notebook, record_property: Callable[[str, object], None]) -> None:
+    word = "01"
+    cell = notebook.start(f"{HOST}\n{TREE.replace('{word}', word)}")
+    cell.wait_for("started")
+    assert len(alive(f"987{word}")) >= 1
+    began = time.monotonic()
+    notebook.interrupt()
+    cell.wait()
+    record_property("interrupted_after_s", time.monotonic() - began)
+    assert cell.shown_error == ["KeyboardInterrupt: the cell was interrupted, and nothing of it runs on"]
+    gone(f"987{word}")
+    record_property("gone_after_s", time.monotonic() - began)
+    assert ok(notebook.run(f"{HOST}\necho usable")).text() == "usable\n"
+
+
+def test_interrupt_at_any_moment(notebook: Notebook) -> None:
+    """From before the container is there to after it ran; the notebook stays usable, and what ran is gone."""
+    for moment in range(12):
+        cell = notebook.start(f"{HOST}\nsleep 98702")
+        time.sleep(moment * 0.01)
+        # An interrupt before the cell begins is lost with ipykernel, so it is repeated as a person would.
+        while not (cell.idle and cell.reply):
+            notebook.interrupt()
+            time.sleep(0.2)
+        assert cell.error is None or cell.error["ename"] == "KeyboardInterrupt"
+        gone("98702")
+    assert ok(notebook.run(f"{HOST}\necho usable")).text() == "usable\n"
+
+
+def test_timeout(notebook: Notebook) -> None:
+    cell = notebook.run(f"{HOST} --timeout 1 --result result\n{TREE.replace('{word}', '03')}")
+    assert cell.shown_error == ["CellError: timed out after 1 s, raise it with --timeout"]
+    gone("98703")
+    assert notebook.value("result.timed_out")
+
+
+def test_restart_leaves_nothing(notebook: Notebook) -> None:
+    notebook.start(f"{HOST}\n{TREE.replace('{word}', '04')}").wait_for("started")
+    notebook.restart()
+    gone("98704")
+    ok(notebook.run("%load_ext cellwall"))
+    assert ok(notebook.run(f"{HOST}\necho again")).text() == "again\n"
+
+
+def test_kill_leaves_nothing(cellwall_root: Path) -> None:
+    with Notebook() as notebook:
+        ok(notebook.run("%load_ext cellwall"))
+        notebook.start(f"{HOST}\n{TREE.replace('{word}', '05')}").wait_for("started")
+        notebook.kill()
+        gone("98705")
+
+
+def test_named_container_answers_the_next_cell(notebook: Notebook) -> None:
+    name = "--name lab-of-a-test"
+    ok(notebook.run(f"{HOST} {name}\necho kept > /root/note\nsleep 98706 & echo"))
+    cell = ok(notebook.run(f"{HOST} {name} -e WHO=me -w /root\ncat note\necho $WHO $PWD"))
+    assert cell.text() == "kept\nme /root\n"
+    assert notebook.run(f"{HOST} {name}\nexit 4").shown_error == ["CellError: exit status 4"]
+    assert ok(notebook.run("%container ps")).text().count("lab-of-a-test") == 1
+    ok(notebook.run("%container rm -f lab-of-a-test"))
+    gone("98706")
+    missing = notebook.run("%container rm lab-of-a-test").shown_error
+    assert len(missing) == 1
+    assert "lab-of-a-test" in missing[0]
+
+
+def test_interrupt_in_a_named_container_keeps_it(notebook: Notebook) -> None:
+    name = "--name lab-interrupted"
+    ok(notebook.run(f"{HOST} {name}\necho kept > /root/note"))
+    cell = notebook.start(f"{HOST} {name}\n{TREE.replace('{word}', '07')}")
+    cell.wait_for("started")
+    notebook.interrupt()
+    assert cell.wait().shown_error[0].startswith("KeyboardInterrupt")
+    gone("98707")
+    assert ok(notebook.run(f"{HOST} {name}\ncat /root/note")).text() == "kept\n"
+    assert "timed out" in notebook.run(f"{HOST} {name} --timeout 1\n{TREE.replace('{word}', '08')}").shown_error[0]
+    gone("98708")
+    assert ok(notebook.run(f"{HOST} {name}\ncat /root/note")).text() == "kept\n"
+    ok(notebook.run("%container rm -f lab-interrupted"))
+
+
+def test_background(notebook: Notebook, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    gate.chmod(0o777)
+    wait = "while [ ! -e /gate/open ]; do sleep 0.01; done"
+    first = ok(notebook.run(f"{HOST} --bg --proc proc -v {gate}:/gate\necho begun; {wait}\necho in its own cell; exit 5"))
+    second = ok(notebook.run(f"{HOST} --bg --proc other --out text -v {gate}:/gate\n{wait}\necho captured"))
+    assert notebook.value("proc.poll(), other.poll()") == (None, None)
+    third = ok(notebook.run("print('meanwhile')"))
+    first.wait_for("begun")
+    (gate / "open").touch()
+    ok(notebook.run("ended = proc.wait(30), other.wait(30)"))
+    assert notebook.value("[one.status for one in ended]") == [5, 0]
+    assert notebook.value("text") == "captured\n"
+    first.wait_for("in its own cell\n").wait_for("CellError: exit status 5", "stderr")
+    assert second.text() == ""
+    assert third.text() == "meanwhile\n"
+
+
+def test_background_is_killed(notebook: Notebook) -> None:
+    cell = ok(notebook.run(f"{HOST} --bg --proc proc\n{TREE.replace('{word}', '09')}"))
+    cell.wait_for("started")
+    ok(notebook.run("proc.kill(); ended = proc.wait(30)"))
+    gone("98709")
+    assert notebook.value("ended.status") == 137
+
+
+def test_background_ends_with_the_kernel(notebook: Notebook) -> None:
+    ok(notebook.run(f"{HOST} --bg\n{TREE.replace('{word}', '10')}")).wait_for("started")
+    notebook.restart()
+    gone("98710")
+
+
+def test_changes(notebook: Notebook) -> None:
+    cell = ok(notebook.run(f"{HOST} --diff --result result\necho > /root/added"))
+    assert "A /root/added" in cell.kinds("display_data")[-1]["data"]["text/plain"]
+    assert "A /root/added" in notebook.value("[str(change) for change in result.diff()]")
+    cell = ok(notebook.run(f"{HOST} --diff --name lab-changes\necho > /root/added"))
+    assert "A /root/added" in cell.kinds("display_data")[-1]["data"]["text/plain"]
+    ok(notebook.run("%container rm -f lab-changes"))
+
+
+def test_two_kernels_at_once(notebook: Notebook) -> None:
+    with Notebook() as other:
+        ok(other.run("%load_ext cellwall"))
+        cells = [one.start(f"{HOST}\nfor n in 1 2 3 4 5; do echo {word} $n; done") for one, word in ((notebook, "a"), (other, "b"))]
+        for cell, word in zip(cells, "ab", strict=True):
+            assert ok(cell.wait()).text() == "".join(f"{word} {number}\n" for number in range(1, 6))
+
+
+def test_a_busy_cell_answers_control_messages(notebook: Notebook) -> None:
+    """While a cell writes as fast as it can the kernel still hears an interrupt."""
+    cell = notebook.start(f"{HOST}\nyes")
+    cell.wait_for("y\n")
+    notebook.interrupt()
+    assert cell.wait().shown_error[0].startswith("KeyboardInterrupt")
+    assert set(cell.text()) <= {"y", "\n"}
+
+
+def test_completion(notebook: Notebook) -> None:
+    ok(notebook.run("words = 'x'; number = 1"))
+    ok(notebook.run(f"{HOST} --name lab-completed\ntrue"))
+    assert notebook.complete("%%container ho") == (["host"], "ho")
+    assert notebook.complete("%%container host --memory-s")[0] == ["--memory-swap"]
+    assert notebook.complete("%%container host --no-r") == (["--no-raise-error"], "--no-r")
+    assert set(notebook.complete("%%container host --network ")[0]) == {"none", "host"}
+    assert notebook.complete("%%container host --network=n") == (["none"], "n")
+    assert set(notebook.complete("%%container host --lang py")[0]) == {"python", "python3"}
+    assert notebook.complete("%%container host --in wor") == (["words"], "wor")
+    assert "lab-completed" in notebook.complete("%%container host --name la")[0]
+    assert notebook.complete("%%container host --name la\necho", 28)[0] == ["lab-completed"]
+    assert "number" not in notebook.complete("%%container host --in nu")[0]
+    assert notebook.complete("%container r")[0][:2] == ["rm", "run"]
+    assert notebook.complete("%container rm lab-c") == (["lab-completed"], "lab-c")
+    assert notebook.complete("number.bit_l")[0] == ["number.bit_length"] or notebook.complete("number.bit_l")[0] == ["bit_length"]
+    assert "--memory" not in notebook.complete("%%container host\n--mem")[0]
+    ok(notebook.run("%container rm -f lab-completed"))
+
+
+def test_line_magics(notebook: Notebook) -> None:
+    assert "usage: cellwall" in ok(notebook.run("%container --help")).text()
+    assert ok(notebook.run("%container run --rm host echo by a command")).text() == "by a command\n"
+    shown = notebook.run("%container run --rm host sh -c 'echo err >&2; exit 9'")
+    assert shown.text("stderr") == "err\n"
+    assert shown.shown_error == ["CellError: exit status 9"]
+    assert "REPOSITORY" in ok(notebook.run("%image ls")).text()
+    unknown = notebook.run("%image nosuch").shown_error
+    assert len(unknown) == 1
+    assert "nosuch" in unknown[0]
+
+
+def test_interrupt_of_a_line_magic(notebook: Notebook) -> None:
+    cell = notebook.start("%container run --rm host sh -c 'echo started; exec sleep 98711'")
+    cell.wait_for("started")
+    notebook.interrupt()
+    assert cell.wait().shown_error[0].startswith("KeyboardInterrupt")
+    gone("98711")
+
+
+def test_names_of_other_extensions_stay(notebook: Notebook) -> None:
+    other = """
+def theirs(line, cell=None):
+    print("theirs")
+get_ipython().register_magic_function(theirs, "line_cell", "docker")
+"""
+    ok(notebook.run(other))
+    said = ok(notebook.run("%cellwall_alias docker")).text()
+    assert "%%docker and %docker stay" in said or "%%docker and %docker stays" in said
+    assert ok(notebook.run("%%docker\nx")).text() == "theirs\n"
+    ok(notebook.run("get_ipython().magics_manager.magics['cell'].pop('docker')"))
+    ok(notebook.run("%cellwall_alias docker"))
+    assert ok(notebook.run("%%docker host\necho ours")).text() == "ours\n"
+    ok(notebook.run("%cellwall_alias --remove docker"))
+    assert "not found" in str(notebook.run("%%docker host\necho ours").messages)
+
+
+def test_reload_and_unload(notebook: Notebook) -> None:
+    assert ok(notebook.run("%reload_ext cellwall")).text() == ""
+    assert ok(notebook.run(f"{HOST}\necho ok")).text() == "ok\n"
+    ok(notebook.run("%unload_ext cellwall"))
+    assert "not found" in str(notebook.run(f"{HOST}\necho ok").messages)
+
+
+def test_warnings_are_said_once(notebook: Notebook) -> None:
+    first = ok(notebook.run(f"{HOST}\ntrue")).text("stderr")
+    assert ok(notebook.run(f"{HOST}\ntrue")).text("stderr") == ""
+    warnings = notebook.value("__import__('cellwall.runtime.engine').runtime.engine.Engine.default().warnings")
+    assert all(warning in first for warning in warnings)
+
+
+def test_no_signal_handler_and_no_thread_is_left(notebook: Notebook) -> None:
+    ok(notebook.run("import signal, threading, os"))
+    state = (
+        "[str(signal.getsignal(n)) for n in range(1, 32)], threading.active_count(), os.getcwd(), os.umask(0o22), "
+        "sorted(name for name in os.environ)"
+    )
+    before = notebook.value(state)
+    ok(notebook.run(f"{HOST}\ntrue"))
+    notebook.run(f"{HOST}\nfalse")
+    assert notebook.value(state) == before
+
+
+def test_descriptors_stay_the_same(notebook: Notebook) -> None:
+    ok(notebook.run("import os"))
+    ok(notebook.run(f"{HOST}\ntrue"))
+    before = notebook.value("len(os.listdir('/proc/self/fd'))")
+    for _ in range(5):
+        ok(notebook.run(f"{HOST} --out x\ntrue"))
+        notebook.run(f"{HOST}\nfalse")
+    assert notebook.value("len(os.listdir('/proc/self/fd'))") == before
+
+

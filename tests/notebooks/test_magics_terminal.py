@@ -1,0 +1,65 @@
+"""The magics in IPython in a terminal's place: a process whose input is a script of lines, as ``ipython`` reads them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ..tree import TOP
+
+pytestmark = pytest.mark.needs("root")
+
+
+def ipython(tmp_path: Path) -> subprocess.Popen[str]:
+    environment = dict(os.environ) | {
+        "PYTHONPATH": str(TOP / "src"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+    }
+    command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor", "--no-confirm-exit"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+
+
+def typed(tmp_path: Path, text: str) -> tuple[str, str]:
+    with ipython(tmp_path) as shell:
+        return shell.communicate(text, timeout=60)
+
+
+def test_a_cell_and_its_error(cellwall_root: Path, tmp_path: Path) -> None:
+    """A cell ends with an empty line, as at the prompt."""
+    text = "%load_ext cellwall\n%%container host --out kept\necho ünï\n\nprint(repr(kept))\n%%container host\necho shown; exit 3\n\n"
+    out, err = typed(tmp_path, text + "%container run --rm host echo by a command\nexit\n")
+    assert "'ünï\\n'" in out
+    assert "shown\n" in out
+    assert "by a command" in out
+    assert "CellError: exit status 3" in out + err
+    assert "Traceback" not in out + err
+    assert "magics" not in out + err
+
+
+def test_interrupt(cellwall_root: Path, tmp_path: Path) -> None:
+    with ipython(tmp_path) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdin.write("%load_ext cellwall\n%%container host\nsetsid sleep 98721 & echo started; sleep 98721\n\n")
+        shell.stdin.flush()
+        for line in shell.stdout:
+            if "started" in line:
+                break
+        shell.send_signal(signal.SIGINT)
+        out, err = shell.communicate("print('usable')\nexit\n", timeout=60)
+        assert "usable" in out
+        assert "KeyboardInterrupt" in out + err
+    deadline = time.monotonic() + 20
+    while any(b"98721" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

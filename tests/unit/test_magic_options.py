@@ -1,0 +1,79 @@
+"""The line of ``%%container``: docker's options and the cell's own, and mistakes in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cellwall.magics.cell_options import cell_parser, describe_cell, parse_cell
+from cellwall.runtime.cli.parser import HelpRequested
+from cellwall.runtime.errors import CellwallError, SpecError
+
+
+def test_options_stand_on_either_side_of_the_image() -> None:
+    for line in ("host -m 64m --out text", "-m 64m host --out text", "--out=text -m64m host"):
+        options, cell = parse_cell(line)
+        assert (options.image, options.memory_bytes, cell.stdout_variable) == ("host", 64 << 20, "text")
+
+
+def test_nothing_said() -> None:
+    options, cell = parse_cell("debian")
+    assert (cell.language, cell.stdout_variable, cell.background, cell.raise_error, cell.diff) == (None, None, False, True, False)
+    assert (options.name, options.record_changes, options.timeout_s) == (None, False, None)
+
+
+def test_all_cell_options() -> None:
+    options, cell = parse_cell(
+        "host --lang python3 --in a --out b --err c --result d --bg --proc e --no-raise-error --timeout 90 --diff --name lab"
+    )
+    assert (cell.language, cell.stdin_variable, cell.stdout_variable, cell.stderr_variable) == ("python3", "a", "b", "c")
+    assert (cell.result_variable, cell.process_variable, cell.background, cell.raise_error) == ("d", "e", True, False)
+    assert (options.timeout_s, options.record_changes, options.name) == (90, True, "lab")
+
+
+def test_quotes_are_a_shells() -> None:
+    options, _ = parse_cell("""host -e 'A=1 2' -e "B=x'y" -e C=#not-a-comment""")
+    assert options.env == {"A": "1 2", "B": "x'y", "C": "#not-a-comment"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("", "needs an image"),
+        ("--bg", "needs an image"),
+        ("host ls", "'ls' isn't expected behind the image 'host'"),
+        ("host 'x", "no closing quotation"),
+        ("host --out 1x", "isn't a variable's name"),
+        ("host --out", "needs a value"),
+        ("host --lang 'a b'", "isn't an interpreter's name"),
+        ("host --proc p", "goes with --bg"),
+        ("host --out a --result a", "a can't take two things"),
+        ("host -d", "use --bg"),
+        ("host --no-raise", "--no-raise-error"),
+        ("host -p 80:80", "publishing ports"),
+    ],
+)
+def test_mistakes_name_what_is_wrong(line: str, says: str) -> None:
+    with pytest.raises(CellwallError) as caught:
+        parse_cell(line)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_lists_both_kinds() -> None:
+    with pytest.raises(HelpRequested) as caught:
+        parse_cell("host --help")
+    for name in ("--memory", "--no-raise-error", "--result", "%%container"):
+        assert name in caught.value.text
+
+
+def test_completion_knows_every_cell_option() -> None:
+    """Whatever the parser takes beyond the run options is described."""
+    from cellwall.runtime.cli.run_options import run_parser
+
+    own = set(cell_parser()._option_string_actions) - set(run_parser()._option_string_actions)
+    assert own == {name for option in describe_cell() for name in option["names"]}
+
+
+def test_interactive_is_left_to_objects() -> None:
+    with pytest.raises(SpecError):
+        parse_cell("host -i")

@@ -1,0 +1,87 @@
+"""A cell's streams: decoding across reads, exact capture, order on the screen."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellwall.magics.streams import PENDING, CellStream, Screen
+
+
+class Timed(io.StringIO):
+    """As ipykernel's stream: what was written shows when it is flushed, by a timer or by someone who asks."""
+
+    flush_interval = 0.2
+
+    def __init__(self, log: list[tuple[str, str]], name: str) -> None:
+        super().__init__()
+        self.log = log
+        self.name = name
+
+    def flush(self) -> None:
+        if text := self.getvalue():
+            self.log.append((self.name, text))
+            self.seek(0)
+            self.truncate()
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    ends = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
+
+
+@given(data=st.binary(max_size=200) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")), cuts=st.lists(st.integers(0, 1000)))
+def test_cuts_change_nothing(data: bytes, cuts: list[int]) -> None:
+    """However the bytes were split by reads: what is kept is exact, what is shown is as if they had come at once."""
+    before = sys.stdout
+    sys.stdout = shown = io.StringIO(newline="")
+    try:
+        stream = CellStream("stdout", Screen(), keep=True)
+    finally:
+        sys.stdout = before
+    for piece in pieces(data, cuts):
+        stream.feed(piece)
+    stream.finish()
+    assert shown.getvalue() == data.decode("utf-8", "replace")
+    assert stream.text is not None
+    assert stream.text.encode("utf-8", "surrogateescape") == data
+
+
+def test_what_is_not_kept_has_no_text() -> None:
+    stream = CellStream("stdout", None, keep=False)
+    stream.feed(b"x")
+    stream.finish()
+    assert stream.text is None
+
+
+def screen_and_log(monkeypatch: pytest.MonkeyPatch) -> tuple[Screen, list[tuple[str, str]]]:
+    """Not a fixture: pytest puts its own streams in place between a fixture and its test."""
+    log: list[tuple[str, str]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Timed(log, "stdout"))
+        patch.setattr(sys, "stderr", Timed(log, "stderr"))
+        return Screen(), log
+
+
+def test_a_change_of_stream_keeps_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, log = screen_and_log(monkeypatch)
+    for number in range(5):
+        screen.write("stdout", f"o{number}")
+        screen.write("stderr", f"e{number}")
+    screen.flush()
+    assert [text for _, text in log] == [f"{letter}{number}" for number in range(5) for letter in "oe"]
+
+
+def test_little_waits_for_the_timer_and_much_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, log = screen_and_log(monkeypatch)
+    screen.write("stdout", "first")  # at once: nothing was shown for long
+    screen.flush()
+    log.clear()
+    screen.write("stdout", "x" * (PENDING - 1))
+    screen.write("stdout", "y")
+    assert sum(len(text) for _, text in log) >= PENDING - 1
