@@ -174,10 +174,10 @@ class _Joint:
                         self._serve_terminal(key.fd)
                     else:
                         self._give_input()
-        # The process's namespace died with it, so all that was ever written is in the pipes by now: nothing to wait for.
-        for fd in list(self.outputs):
-            while fd in self.outputs and self._take_output(fd):
-                pass
+            # The process's namespace died with it, so all that was ever written is in the pipes by now: nothing to wait for.
+            for fd in list(self.outputs):
+                while fd in self.outputs and self._take_output(fd):
+                    pass
 
     def _take_output(self, fd: int) -> bool:
         """Move one chunk; False when there is none now, or never again."""

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("containers", "stop", "Ask containers to end, then kill them"),
     "kill": ("containers", "kill", "Send a signal to containers"),
     "rm": ("containers", "rm", "Remove containers"),
-    "logs": ("containers", "logs", "Print what a container has written"),
+    "logs": ("logs", "logs", "Print what a container has written"),
     "inspect": ("inspect", "inspect", "Show all that is known of containers and images"),
     "diff": ("containers", "diff", "List what a container has changed"),
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),

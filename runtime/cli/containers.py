@@ -1,4 +1,4 @@
-"""``cellwall ps, start, stop, kill, rm, logs, diff``: what concerns containers that exist.
+"""``cellwall ps, start, stop, kill, rm, diff``: what concerns containers that exist.
 
 May import the engine, which the context makes at its first use.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, SpecError
@@ -144,68 +144,6 @@ def rm(context: Context, words: list[str]) -> int:
     parser.flag("-v", "--volumes", help="remove their anonymous volumes as well")
     said, names = parser.parse(words)
     return each(parser, names, lambda name: context.engine.remove(name, force=said.force), missing_is_fine=said.force)
-
-
-def logs(context: Context, words: list[str]) -> int:
-    """Print what a container has written, byte for byte, each stream to its own."""
-    parser = context.parser("[OPTIONS] CONTAINER")
-    parser.flag("-t", "--timestamps", help="begin each line with its time")
-    parser.value("-n", "--tail", metavar="NUMBER", help="only so many lines from the end, or all", default="all")
-    parser.value("--since", read=_moment, metavar="TIME", help="only what came after 2026-01-31T12:00:00, or 10m ago")
-    parser.value("--until", read=_moment, metavar="TIME", help="only what came before")
-    parser.refuse("-f", "--follow", why="following a log isn't there yet; run cellwall logs again", takes_value=False)
-    said, names = parser.parse(words)
-    if len(names) != 1:
-        raise SpecError(parser.command, f"needs one container: {parser.command} CONTAINER")
-    tail = None if said.tail in ("all", "-1") else values.integer(0, 10**9)("--tail", said.tail)
-    entries: Iterable[tuple[str, float, bytes]] = context.engine.logs(names[0])
-    lines: Iterable[tuple[str, float, bytes]] = (
-        entry for entry in whole_lines(entries)
-        if (said.since is None or entry[1] >= said.since) and (said.until is None or entry[1] <= said.until)
-    )
-    if tail is not None:
-        from collections import deque
-
-        lines = deque(lines, maxlen=tail)
-    sys.stdout.flush()
-    for stream, moment, line in lines:
-        out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
-        out.write(stamp(moment) + b" " + line if said.timestamps else line)
-        out.flush()
-    return 0
-
-
-def whole_lines(entries: Iterable[tuple[str, float, bytes]]) -> Iterable[tuple[str, float, bytes]]:
-    """The log's chunks joined and cut into lines, per stream, each with the time at which it began."""
-    pending: dict[str, tuple[float, bytes]] = {}
-    for stream, moment, data in entries:
-        began, text = pending.pop(stream, (moment, b""))
-        for line in _split(text + data):
-            if line.endswith(b"\n"):
-                yield stream, began, line
-                began = moment
-            else:
-                pending[stream] = (began, line)
-    for stream, (began, line) in pending.items():
-        yield stream, began, line
-
-
-def _split(data: bytes) -> list[bytes]:
-    """Cut behind each newline only: bytes.splitlines would cut at a carriage return, and a progress bar is one line."""
-    parts = data.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-
-
-def stamp(moment: float) -> bytes:
-    """RFC 3339 with microseconds, in UTC, as docker's logs."""
-    whole = int(moment)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((moment - whole) * 1e6):06d}Z".encode()
-
-
-def _moment(flag: str, text: str) -> float:
-    """Seconds since 1970 of a date, of such seconds, or of a time ago (``10m``)."""
-    found = table.epoch(text) if not text.isdecimal() else float(text)
-    return time.time() - values.duration(flag, text) if found is None else found
 
 
 def diff(context: Context, words: list[str]) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SpecError
+from ..errors import SpecError, UnsupportedError
 from . import table, values
 from .containers import each
 from .progress import Progress
@@ -124,3 +124,12 @@ def tag(context: Context, words: list[str]) -> int:
         raise SpecError(parser.command, f"needs an image and a name: {parser.command} IMAGE NAME[:TAG]")
     context.engine.images.tag(names[0], names[1])
     return 0
+
+
+def bootstrap(context: Context, words: list[str]) -> int:
+    """Build a base image from a distribution's own archive."""
+    parser = context.parser("[OPTIONS] debian[:SUITE]")
+    _, names = parser.parse(words)
+    if len(names) != 1:
+        raise SpecError(parser.command, f"needs a distribution: {parser.command} debian[:SUITE]")
+    raise UnsupportedError("cellwall bootstrap", "building images isn't there yet")

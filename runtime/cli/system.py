@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
@@ -49,32 +48,13 @@ def doctor(context: Context, words: list[str]) -> int:
     parser.value("--format", read=values.choice("json", "text"), metavar="json|text", help="data, or text for a person", default="text")
     said, rest = parser.parse(words)
     _no_words(parser, rest)
-    from ..probes import run_all
+    from ..probes import doctor as written
 
-    probes = run_all()
     if said.format == "json":
-        print(json.dumps([{"name": one.name, "status": one.status, "detail": one.detail, "mend": one.mend} for one in probes], indent=2))
-        return 0
-    width = max(len(one.name) for one in probes)
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    columns = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 0
-    for one in probes:
-        status = one.status.ljust(7)
-        if color:
-            status = f"\x1b[{_COLORS.get(one.status, '0')}m{status}\x1b[0m"
-        detail = table.printable(one.detail)
-        room = columns - width - 11
-        if columns and len(detail) > room > 20:
-            detail = detail[: room - 1] + "…"
-        print(f"{one.name:{width}}  {status}  {detail}".rstrip())
-        if one.mend and one.status != "ok":
-            print(f"{'':{width}}           mend: {table.printable(one.mend)}")
-    counts = {status: sum(one.status == status for one in probes) for status in ("ok", "limited", "missing")}
-    print(", ".join(f"{number} {status}" for status, number in counts.items()))
+        print(json.dumps(written.report(), indent=2))
+    else:
+        print(written.text(shutil.get_terminal_size((100, 24)).columns))
     return 0
-
-
-_COLORS = {"ok": "32", "limited": "33", "missing": "31"}
 
 
 def info(context: Context, words: list[str]) -> int:
