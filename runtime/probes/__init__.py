@@ -20,7 +20,7 @@ _known: dict[str, Probe] = {}
 
 # What doctor lists, in its order. A word that is left out here is for tests, and would tell a user nothing.
 _LISTED = {
-    "machine": ("kernel", "python", "root", "capabilities", "disk-space"),
+    "machine": ("kernel", "python", "user", "capabilities", "disk-space"),
     "isolation": (
         "user-namespaces",
         "uidmap",

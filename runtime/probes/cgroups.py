@@ -13,25 +13,12 @@ from .identity import read
 from .probe import Answer, limited, missing, ok
 
 # What limits and counts need; the kernel's others are listed by `cellwall cgroups`.
-CONTROLLERS = (
-    "cpu",
-    "cpuacct",
-    "cpuset",
-    "memory",
-    "pids",
-    "io",
-    "devices",
-    "freezer",
-    "hugetlb",
-    "net_cls",
-    "perf_event",
-)
+CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "io", "devices", "freezer", "hugetlb", "net_cls")
 # On v2 these are no controllers: what they did is part of every group, or is done by a BPF program.
 _CORE_OF_V2 = {
     "cpuacct": "cpu.stat",
     "freezer": "cgroup.freeze",
     "devices": "a BPF program",
-    "perf_event": "always there",
 }
 _V1_NAME = {"io": "blkio"}
 
@@ -142,26 +129,27 @@ def controller(name: str) -> Callable[[], Answer]:
 def _writable(kind: Mounted, said: str) -> Answer:
     if os.access(kind.folder, os.W_OK | os.X_OK):
         return ok(f"{said}, groups can be made in {kind.folder}")
-    mend = "a session of systemd that delegates it: loginctl enable-linger, then systemd-run --user --scope -p Delegate=yes"
+    return limited(f"{said}, no group can be made in {kind.folder}", _mend(kind))
+
+
+def _mend(kind: Mounted) -> str:
     if os.statvfs(kind.point).f_flag & os.ST_RDONLY:
-        mend = f"sudo mount -o remount,rw {kind.point}"
-    return limited(f"{said}, no group can be made in {kind.folder}", mend if os.geteuid() or "remount" in mend else "")
+        return f"sudo mount -o remount,rw {kind.point}"
+    if os.geteuid() == 0:
+        return ""
+    # v1 was never safe to hand to a user: systemd delegates on v2 only.
+    if kind.version == 1:
+        return "boot with systemd.unified_cgroup_hierarchy=1, or run cellwall as root"
+    return "systemd-run --user --scope -p Delegate=yes cellwall …"
 
 
 def write() -> Answer:
     """Whether groups can be made at all: in v2's tree, or in v1's of memory and pids."""
-    usable = [kind.folder for kind in hierarchies() if os.access(kind.folder, os.W_OK | os.X_OK)]
+    found = hierarchies()
+    usable = [kind for kind in found if os.access(kind.folder, os.W_OK | os.X_OK)]
     if not usable:
-        return missing("no group can be made: no limits, no counts", _writable_mend())
-    return ok(f"in {len(usable)} of {len(hierarchies())} hierarchies")
-
-
-def _writable_mend() -> str:
-    return (
-        "systemd-run --user --scope -p Delegate=yes cellwall …"
-        if os.geteuid()
-        else "sudo mount -o remount,rw /sys/fs/cgroup"
-    )
+        return missing("no group can be made: no limits, no counts", _mend(found[-1]) if found else "")
+    return ok(f"in {len(usable)} of {len(found)} hierarchies")
 
 
 def swap_accounting() -> Answer:

@@ -76,6 +76,15 @@ def capabilities() -> Answer:
     return ok(f"all {len(held)}")
 
 
+def programs_of_32_bits() -> Answer:
+    """i386 programs on x86_64. Source: the kernel's admin-guide/kernel-parameters, ia32_emulation."""
+    if os.uname().machine != "x86_64":
+        return missing("not an x86_64 machine")
+    if os.path.exists("/proc/sys/abi/vsyscall32"):
+        return ok("i386 programs run")
+    return missing("the kernel runs no i386 programs", "boot with ia32_emulation=on")
+
+
 PROBES: dict[str, Callable[[], Answer]] = {
     "kernel": kernel,
     "python": python,
@@ -83,6 +92,7 @@ PROBES: dict[str, Callable[[], Answer]] = {
     "namespaces": namespaces,
     **{f"{name}-namespaces": tried(f"{name}-namespace", "can be made") for name in NAMESPACES},
     "seccomp": seccomp,
+    "32-bit-programs": programs_of_32_bits,
     "clone3": tried("clone3", "answers with a pidfd"),
     "pidfd": tried("pidfd", "can be opened and signalled"),
     "openat2": tried("openat2", "keeps paths inside a folder"),

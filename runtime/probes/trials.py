@@ -219,7 +219,7 @@ def filter_() -> str:
     return ""
 
 
-def ambient() -> str:
+def held() -> str:
     """Which capabilities there are, as names: root itself may lack some."""
     return " ".join(capabilities.names(capabilities.capget()[0]))
 
@@ -246,7 +246,7 @@ def _trials(folder: str) -> dict[str, Callable[[], str]]:
         "openat2": openat2,
         "close-range": close_range,
         "seccomp": filter_,
-        "capabilities": ambient,
+        "capabilities": held,
     }
 
 
