@@ -12,6 +12,7 @@ Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -95,7 +96,9 @@ def confine(root: str, *, trusted_attributes: bool) -> None:
     held = permitted_capabilities()
     try:
         unshare(CLONE_NEWNS)
-    except PermissionError:
+    except SyscallError as error:
+        if error.errno != errno.EPERM:
+            raise
         os.chroot(root)
         os.chdir("/")
     else:

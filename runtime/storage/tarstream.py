@@ -133,11 +133,13 @@ class TarStream:
 
     def drain(self, limit: int) -> None:
         """Read what follows the archive's end, so that its producer can finish. Raises TarError past ``limit`` bytes."""
-        while self._fill():
+        while True:
             limit -= self._end - self._start
             self._start = self._end
             if limit < 0:
                 raise TarError("there is too much after the archive's end")
+            if not self._fill():
+                return
 
     # -- headers --------------------------------------------------------------------------------------------------
 

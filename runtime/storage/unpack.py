@@ -380,7 +380,9 @@ class Unpacker:
                         raise TarError(f"{shown(path)} leads through {shown(here)}, which is no directory")
                 try:
                     below_fd = self._open(here)
-                except FileNotFoundError:
+                except OSError as error:
+                    if error.errno != errno.ENOENT:
+                        raise
                     raise TarError(
                         f"{shown(path)} leads through the link {shown(here)}, whose target the layer lacks"
                     ) from None
