@@ -7,11 +7,13 @@ Option keywords are the command line's flags with underscores: ``memory="256m"``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from .cli.run_options import from_keywords
 from .engine import Engine
+from .errors import NotFound
 from .logs import Log
 from .options import RunOptions, Script
 from .pump import Sink, pipes, pump
@@ -170,7 +172,8 @@ class Box:
 
     def __exit__(self, *_: object) -> None:
         # As the word says: the container stays, and the next one of that name finds its files.
-        self.stop()
+        with suppress(NotFound):  # it was removed in the block
+            self.stop()
 
 
 def container(image: str, *, name: str, engine: Engine | None = None, **options: Any) -> Box:

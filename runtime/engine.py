@@ -98,7 +98,9 @@ class Engine:
             if name not in self._drivers:
                 from .storage.driver import open_driver
 
-                self._drivers[name] = open_driver(name, self.paths, self.identity)
+                driver = open_driver(name, self.paths, self.identity)
+                driver.sweep()
+                self._drivers[name] = driver
             return self._drivers[name]
 
     @property
@@ -112,9 +114,9 @@ class Engine:
             if driver_in_force.name not in self._images:
                 from .images.store import ImageStore
 
-                self._images[driver_in_force.name] = ImageStore(
-                    self.paths, driver_in_force, self.config.registry_config(), in_use=self._in_use
-                )
+                store = ImageStore(self.paths, driver_in_force, self.config.registry_config(), in_use=self._in_use)
+                store.sweep()
+                self._images[driver_in_force.name] = store
             return self._images[driver_in_force.name]
 
     def _in_use(self, image_id: str) -> list[str]:

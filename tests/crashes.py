@@ -48,7 +48,7 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
     _wait_for_launchers(root)
     engine = Engine()
     try:
-        engine.known  # noqa: B018  the start is what cleans up
+        engine.images  # noqa: B018  the start is what cleans up
         return _left(engine, root)
     finally:
         engine.close()

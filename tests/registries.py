@@ -187,30 +187,13 @@ def tar_of(files: dict[str, bytes | str | None], *, mode: int = 0o755, mtime: in
     return buffer.getvalue()
 
 
-BUSYBOX_COMMANDS = (
-    "sh",
-    "ls",
-    "cat",
-    "echo",
-    "id",
-    "sleep",
-    "true",
-    "false",
-    "env",
-    "ps",
-    "mount",
-    "hostname",
-    "dd",
-    "stat",
-    "seq",
-)
-
-
 def busybox_layer() -> bytes:
     """A root of the machine's static busybox with its usual names."""
-    program = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+    busybox = Path(shutil.which("busybox") or "/bin/busybox")
+    program = busybox.read_bytes()
+    commands = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     files: dict[str, bytes | str | None] = {"bin": None, "bin/busybox": program}
-    files |= {f"bin/{name}": "busybox" for name in BUSYBOX_COMMANDS}
+    files |= {f"bin/{name}": "busybox" for name in commands if name != "busybox"}
     files |= dict.fromkeys(("dev", "etc", "proc", "sys", "tmp", "root", "home"))
     files["etc/passwd"] = b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
     files["etc/group"] = b"root:x:0:\nnobody:x:65534:\n"
@@ -221,6 +204,11 @@ OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_TYPES = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.docker.image.rootfs.diff.tar",
+)
 
 
 def sha256_of(content: bytes) -> str:

@@ -269,18 +269,21 @@ class Container(Task):
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
         own_cgroup = bool(flags & CLONE_NEWCGROUP)
-        clone_fd = self.group.clone_fd()
+        # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
+        clone_fd = self.group.clone_fd(partial=True)
         pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
         if pid == 0:
             self.sync.close()
             init.main(other)
         other.close()
+        if clone_fd >= 0:
+            os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
         if new_user:
             self._map_ids(base, count)
-        join_fds = [] if clone_fd >= 0 else self.group.join_fds()
+        join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
-            # Joining waits for the kernel (an RCU grace period in version 1): meanwhile the mounts are made here.
+            # The child joins the rest while the mounts are made here.
             send(self.sync, {"cgroup_namespace": own_cgroup}, join_fds)
         finally:
             for fd in join_fds:

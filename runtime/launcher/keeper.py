@@ -11,7 +11,7 @@ import signal
 import socket
 
 from ..linux import seccomp
-from ..linux.process import close_range, set_name
+from ..linux.process import close_range, set_command_line, set_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def keep(sync: socket.socket, filter_program: bytes) -> NoReturn:
     waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     set_name("cellwall-init")
+    set_command_line("cellwall-init")
     sync.close()
     close_range(3)
     if filter_program:

@@ -28,7 +28,8 @@ from ..linux.process import (
     openat2,
     prctl,
 )
-from . import users
+# Nothing can be imported after pivot_root: all that runs in a container is loaded with the launcher.
+from . import keeper, users
 from .wire import send
 
 TYPE_CHECKING = False
@@ -111,18 +112,14 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
         prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o022)
     if process["keeper"]:
-        from .keeper import keep as keep_container
-
-        keep_container(sync, late_filter)
+        keeper.keep(sync, late_filter)
     step.name = "exec"
     candidates = _candidates(arguments[0], environment)
     # Not closed now: the sync socket must live until the exec has worked.
     close_range(3, flags=CLOSE_RANGE_CLOEXEC)
     _default_signals()
     if process["init"]:
-        from .keeper import run_below
-
-        run_below(sync, candidates, arguments, environment, late_filter)
+        keeper.run_below(sync, candidates, arguments, environment, late_filter)
     if late_filter:
         seccomp.load(late_filter)
     exec_first(candidates, arguments, environment)

@@ -15,7 +15,7 @@ import sys
 import time
 
 from ..errors import CellwallError
-from ..linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_name, start_time
+from ..linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_command_line, set_name, start_time
 from .wire import receive, send
 
 TYPE_CHECKING = False
@@ -149,7 +149,9 @@ def main() -> None:
     """The launcher process: its socket is descriptor 3, its standard streams are /dev/null and a log."""
     main_socket = socket.socket(fileno=3)
     os.set_inheritable(3, False)
+    # Process 1 of a named container is a copy of this process: its command line must tell nothing of the host.
     set_name("cellwall")
+    set_command_line("cellwall-launcher")
     # A child's memory is a copy of this: nothing in a container may trace it, or reach our files through /proc.
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)

@@ -93,6 +93,19 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
+def set_command_line(text: str) -> None:
+    """Write ``text`` over this process's arguments, as ``ps`` shows them, and over nothing else.
+
+    Source: proc_pid_stat(5), fields 48 and 49 (arg_start, arg_end).
+    """
+    with open("/proc/self/stat", "rb") as file:
+        stat = file.read()
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        ctypes.memmove(start, text.encode()[: end - start].ljust(end - start, b"\0"), end - start)
+
+
 def pidfd_open(pid: int) -> int:
     """A descriptor of process ``pid`` that the caller closes; readable once it has ended. Source: pidfd_open(2)."""
     return syscall("pidfd_open", pid, 0, what=f"pidfd_open {pid}")

@@ -172,17 +172,9 @@ def test_working_folder_is_made(engine: Engine, busybox: str) -> None:
 
 
 def test_changes_are_listed(engine: Engine, busybox: str) -> None:
-    script = "echo x > /new; mkdir -p /d/e; rm /etc/motd; echo y >> /bin/more"
+    script = "echo x > /new; mkdir -p /d/e; rm /etc/motd; echo y >> /etc/group"
     found = [str(change) for change in cellwall.run(busybox, script=script, engine=engine).diff()]
-    assert found == ["C /bin", "A /bin/more", "A /d", "A /d/e", "C /etc", "D /etc/motd", "A /new"] or found == [
-        "C /bin",
-        "C /bin/more",
-        "A /d",
-        "A /d/e",
-        "C /etc",
-        "D /etc/motd",
-        "A /new",
-    ]
+    assert found == ["A /d", "A /d/e", "C /etc", "C /etc/group", "D /etc/motd", "A /new"]
     assert cellwall.run(busybox, ["true"], engine=engine).diff() == []
 
 
@@ -244,7 +236,7 @@ def test_sysctl_ulimit_hostname_shm(engine: Engine, busybox: str) -> None:
     words = result.stdout.split()
     assert words[:3] == ["42", "100", "box"]
     assert words[4] == "3072"
-    with pytest.raises(SpecError, match="would change the host"):
+    with pytest.raises(SpecError, match="kernel.panic"):
         cellwall.run(busybox, ["true"], sysctl={"kernel.panic": "1"}, engine=engine)
 
 
@@ -271,7 +263,7 @@ def test_a_named_container_answers_again(engine: Engine, busybox: str) -> None:
     assert engine.container("lab").status == "exited"
     with cellwall.container(busybox, name="lab", engine=engine) as box:
         assert box.run("cat /root/file").stdout == "one\n"
-        assert [str(change) for change in engine.diff("lab")] == ["A /root/file"] or "/root/file" in str(engine.diff("lab"))
+        assert "A /root/file" in [str(change) for change in engine.diff("lab")]
         box.remove()
     with pytest.raises(NotFound):
         engine.container("lab")
