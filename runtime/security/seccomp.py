@@ -170,15 +170,13 @@ def _rules(syscalls: list[dict[str, Any]], default: int) -> dict[str, list[_Rule
         outcome = _outcome(entry.get("action"), entry.get("errnoRet"), "linux.seccomp.syscalls.action")
         if outcome == default:
             continue
-        alternatives = _alternatives(entry.get("args") or [])
+        wanted = [_Rule(conditions, outcome) for conditions in _alternatives(entry.get("args") or [])]
         for name in entry["names"]:
-            known = rules.setdefault(name, [])
-            if known and not known[0].conditions:
-                continue
-            if () in alternatives:
-                known[:] = [_Rule((), outcome)]
-            else:
-                known += [_Rule(conditions, outcome) for conditions in alternatives]
+            known = rules.get(name)
+            if known is None or (known[0].conditions and not wanted[0].conditions):
+                rules[name] = wanted
+            elif known[0].conditions:
+                rules[name] = known + wanted
     return rules
 
 
@@ -215,7 +213,10 @@ def _numbers(
         # By number: two names of one call (arm's sync_file_range2) make one piece.
         found = {number: rules[name] for name, number in numbers.items() if name in rules}
         for number, wanted in found.items():
-            label = _decide(assembler, wanted, default, architecture.bits)
+            if wanted[0].conditions:
+                label = _decide(assembler, wanted, default, architecture.bits)
+            else:
+                label = assembler.ret(wanted[0].outcome)
             pieces.append((base + number, base + number + 1, label))
         top = max(number for number in numbers.values() if number < _PRIVATE)
         pieces.append((base + top + 1, base + (X32_BIT if table == "x86_64" else _PRIVATE), younger))
@@ -223,18 +224,14 @@ def _numbers(
         pieces.append((0, X32_BIT, assembler.ret(_KILL_PROCESS)))
     elif "x86_64" in tables and "x32" not in tables:
         pieces.append((X32_BIT, _NUMBERS_END, missing))
-    runs: list[tuple[int, Label]] = []
-
-    def begin(number: int, label: Label) -> None:
-        if runs and runs[-1][0] == number:
-            runs.pop()
-        if not runs or runs[-1][1] != label:
-            runs.append((number, label))
-
-    begin(0, otherwise)
+    runs: list[tuple[int, Label]] = [(0, otherwise)]
     for first, end, label in sorted(pieces):
-        begin(first, label)
-        begin(end, otherwise)
+        if runs[-1][0] == first:
+            runs.pop()  # what begins where the piece before it ended is this piece
+        if not runs or runs[-1][1] != label:
+            runs.append((first, label))
+        if label != otherwise:
+            runs.append((end, otherwise))
     if runs[-1][0] == _NUMBERS_END:
         runs.pop()
     return assembler.load(NUMBER, _search(assembler, runs, _NUMBERS_END))

@@ -155,7 +155,7 @@ def test_report_is_the_text_as_data() -> None:
 def test_doctor_as_an_ordinary_user_without_a_home() -> None:
     """No traceback, and root isn't called a lack: rootless is a way of its own."""
     # Root's own interpreter, and a checkout below /root, may be closed to others.
-    user = ["runuser", "-u", "nobody", "--"]
+    user = [commands.find("runuser") or "", "-u", "nobody", "--"]
     readable = (
         f"import sys; sys.path.insert(0, {str(TOP / 'src')!r}); import cellwall; assert sys.version_info >= (3, 11)"
     )
