@@ -77,7 +77,7 @@ class CellRun:
             self._set(self.asked.stderr_variable, self.stderr.text)
         if self.asked.diff and ended.changes is None:
             ended = replace(ended, changes=tuple(self.engine.diff(container_id)))
-        result = Result(list(process.argv), ended, self.stdout.text, self.stderr.text, container_id)
+        result = Result(list(process.argv) or ["(script)"], ended, self.stdout.text, self.stderr.text, container_id)
         self._set(self.asked.result_variable, result)
         if self.asked.diff:
             self._show_changes(result)

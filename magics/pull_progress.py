@@ -1,6 +1,7 @@
 """The progress of a pull: one display block that is redrawn in a front end, plain lines elsewhere.
 
-Events come from the store's worker threads, so the block is published in the context of the cell that began the pull.
+Events come from the store's worker threads, so the block is published in the context of the cell that began the pull. It appears
+when bytes move, or when the store has been waiting for a while: a look at an image that is there already shows nothing.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from ..runtime.images.image import PullEvent
 
 REDRAW_S = 0.1
+# A local look-up is over by then; a registry that takes longer is worth a line.
+QUIET_S = 0.5
 _BAR = 24
 # What a layer's line ends with; a block is worth redrawing at once when one of these comes.
 _FINAL = ("done", "exists", "retrying")
+_WORK = ("downloading", "verifying", "unpacking", "retrying")
 
 
 class PullProgress:
-    """A callback for ``progress=``, and a context that says at its end what came of the pull.
-
-    Nothing is shown where no event comes, as for an image that is there already.
-    """
+    """A callback for ``progress=``, and a context that says at its end what came of the pull, if it has shown anything."""
 
     def __init__(self, shell: Any, reference: str) -> None:
         self._shell = shell
@@ -40,6 +41,8 @@ class PullProgress:
         self._whole: PullEvent | None = None
         self._lock = threading.Lock()
         self._started = time.monotonic()
+        self._late: threading.Timer | None = None
+        self._shown = False
         self._drawn = 0.0
         self._closed = False
 
@@ -50,16 +53,43 @@ class PullProgress:
                 return
             before = self._layers.get(event.layer) if event.layer else self._whole
             changed = before is None or before.phase != event.phase
-            first = not self._layers and self._whole is None
             if event.layer:
                 self._layers[event.layer] = event
             else:
                 self._whole = event
-            if not self._front_end:
+            if not self._shown and event.phase not in _WORK:
+                if self._late is None:
+                    self._late = threading.Timer(QUIET_S, self._show)
+                    self._late.daemon = True
+                    self._late.start()
+            elif not self._shown:
+                self._begin()
+            elif not self._front_end:
                 if changed:
-                    print(line_of(event), file=sys.stderr, flush=True)
-            elif first or (changed and event.phase in _FINAL) or time.monotonic() - self._drawn >= REDRAW_S:
-                self._publish(f"pulling {self._reference}", update=not first)
+                    self._line(event)
+            elif (changed and event.phase in _FINAL) or time.monotonic() - self._drawn >= REDRAW_S:
+                self._publish(f"pulling {self._reference}", update=True)
+
+    def _show(self) -> None:
+        """Called by the timer when nothing has moved for a while."""
+        with self._lock:
+            if not self._closed and not self._shown:
+                self._begin()
+
+    def _begin(self) -> None:
+        self._shown = True
+        if self._front_end:
+            self._publish(f"pulling {self._reference}", update=False)
+            return
+        for event in self._events():
+            self._line(event)
+
+    def _line(self, event: PullEvent) -> None:
+        print(line_of(event), file=sys.stderr, flush=True)
+
+    def _events(self) -> list[PullEvent]:
+        events = list(self._layers.values())
+        return [self._whole, *events] if self._whole is not None and (self._whole.message or not events) else events
 
     def __enter__(self) -> PullProgress:
         return self
@@ -68,17 +98,20 @@ class PullProgress:
         self.finish(error)
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Draw the block for the last time. Without effect when called again, or where no event came."""
+        """Draw the block for the last time. Without effect when called again, or where nothing was shown."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            if not self._layers and self._whole is None:
+            if self._late is not None:
+                self._late.cancel()
+            if not self._shown:
                 return
             took = f"{time.monotonic() - self._started:.1f} s"
             if error is None:
                 size = sum(event.total for event in self._layers.values() if event.phase != "exists")
-                title = f"pulled {self._reference}: {len(self._layers)} layers, {size_of(size)} in {took}"
+                layers = f"{len(self._layers)} layer{'' if len(self._layers) == 1 else 's'}"
+                title = f"pulled {self._reference}: {layers}, {size_of(size)} in {took}"
             elif isinstance(error, KeyboardInterrupt):
                 title = f"pull of {self._reference} interrupted after {took}, nothing of it was kept"
             else:
@@ -90,9 +123,7 @@ class PullProgress:
 
     def _publish(self, title: str, *, update: bool) -> None:
         self._drawn = time.monotonic()
-        events = list(self._layers.values())
-        if self._whole is not None and (self._whole.message or not events):
-            events.insert(0, self._whole)
+        events = self._events()
         data = {"text/plain": as_text(title, events), "text/html": as_html(title, events)}
         # A copy: a context can't be entered by two threads, and a front end's hooks may run code of their own.
         self._context.copy().run(

@@ -56,9 +56,20 @@ def test_one_block_that_is_updated() -> None:
 
 def test_an_image_that_is_there_shows_nothing() -> None:
     shell = FrontEnd()
-    with PullProgress(shell, "ubuntu"):
-        pass
+    with PullProgress(shell, "ubuntu") as progress:
+        progress(PullEvent("", "waiting", message="reading the manifest"))
+        progress(PullEvent("0123456789ab", "exists"))
     assert shell.display_pub.published == []
+
+
+def test_a_registry_that_takes_its_time_is_shown() -> None:
+    shell = FrontEnd()
+    with PullProgress(shell, "ubuntu") as progress:
+        progress(PullEvent("", "waiting", message="reading the manifest"))
+        while not shell.display_pub.published:
+            threading.Event().wait(0.01)
+    assert "waiting" in shell.display_pub.published[0]["data"]["text/plain"]
+    assert [words["update"] for words in shell.display_pub.published] == [False, True]
 
 
 def test_the_end_says_how_it_ended() -> None:
@@ -78,7 +89,6 @@ def test_lines_without_a_front_end(capsys: pytest.CaptureFixture[str]) -> None:
             progress(event)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:-1] == [
-        "0123456789ab: waiting",
         "0123456789ab: downloading 1 MB of 4 MB",
         "cdef01234567: exists",
         "0123456789ab: retrying <b>503</b> from the registry",
