@@ -23,7 +23,7 @@ from .registries import OCI_INDEX, OCI_MANIFEST, MadeImage, sha256_of
 class Fault:
     """One wrong answer. ``status`` with ``headers`` and ``body``; or the right body, but: ``cut_at`` bytes of it and then the
     connection breaks; ``short_at`` bytes of it, declared as if that were all; ``corrupt`` in its middle; ``slow``, a byte now and
-    then, for ever; ``no_ranges``, from its beginning whatever was asked.
+    then, for ever; ``no_ranges``, from its beginning whatever was asked; ``silent``: no answer at all.
     """
 
     status: int = 0
@@ -34,6 +34,7 @@ class Fault:
     corrupt: bool = False
     slow: bool = False
     no_ranges: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._token(form)
             return
         fault = registry.next_fault(self.path)
+        if fault is not None and fault.silent:
+            registry.closing.wait()
+            self.close_connection = True
+            return
         if fault is not None and fault.status:
             self._send(fault.status, fault.body, fault.headers)
             return

@@ -50,8 +50,8 @@ def acquire(
             raise NotFound(f"image {origin.name} isn't there for {platform}; it has: {found or 'no platform named'}")
         bring_layers(layout, driver, origin, manifest, layers, transaction, reporter, stop)
         stored = manifest.as_oci()
-        if not layout.has_blob(stored.digest, len(stored.raw)):
-            transaction.add(stored.digest, stored.raw)
+        # Small, and so always written: it mends one that was damaged on disk.
+        transaction.add(stored.digest, stored.raw)
         stop.check()
         transaction.commit()
         record(resolved, describe(stored, config))
@@ -63,7 +63,7 @@ def _config(layout: Layout, transaction: Transaction, origin: Origin, manifest: 
         try:
             return layout.read_blob(blob.digest)
         except ImageError:
-            # Damaged on disk: this pull mends it.
+            # Damaged on disk: this pull mends it, see above.
             pass
     raw = origin.read(blob, stop)
     transaction.add(blob.digest, raw)

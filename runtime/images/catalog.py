@@ -26,6 +26,8 @@ REGISTRY_DIGEST = "cellwall.registry.digest"
 INDEX_DIGEST = "cellwall.index.digest"
 REPOSITORY = "cellwall.repository"
 SOURCE = "cellwall.source"
+# Of the image ``host``: what the machine's /etc looked like.
+HOST_STAMP = "cellwall.host.stamp"
 NO_NAME = "<none>:<none>"
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")

@@ -81,9 +81,10 @@ def run(work: Callable[[Stop], T], cancelled: Callable[[], bool] | None = None) 
 
 
 class EventLoop:
-    """An asyncio loop in a thread of its own. Leaving the block cancels what still runs and closes the loop."""
+    """An asyncio loop in a thread of its own. Leaving the block cancels what still runs, runs ``at_end`` and closes the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._at_end = at_end
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._body, name="cellwall-network", daemon=True)
 
@@ -93,13 +94,21 @@ class EventLoop:
         try:
             loop.run_forever()
         finally:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            # A name look-up that hangs stays behind in its executor thread: getaddrinfo(3) can't be cancelled.
-            loop.close()
+            try:
+                loop.run_until_complete(self._end(asyncio.all_tasks(loop)))
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                # A name look-up that hangs stays behind in its executor thread: getaddrinfo(3) can't be cancelled.
+                loop.close()
+
+    async def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._at_end()
+        # A transport closes its socket in a later turn of the loop than the one that was told to close it.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def __enter__(self) -> EventLoop:
         self._thread.start()

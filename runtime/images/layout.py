@@ -269,6 +269,10 @@ class Layout:
 
     # -- what nothing reaches any more
 
+    def has_leftovers(self) -> bool:
+        """Whether there are folders of transactions, live or dead."""
+        return any(self.root.glob(f"{_TEMPORARY}*"))
+
     def note_removed(self, layers_by_driver: dict[str, list[Digest]]) -> None:
         """Leaves journals of layers that may lose their image, for ``sweep``. Call it ``held``, before index.json forgets them."""
         for driver, chain_ids in layers_by_driver.items():

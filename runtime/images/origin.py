@@ -76,7 +76,7 @@ class RegistryOrigin:
         self._reference = reference
         self._config = config
         self._report = report
-        self._loop = EventLoop()
+        self._loop = EventLoop(self._disconnect)
         self._client: RegistryClient | None = None
 
     def __enter__(self) -> RegistryOrigin:
@@ -86,9 +86,11 @@ class RegistryOrigin:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None and kind is None:
-            self._loop.start(self._client.close()).result()
         self._loop.__exit__(kind, value, trace)
+
+    async def _disconnect(self) -> None:
+        if self._client is not None:
+            await self._client.close()
 
     def _connected(self) -> RegistryClient:
         if self._client is None:

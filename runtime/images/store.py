@@ -16,26 +16,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from ..errors import ImageError, InvalidReference, NotFound, SpecError
 from ..paths import Paths
 from . import job
-from .acquire import acquire, bring_layers, describe
-from .catalog import (
-    INDEX_DIGEST,
-    REGISTRY_DIGEST,
-    REPOSITORY,
-    SOURCE,
-    Catalog,
-    key_of,
-    put,
-)
+from .catalog import REPOSITORY, SOURCE, Catalog, put
 from .digest import Digest
 from .image import Image, Progress
+from .intake import Intake
 from .job import Stop
 from .layout import REF_NAME, Entry, Layout
-from .manifest import OCI_MANIFEST, Descriptor, read_manifest
-from .origin import RegistryOrigin, Resolved
 from .platforms import Platform
 from .progress import Reporter
 from .reference import HOST, LocalSource, Reference, parse_image
-from .registry import Report
 from .settings import RegistryConfig
 
 if TYPE_CHECKING:
@@ -72,6 +61,7 @@ class ImageStore:
         self._driver = driver
         self._layout = Layout(paths.images)
         self._catalog = Catalog(self._layout)
+        self._intake = Intake(self._layout, driver, self._catalog, self.registries)
 
     # -- reading
 
@@ -160,111 +150,58 @@ class ImageStore:
     def _ready(self, ref: str, platform: str | None) -> Image | None:
         """The image, where it is here with all its layers: the way that costs no thread."""
         try:
-            if isinstance(self.parse(ref), LocalSource):
-                return None
+            name: Reference | LocalSource | None = self.parse(ref)
         except InvalidReference:
-            pass
+            name = None
         try:
-            image = self.find(ref, platform)
-        except NotFound:
+            if isinstance(name, LocalSource):
+                image = self._intake.current_host() if name == HOST and platform is None else None
+            else:
+                image = self.find(ref, platform)
+        except (NotFound, ImageError):
+            # Not here, or damaged: what follows says so, or mends it.
             return None
-        return image if all(map(self._driver.has_layer, image.chain_ids)) else None
+        return image if image is not None and all(map(self._driver.has_layer, image.chain_ids)) else None
 
     def _get(self, ref: str, pull: Pull, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        wanted = str(platform) if platform else None
         try:
             name = self.parse(ref)
         except InvalidReference:
             # An id: it can only be here.
-            return self._unpacked(self.find(ref), reporter, stop)
+            return self._intake.unpack(self.find(ref, wanted), reporter, stop)
         if isinstance(name, LocalSource):
-            return self._get_local(name, platform, reporter, stop)
+            with self._layout.alone(str(name), stop, lambda: _tell_waiting(reporter)):
+                if name != HOST:
+                    return self._intake.from_file(name, platform, reporter, stop)
+                return self._host(platform, reporter, stop)
         if pull != "always":
             try:
-                return self._unpacked(self.find(ref, str(platform) if platform else None), reporter, stop)
-            except NotFound:
+                return self._intake.unpack(self.find(ref, wanted), reporter, stop)
+            except (NotFound, ImageError):
                 if pull == "never":
                     raise
-        waiting = "another pull of the same image is running"
-        with self._layout.alone(str(name), stop, lambda: reporter.tell("", "waiting", message=waiting)):
-            if pull == "missing" and (found := self._ready(ref, str(platform) if platform else None)) is not None:
+        with self._layout.alone(str(name), stop, lambda: _tell_waiting(reporter)):
+            if pull == "missing" and (found := self._ready(ref, wanted)) is not None:
                 return found
-            return self._fetch(name, platform, reporter, stop)
+            return self._intake.from_registry(name, platform, reporter, stop)
 
-    def _unpacked(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
-        """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
-        if not all(map(self._driver.has_layer, image.chain_ids)):
-            raw = self._layout.read_blob(image.manifest_digest)
-            manifest = read_manifest(raw, OCI_MANIFEST)
-            with self._layout.transaction(stop) as transaction:
-                bring_layers(self._layout, self._driver, None, manifest, image.layers, transaction, reporter, stop)
+    def _host(self, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        before = [self._catalog.image(entry) for entry in self._catalog.named(HOST)]
+        image = self._intake.from_host(platform, reporter, stop)
+        for old in before:
+            if old.id != image.id and not self.in_use(old.id):
+                # Nobody named it: it needn't stay as an image without a name.
+                self.remove(old.id)
         return image
-
-    def _fetch(self, name: Reference, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
-        def moved(blob: Descriptor, current: int) -> None:
-            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
-
-        report = Report(moved, lambda layer, why: reporter.tell(layer, "retrying", message=why))
-        kept: Entries = []
-
-        def record(resolved: Resolved, entry: Entry) -> None:
-            annotations = {REF_NAME: key_of(name), REPOSITORY: name.repository}
-            if resolved.manifest.digest != entry["digest"]:
-                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
-            if resolved.index_digest is not None:
-                annotations[INDEX_DIGEST] = resolved.index_digest
-            self._record({**entry, "annotations": annotations}, kept)
-
-        acquire(
-            self._layout,
-            self._driver,
-            lambda transaction: RegistryOrigin(name, self.registries, report),
-            platform,
-            record,
-            reporter,
-            stop,
-        )
-        return self._catalog.image(kept[0])
-
-    def _record(self, entry: Entry, kept: Entries) -> None:
-        with self._layout.editing() as entries:
-            put(entries, entry)
-        kept.append(entry)
-
-    def _get_local(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
-        if source == HOST:
-            return self._get_host(reporter, stop)
-        from .archives import open_source
-
-        def moved(blob: Descriptor, current: int) -> None:
-            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
-
-        kept: Entries = []
-
-        def record(resolved: Resolved, entry: Entry) -> None:
-            annotations = {SOURCE: str(source)}
-            if resolved.manifest.digest != entry["digest"]:
-                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
-            self._record({**entry, "annotations": annotations}, kept)
-
-        acquire(
-            self._layout,
-            self._driver,
-            lambda transaction: open_source(source, transaction.directory, moved, stop),
-            platform,
-            record,
-            reporter,
-            stop,
-        )
-        return self._catalog.image(kept[0])
-
-    def _get_host(self, reporter: Reporter, stop: Stop) -> Image:
-        raise NotImplementedError
 
     def _work(self, work: Callable[[Stop], Image], cancelled: Cancel | None) -> Image:
         """Runs ``work`` in a thread; when it fails, what it left is swept."""
 
         def guarded(stop: Stop) -> Image:
             self._layout.prepare()
+            if self._layout.has_leftovers():
+                self.sweep()
             try:
                 with _disk_errors(self._paths.images):
                     return work(stop)
@@ -344,24 +281,18 @@ class ImageStore:
         ``config`` is an OCI image config; ``rootfs`` is filled in, and so are ``architecture``, ``os``, ``created`` and ``history``
         where they are missing. ``created_by`` names the instruction of each layer.
         """
-        from .making import make_image
-
         reference = self.parse(name)
         if reference != HOST and (not isinstance(reference, Reference) or reference.digest is not None):
             raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
         annotations = {SOURCE: str(reference)} if reference == HOST else {REF_NAME: str(reference)}
+        return self._work(
+            lambda stop: self._intake.from_layers(annotations, config, layers, created_by, Reporter(progress), stop),
+            cancelled,
+        )
 
-        def work(stop: Stop) -> Image:
-            kept: Entries = []
-            reporter = Reporter(progress)
-            with self._layout.transaction(stop) as transaction:
-                manifest, full, read = make_image(transaction, config, layers, created_by, stop)
-                bring_layers(self._layout, self._driver, None, manifest, read, transaction, reporter, stop)
-                transaction.commit()
-                self._record({**describe(manifest, full), "annotations": annotations}, kept)
-            return self._catalog.image(kept[0])
 
-        return self._work(work, cancelled)
+def _tell_waiting(reporter: Reporter) -> None:
+    reporter.tell("", "waiting", message="another pull of the same image is running")
 
 
 def _looks_like_id(text: str) -> bool:

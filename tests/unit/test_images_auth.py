@@ -54,7 +54,8 @@ def test_podman_s_file_comes_before_docker_s(tmp_path: Path, environment: dict[s
 def test_the_most_particular_name_wins(tmp_path: Path, environment: dict[str, str]) -> None:
     auths = {"quay.io": "host", "quay.io/a": "org", "quay.io/a/b": "repository"}
     write(
-        tmp_path / "run/containers/auth.json", {"auths": {key: {"auth": encoded(user, "x")} for key, user in auths.items()}}
+        tmp_path / "run/containers/auth.json",
+        {"auths": {key: {"auth": encoded(user, "x")} for key, user in auths.items()}},
     )
     for path, user in (("a/b", "repository"), ("a/c", "org"), ("z", "host"), ("ab", "host")):
         found = find_credentials("quay.io", path, environment)

@@ -62,8 +62,16 @@ def test_schema_2_becomes_oci_with_the_same_content(compression: str) -> None:
         (b"{}", OCI_MANIFEST, "neither"),
         (changed(layers="x"), OCI_MANIFEST, "neither"),
         (changed(layers=[5]), OCI_MANIFEST, "descriptor"),
-        (changed(layers=[{"mediaType": "x", "size": -1, "digest": IMAGE.digest}]), OCI_MANIFEST, "needs mediaType and size"),
-        (changed(layers=[{"mediaType": "x", "size": True, "digest": IMAGE.digest}]), OCI_MANIFEST, "needs mediaType and size"),
+        (
+            changed(layers=[{"mediaType": "x", "size": -1, "digest": IMAGE.digest}]),
+            OCI_MANIFEST,
+            "needs mediaType and size",
+        ),
+        (
+            changed(layers=[{"mediaType": "x", "size": True, "digest": IMAGE.digest}]),
+            OCI_MANIFEST,
+            "needs mediaType and size",
+        ),
         (changed(layers=[{"mediaType": "x", "size": 1, "digest": "sha256:../../x"}]), OCI_MANIFEST, "digest"),
         (changed(manifests=[]), OCI_MANIFEST, "ambiguous"),
         (IMAGE.manifest, OCI_INDEX, "served as"),
@@ -89,7 +97,11 @@ def test_a_config_too_large_to_hold_is_refused() -> None:
         (
             changed(
                 layers=[
-                    {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "digest": IMAGE.digest, "size": 2}
+                    {
+                        "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+                        "digest": IMAGE.digest,
+                        "size": 2,
+                    }
                 ]
             ),
             "redistributed",

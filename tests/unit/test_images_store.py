@@ -222,7 +222,9 @@ def test_a_corrupt_gzip(store: ImageStore, driver: TarDriver, paths: Paths, tmp_
     assert left(store, paths) == [] and not driver.layers()
 
 
-def test_the_earlier_state_survives_a_failure(store: ImageStore, driver: TarDriver, tmp_path: Path, layout: Path) -> None:
+def test_the_earlier_state_survives_a_failure(
+    store: ImageStore, driver: TarDriver, tmp_path: Path, layout: Path
+) -> None:
     first = store.get(f"oci:{layout}")
     layers = driver.layers()
     # Shares the base, and fails on the layer above it.
@@ -444,7 +446,9 @@ driver = TarDriver(paths.storage / "vfs", before)
 ImageStore(paths, driver).get("oci:{layout}")
 """
     top = Path(__file__).resolve().parents[2]
-    killed = subprocess.run([sys.executable, "-c", script], cwd=top, env={"PYTHONPATH": f"{top}:{top / 'src'}"}, timeout=60)
+    killed = subprocess.run(
+        [sys.executable, "-c", script], cwd=top, env={"PYTHONPATH": f"{top}:{top / 'src'}"}, timeout=60
+    )
     assert killed.returncode == -9
     driver = TarDriver(paths.storage / "vfs")
     assert len(driver.layers()) == 1 and list(paths.images.glob(".tmp-*"))
@@ -517,6 +521,55 @@ def test_a_full_disk_says_so(store: ImageStore, paths: Paths, driver: TarDriver,
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="not installed: skopeo")
 def test_skopeo_reads_the_store(lab: ImageStore, paths: Paths) -> None:
     inspected = subprocess.run(
-        ["skopeo", "inspect", f"oci:{paths.images}:docker.io/library/lab:1"], capture_output=True, check=True, timeout=60
+        ["skopeo", "inspect", f"oci:{paths.images}:docker.io/library/lab:1"],
+        capture_output=True,
+        check=True,
+        timeout=60,
     )
     assert json.loads(inspected.stdout)["Digest"] == lab.find("lab:1").manifest_digest
+
+
+# -- host
+
+
+def test_host_is_made_once_and_again_when_etc_changed(
+    store: ImageStore, driver: TarDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = store.get("host")
+    assert image.reference == "host"
+    assert image.config["config"]["Cmd"]
+    assert store.find("host") == image and store.get("host") == image
+    assert len(driver.added) == 1
+    # As if /etc had changed: made again, and the same files give the same image.
+    monkeypatch.setattr("cellwall.runtime.images.intake.host_stamp", lambda: "another")
+    assert store.get("host").id == image.id
+    assert names(store) == ["host"]
+    assert len(driver.added) == 1
+    with pytest.raises(NotFound, match="host isn't there for linux/s390x"):
+        store.get("host", platform="linux/s390x")
+
+
+def test_an_old_host_goes_unless_a_container_needs_it(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cellwall.runtime.storage import host
+
+    first = store.get("host")
+    monkeypatch.setattr(host, "skeleton", lambda: BASE)
+    second = store.pull("host")
+    assert second.id != first.id and [image.id for image in store.list()] == [second.id]
+    monkeypatch.setattr(host, "skeleton", lambda: TOP)
+    store.in_use = lambda image_id: ["c0ffee"]
+    third = store.pull("host")
+    assert {image.id for image in store.list()} == {second.id, third.id}
+
+
+def test_the_stamp_sees_what_changed(tmp_path: Path) -> None:
+    from cellwall.runtime.images.intake import host_stamp
+
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("a")
+    first = host_stamp(tmp_path)
+    assert host_stamp(tmp_path) == first
+    (tmp_path / "etc/passwd").write_text("ab")
+    second = host_stamp(tmp_path)
+    (tmp_path / "usr").mkdir()
+    assert len({first, second, host_stamp(tmp_path)}) == 3

@@ -1,0 +1,178 @@
+"""The ways that images come into the store: from a registry, from a file on this machine, from this machine itself, from tars.
+
+Each runs in the worker thread of job.py and ends with the image in index.json, or with nothing but a journal for the sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ..errors import NotFound
+from .acquire import acquire, bring_layers, describe
+from .catalog import (
+    HOST_STAMP,
+    INDEX_DIGEST,
+    REGISTRY_DIGEST,
+    REPOSITORY,
+    SOURCE,
+    Catalog,
+    annotation,
+    key_of,
+    put,
+)
+from .digest import Digest
+from .image import Image
+from .job import Stop
+from .layout import REF_NAME, Entry, Layout
+from .manifest import OCI_MANIFEST, Descriptor, read_manifest
+from .origin import RegistryOrigin, Resolved
+from .platforms import Platform
+from .progress import Reporter
+from .reference import HOST, LocalSource, Reference
+from .registry import Report
+from .settings import RegistryConfig
+
+if TYPE_CHECKING:
+    from ..storage.driver import StorageDriver
+
+
+class Intake:
+    """Brings images into ``layout`` and ``driver``, under their name."""
+
+    def __init__(self, layout: Layout, driver: StorageDriver, catalog: Catalog, registries: RegistryConfig) -> None:
+        self._layout = layout
+        self._driver = driver
+        self._catalog = catalog
+        self._registries = registries
+
+    def _record(self, entry: Entry, annotations: dict[str, str], kept: list[Entry]) -> None:
+        named = {**entry, "annotations": annotations}
+        with self._layout.editing() as entries:
+            put(entries, named)
+        kept.append(named)
+
+    def from_registry(self, name: Reference, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        """Pulls ``name``. Raises NotFound, RegistryError, DigestMismatch, LayerError, ImageError, Cancelled."""
+        kept: list[Entry] = []
+
+        def moved(blob: Descriptor, current: int) -> None:
+            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
+
+        def record(resolved: Resolved, entry: Entry) -> None:
+            annotations = {REF_NAME: key_of(name), REPOSITORY: name.repository}
+            if resolved.manifest.digest != entry["digest"]:
+                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
+            if resolved.index_digest is not None:
+                annotations[INDEX_DIGEST] = resolved.index_digest
+            self._record(entry, annotations, kept)
+
+        report = Report(moved, lambda layer, why: reporter.tell(layer, "retrying", message=why))
+        acquire(
+            self._layout,
+            self._driver,
+            lambda transaction: RegistryOrigin(name, self._registries, report),
+            platform,
+            record,
+            reporter,
+            stop,
+        )
+        return self._catalog.image(kept[0])
+
+    def from_file(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        """Copies an image from a layout or an archive; it is named by its source. Raises as ``from_registry`` does."""
+        from .archives import open_source
+
+        kept: list[Entry] = []
+
+        def moved(blob: Descriptor, current: int) -> None:
+            reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
+
+        def record(resolved: Resolved, entry: Entry) -> None:
+            annotations = {SOURCE: str(source)}
+            if resolved.manifest.digest != entry["digest"]:
+                annotations[REGISTRY_DIGEST] = resolved.manifest.digest
+            self._record(entry, annotations, kept)
+
+        acquire(
+            self._layout,
+            self._driver,
+            lambda transaction: open_source(source, transaction.directory, moved, stop),
+            platform,
+            record,
+            reporter,
+            stop,
+        )
+        return self._catalog.image(kept[0])
+
+    def from_layers(
+        self,
+        annotations: dict[str, str],
+        config: dict[str, Any],
+        layers: Sequence[Path | BinaryIO],
+        created_by: Sequence[str],
+        reporter: Reporter,
+        stop: Stop,
+    ) -> Image:
+        """Makes an image of layer archives, base first."""
+        from .making import make_image
+
+        kept: list[Entry] = []
+        with self._layout.transaction(stop) as transaction:
+            manifest, full, read = make_image(transaction, config, layers, created_by, stop)
+            bring_layers(self._layout, self._driver, None, manifest, read, transaction, reporter, stop)
+            transaction.commit()
+            self._record(describe(manifest, full), annotations, kept)
+        return self._catalog.image(kept[0])
+
+    def current_host(self) -> Image | None:
+        """The image ``host`` where it is here and the machine's /etc hasn't changed since it was made."""
+        stamp = host_stamp()
+        for entry in self._catalog.named(HOST):
+            if annotation(entry, HOST_STAMP) == stamp:
+                return self._catalog.image(entry)
+        return None
+
+    def from_host(self, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
+        """The image ``host``: a skeleton of this machine's root, whose system folders are mounted from the machine itself."""
+        if platform is not None and not platform.runs(Platform.here()):
+            raise NotFound(f"image host isn't there for {platform}: it is this machine's, {Platform.here()}")
+        from ..storage import host
+
+        # Before the skeleton is read: what changes meanwhile is seen the next time.
+        stamp = host_stamp()
+        # The time of the release, not of this moment: the same files give the same image.
+        try:
+            released = os.stat("/etc/os-release").st_mtime
+        except FileNotFoundError:
+            released = 0.0
+        created = datetime.fromtimestamp(int(released), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        config = {"created": created, "config": host.config()}
+        skeleton = BytesIO(host.skeleton())
+        annotations = {SOURCE: str(HOST), HOST_STAMP: stamp}
+        return self.from_layers(annotations, config, [skeleton], ["this machine's own system folders"], reporter, stop)
+
+    def unpack(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
+        """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
+        if not all(map(self._driver.has_layer, image.chain_ids)):
+            manifest = read_manifest(self._layout.read_blob(image.manifest_digest), OCI_MANIFEST)
+            with self._layout.transaction(stop) as transaction:
+                bring_layers(self._layout, self._driver, None, manifest, image.layers, transaction, reporter, stop)
+        return image
+
+
+def host_stamp(root: Path = Path("/")) -> str:
+    """What changes when the skeleton may have: the names in ``/``, and name, size and time of each entry of ``/etc``.
+
+    A file further below that changes in place isn't seen; ``pull`` makes the image afresh in any case.
+    """
+    with os.scandir(root / "etc") as listing:
+        entries = sorted(
+            (entry.name, (found := entry.stat(follow_symlinks=False)).st_mtime_ns, found.st_size) for entry in listing
+        )
+    return Digest.of(json.dumps([sorted(os.listdir(root)), entries]).encode())
