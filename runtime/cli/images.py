@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SpecError, UnsupportedError
+from ..errors import SpecError
 from . import table, values
 from .containers import each
 from .progress import Progress
@@ -127,9 +127,36 @@ def tag(context: Context, words: list[str]) -> int:
 
 
 def bootstrap(context: Context, words: list[str]) -> int:
-    """Build a base image from a distribution's own archive."""
-    parser = context.parser("[OPTIONS] debian[:SUITE]")
-    _, names = parser.parse(words)
+    """Build a base image from a distribution's own archive; prints its name."""
+    parser = context.parser("[OPTIONS] debian[:SUITE]|ubuntu[:SUITE]")
+    parser.value("-t", "--tag", metavar="NAME[:TAG]", help="name of the image, when it isn't to be debian:SUITE")
+    parser.value("--mirror", metavar="URL", help="package archive, when it isn't to be this machine's own")
+    parser.flag("-y", "--yes", help="install mmdebstrap without asking, where it is missing")
+    parser.flag("-q", "--quiet", help="print the image's name only")
+    said, names = parser.parse(words)
     if len(names) != 1:
         raise SpecError(parser.command, f"needs a distribution: {parser.command} debian[:SUITE]")
-    raise UnsupportedError("cellwall bootstrap", "building images isn't there yet")
+    from ..storage.bootstrap import Base, install, tree_archive
+
+    base = Base.parse(names[0], mirror=said.mirror)
+    install(lambda question: said.yes or _agreed(question))
+    engine = context.engine
+
+    def tell(line: str) -> None:
+        if not said.quiet:
+            sys.stderr.write(f"{table.printable(line)}\n")
+
+    with tree_archive(base, engine.paths.storage / "bootstrap", progress=tell) as archive, Progress(sys.stderr, quiet=said.quiet) as progress:
+        image = engine.images.add_image(said.tag or base.reference, {"config": base.config}, [archive],
+                                        created_by=[f"cellwall bootstrap {base.reference}"], progress=progress)
+    print(table.printable(image.reference))
+    return 0
+
+
+def _agreed(question: str) -> bool:
+    """Ask the person at the terminal; no is the answer where there is none."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
