@@ -12,11 +12,12 @@ import os
 
 from ..errors import AlreadyExists, CgroupError, UnsupportedError
 from . import v1
-from .files import denied, write
+from .files import denied, read, write
 from .hierarchy import V2_NAMES, Hierarchy, Tree, hierarchy
 from .killing import folders_below, pids_below
 from .resources import check
 from .stats import stats_of
+from .systemd import OWN, delegated, scopes
 from .v1 import GroupV1
 from .v2 import GroupV2
 
@@ -86,11 +87,10 @@ class Group:
         parts: list[GroupV1 | GroupV2] = []
         for key, path in paths.items():
             if key == "unified":
-                try:
-                    with open(f"{path}/cgroup.controllers") as file:
-                        parts.append(GroupV2(tuple(file.read().split()), path))
-                except OSError:  # it is gone
-                    parts.append(GroupV2((), path))
+                # No such file: the group is gone.
+                part = GroupV2(tuple((read(f"{path}/cgroup.controllers") or "").split()), path)
+                part.decides_devices = not any("devices" in other.split(",") for other in paths)
+                parts.append(part)
             else:
                 parts.append(GroupV1(tuple(key.split(",")), path))
         return cls(parts)
@@ -100,9 +100,9 @@ class Group:
         """The group that a start, killed halfway, left behind (see ``orphans``): whatever trees it is in."""
         paths = {}
         for tree in (trees or hierarchy()).trees:
-            path = f"{_folder(tree, parent)}/{name}"
-            if os.path.isdir(path):
-                paths[tree.key] = path
+            for folder in _homes(tree, parent):
+                if os.path.isdir(f"{folder}/{name}"):
+                    paths[tree.key] = f"{folder}/{name}"
         return cls.open(paths)
 
     @property
@@ -285,23 +285,32 @@ def orphans(parent: str = PARENT, *, trees: Hierarchy | None = None) -> list[str
     """Names of the groups that exist below ``parent`` in whichever tree, running or not; see ``Group.find``."""
     found: set[str] = set()
     for tree in (trees or hierarchy()).trees:
-        try:
-            with os.scandir(_folder(tree, parent)) as entries:
-                found |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
-        except OSError:  # nothing of ours is there
-            continue
-    return sorted(found)
+        for folder in _homes(tree, parent):
+            try:
+                with os.scandir(folder) as entries:
+                    found |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+            except OSError:  # nothing of ours is there
+                continue
+    return sorted(found - {OWN})
 
 
-def _folder(tree: Tree, parent: str) -> str:
-    return f"{tree.folder.rstrip('/')}/{parent}"
+def _home(tree: Tree, parent: str) -> str:
+    return tree.delegated or f"{tree.folder.rstrip('/')}/{parent}"
+
+
+def _homes(tree: Tree, parent: str) -> list[str]:
+    """Every folder in which groups of ours may be: an ordinary user's launchers have a scope each."""
+    found = [f"{tree.folder.rstrip('/')}/{parent}"]
+    if tree.version == 2:
+        found += scopes(tree.point, tree.own)
+    return found
 
 
 def _parts(
     found: Hierarchy, name: str, parent: str, resources: dict[str, Any], unsupported: list[str]
 ) -> list[GroupV1 | GroupV2]:
     """The parts that ``resources`` need, none of them made yet."""
-    root = os.geteuid() == 0
+    root = os.geteuid() == 0 and _maps_everyone()
     wanted: dict[Tree, list[str]] = {}
     for controller in v1.controllers_for(resources):
         tree = found.find(controller)
@@ -316,20 +325,42 @@ def _parts(
         wanted.setdefault(killer, [])
     parts: list[GroupV1 | GroupV2] = []
     for tree, controllers in wanted.items():
-        if not tree.writable():
-            error = denied(tree.folder, OSError(errno.EROFS if _read_only(tree.folder) else errno.EACCES, ""))
+        error = _unusable(tree, found.mode)
+        if error is not None:
             if root and tree is not killer:
                 raise error
             for controller in controllers:
                 unsupported += _not_in_force(controller, resources, str(error))
             continue
-        path = f"{_folder(tree, parent)}/{name}"
+        path = f"{_home(tree, parent)}/{name}"
         if tree.version == 2:
             names = (V2_NAMES.get(controller, controller) for controller in controllers)
-            parts.append(GroupV2(tuple(dict.fromkeys(n for n in names if n != "devices")), path))
+            part = GroupV2(tuple(dict.fromkeys(n for n in names if n != "devices")), path)
+            part.decides_devices = "devices" in controllers
+            parts.append(part)
         else:
             parts.append(GroupV1(tree.controllers, path))
     return parts
+
+
+def _unusable(tree: Tree, mode: str) -> UnsupportedError | None:
+    """Why no group can be made in ``tree``, or None. An ordinary user is given a place by systemd, once, where there is one."""
+    if tree.delegated or tree.writable():
+        return None
+    if os.geteuid() != 0 or not _maps_everyone():
+        # In hybrid mode systemd delegates no controller, and asking costs time.
+        if tree.version == 2 and mode == "v2":
+            try:
+                tree.delegated = delegated(tree.point)
+                return None
+            except UnsupportedError as error:
+                return error
+    return denied(tree.folder, OSError(errno.EROFS if _read_only(tree.folder) else errno.EACCES, ""))
+
+
+def _maps_everyone() -> bool:
+    """Whether this is the first user namespace: root of another is an ordinary user outside. Source: user_namespaces(7)."""
+    return (read("/proc/self/uid_map") or "").split() == ["0", "0", "4294967295"]
 
 
 def _not_in_force(controller: str, resources: dict[str, Any], reason: str) -> list[str]:

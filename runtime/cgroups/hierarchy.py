@@ -28,13 +28,15 @@ class Tree:
     calling process's own group, below ``point``.
     """
 
-    __slots__ = ("controllers", "own", "point", "version")
+    __slots__ = ("controllers", "delegated", "own", "point", "version")
 
     def __init__(self, version: int, point: str, controllers: tuple[str, ...], own: str) -> None:
         self.version = version
         self.point = point
         self.controllers = controllers
         self.own = own
+        # A folder that systemd gave to an ordinary user, where groups are made instead; see systemd.py.
+        self.delegated = ""
 
     @property
     def key(self) -> str:
@@ -83,10 +85,8 @@ class Hierarchy:
         unified = self.unified
         if unified is None:
             return None
-        if controller in ("freezer", "cpuacct"):
+        if controller in ("freezer", "cpuacct", "devices"):
             return unified
-        if controller == "devices":
-            return unified if self.mode == "v2" else None
         return unified if V2_NAMES.get(controller, controller) in unified.controllers else None
 
     def to_dict(self) -> dict[str, Any]:

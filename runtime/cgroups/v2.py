@@ -10,7 +10,7 @@ import os
 import select
 import time
 
-from ..errors import CgroupError
+from ..errors import CgroupError, SyscallError
 from .files import number, put, read, table, write
 from .resources import THROTTLES, Setting, io_weight_of_blkio, weight_of_shares
 from .v1 import controllers_for as controllers_v1
@@ -119,6 +119,8 @@ class GroupV2:
         self.controllers = controllers
         self.path = path
         self.missing: dict[str, str] = {}
+        # Whether the list of devices is this tree's matter: it isn't where version 1's controller is mounted.
+        self.decides_devices = False
 
     def make(self) -> None:
         """Make the folder and its parent, and have both parents pass the controllers on.
@@ -179,7 +181,7 @@ class GroupV2:
 
     def apply(self, resources: dict[str, Any], unsupported: list[str]) -> None:
         """Write what can be written; what can't is said in ``unsupported``. Raises SpecError, UnsupportedError."""
-        if resources.get("devices") and self.carries_devices:
+        if resources.get("devices") and self.decides_devices:
             self._devices(resources["devices"], unsupported)
         for setting in settings(resources):
             if setting.controller in self.missing:
@@ -194,10 +196,30 @@ class GroupV2:
                         continue
                 put(self.path, setting, unsupported)
 
-    carries_devices = False
-
     def _devices(self, rules: list[dict[str, Any]], unsupported: list[str]) -> None:
-        unsupported.append("--device: the list of devices is not in force: version 2 needs a BPF program for it")
+        """Have a BPF program decide about devices. Where the kernel takes none, that is said."""
+        from ..linux.bpf import load_device_program, replace_device_program
+        from .devices import program, reduce
+
+        default, exceptions = reduce(rules)
+        if default and not exceptions:
+            return  # everything is allowed, as in any new group
+        group_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            program_fd = load_device_program(program(rules))
+            try:
+                replace_device_program(group_fd, program_fd)
+            finally:
+                os.close(program_fd)
+        except SyscallError as error:
+            reason = f"this kernel takes no BPF program for devices (CONFIG_CGROUP_BPF; {error})"
+            if error.errno in (errno.EPERM, errno.EACCES):
+                reason = (
+                    "only root may load a BPF program (CAP_BPF); in a user namespace no device node can be made anyway"
+                )
+            unsupported.append(f"--device: the list of devices is not in force: {reason}")
+        finally:
+            os.close(group_fd)
 
     # -- the whole group at once --
 
