@@ -165,7 +165,7 @@ class Containers:
         if record is not None:
             try:
                 message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
-                ended, finished = read_exit(message, {}), message["finished"]
+                ended, finished = read_exit(message), message["finished"]
             except FileNotFoundError:
                 pass
         status = "running" if alive else "exited" if ended is not None else "created"

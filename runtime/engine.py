@@ -258,7 +258,7 @@ class Engine:
             process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
         request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
         channel = self.launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
-        return Process(self.launcher, channel, container.id, list(argv), {"timeout_s": timeout_s})
+        return Process(self.launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self._warn)
 
     def start(self, name_or_id: str, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1) -> Process | None:
         """Start a stopped container again with the command that it was made with, attached to the descriptors.
@@ -435,6 +435,10 @@ class Engine:
     def _limits(self) -> dict[str, Any]:
         return {"rootless": self.identity.rootless, "id_count": self.identity.id_count}
 
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
     def _count(self) -> int:
         with self._lock:
             self._counter += 1
@@ -508,13 +512,9 @@ class Engine:
             },
         }
         channel = self.launcher.request(request, fds)
-        limits = {
-            "memory_bytes": options.memory_bytes,
-            "pids_limit": options.pids_limit,
-            "timeout_s": options.timeout_s,
-        }
-        process = Process(self.launcher, channel, record["id"], made.argv, limits)
-        process.warnings += made.warnings
+        process = Process(self.launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self._warn)
+        for text in made.warnings:
+            self._warn(text)
         if kept:
             process.log_path = str(self.known.folder(record["id"]) / "log.jsonl")
         if wait_ready:

@@ -45,7 +45,7 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
         victim.kill()
         victim.wait()
         victim.stdout.close()
-    _wait_for_launchers(root)
+    _wait_for_the_rest(root, victim.pid)
     engine = Engine()
     try:
         engine.images  # noqa: B018  the start is what cleans up
@@ -70,14 +70,26 @@ def _kill(target: str, client: int, launcher: int, root: Path, chance: random.Ra
         pass
 
 
-def _wait_for_launchers(root: Path) -> None:
-    """A launcher whose client was killed cleans up and ends: the next start is allowed to come before or after."""
+def _wait_for_the_rest(root: Path, session: int) -> None:
+    """Wait until what the victim started has seen its end: its launcher cleans up first, an unpacking worker just ends."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         owners = [s["cellwall"]["launcher"] for s in state.each(str(root / "run" / "containers"))]
-        if not any(state.owner_lives(owner) for owner in owners):
+        if not any(state.owner_lives(owner) for owner in owners) and not _members(session):
             return
         time.sleep(0.01)
+
+
+def _members(session: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def _left(engine: Engine, root: Path) -> list[str]:

@@ -12,10 +12,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InitError, LauncherError, UnsupportedError
+from ..errors import LauncherError
 from ..results import Change, Exit, Usage
 from . import wire
 
@@ -180,10 +181,21 @@ class Process:
     ``container_id`` and ``argv`` say what it is. Usable from any one thread at a time.
     """
 
-    def __init__(self, launcher: Launcher, channel: socket.socket, container_id: str, argv: list[str], limits: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        channel: socket.socket,
+        container_id: str,
+        argv: list[str],
+        *,
+        timeout_s: float | None = None,
+        warn: Callable[[str], object] | None = None,
+    ) -> None:
+        """``warn`` gets each sentence of what this machine couldn't give."""
         self._launcher = launcher
+        self._timeout_s = timeout_s
+        self._warn = warn
         self._channel = channel
-        self._limits = limits
         self._exit: Exit | None = None
         self._gone = False
         self.container_id = container_id
@@ -270,12 +282,15 @@ class Process:
         elif event == "terminal":
             self.terminal_fd = fds.pop(0)
         elif event == "warnings":
-            self.warnings += message["messages"]  # type: ignore[operator]
+            for text in message["messages"]:  # type: ignore[attr-defined]
+                self.warnings.append(text)
+                if self._warn is not None:
+                    self._warn(text)
         elif event == "failed":
             self._exit = Exit(status=int(message["status"]), message=str(message["message"]))  # type: ignore[call-overload]
             self._gone = True
         elif event == "exited":
-            self._exit = read_exit(message, self._limits)
+            self._exit = read_exit(message, self._timeout_s)
         elif event == "gone":
             self._gone = True
         for fd in fds:
@@ -302,7 +317,7 @@ class Process:
             self.close()
 
 
-def read_exit(message: dict[str, Any], limits: dict[str, Any]) -> Exit:
+def read_exit(message: dict[str, Any], timeout_s: float | None = None) -> Exit:
     """The Exit of the launcher's ``exited`` message (also as it is kept in exit.json)."""
     counted = message.get("cgroup") or {}
     failure = message.get("failure")
@@ -314,11 +329,11 @@ def read_exit(message: dict[str, Any], limits: dict[str, Any]) -> Exit:
         status=failure["status"] if failure else status,
         signal=number,
         oom_killed=bool(counted.get("oom_kills")) and status != 0,
-        memory_limit_bytes=counted.get("memory_limit_bytes") or limits.get("memory_bytes"),
-        pids_limit=counted.get("pids_limit") or limits.get("pids_limit"),
+        memory_limit_bytes=counted.get("memory_limit_bytes"),
+        pids_limit=counted.get("pids_limit"),
         pids_limit_hit=bool(counted.get("pids_limit_hits")),
         timed_out=timed_out,
-        timeout_s=limits.get("timeout_s"),
+        timeout_s=timeout_s if timed_out else None,
         seccomp_killed=number == signal.SIGSYS,
         message=failure["message"] if failure else None,
         usage=Usage(
@@ -329,10 +344,3 @@ def read_exit(message: dict[str, Any], limits: dict[str, Any]) -> Exit:
         ),
         changes=None if changes is None else tuple(Change(kind, path) for kind, path in changes),
     )
-
-
-def raise_failure(message: dict[str, Any]) -> None:
-    """Raise what a ``failed`` event says."""
-    if message.get("step") == "unsupported":
-        raise UnsupportedError(message["message"])
-    raise InitError(message.get("step", ""), message["message"], message.get("errno", 0), message.get("status", 125))

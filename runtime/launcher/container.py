@@ -343,10 +343,14 @@ class Container(Task):
 
     def _map_ids(self, base: int, count: int) -> None:
         """Source: user_namespaces(7), uid_map: one write each, by a process that has the rights outside."""
-        for name in ("uid_map", "gid_map"):
-            if name == "gid_map" and count == 1:
+        for kind in ("uid", "gid"):
+            rows = [(0, base, count)]
+            if self.server.rootless:
+                # A row must lie in one row of the parent's map, so there are as many.
+                rows = [(first, first, length) for first, length in self.server.own_maps[kind]]
+            if kind == "gid" and count == 1:
                 _write(f"/proc/{self.pid}/setgroups", "deny")
-            _write(f"/proc/{self.pid}/{name}", f"0 {base} {count}\n")
+            _write(f"/proc/{self.pid}/{kind}_map", "".join(f"{a} {b} {c}\n" for a, b, c in rows))
 
     def _oom_score(self, value: int) -> None:
         try:

@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 
 from ..errors import CellwallError
@@ -38,7 +37,8 @@ class Server:
         pid = os.getpid()
         self.owner = {"pid": pid, "started": start_time(pid)}
         self.rootless = os.environ.get("CELLWALL_IN_USERNS") is not None
-        self.id_count = _mapped_ids() if self.rootless else 65536
+        self.own_maps = {kind: _own_map(kind) for kind in ("uid", "gid")} if self.rootless else {}
+        self.id_count = min(sum(length for _, length in rows) for rows in self.own_maps.values()) if self.rootless else 65536
         self.stopping = False
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
@@ -133,16 +133,21 @@ def refuse(channel: socket.socket, step: str, text: str, errno: int, status: int
         pass
 
 
-def _mapped_ids() -> int:
-    """How many ids this user namespace has from 0 up without a gap. Source: user_namespaces(7), uid_map."""
-    with open("/proc/self/uid_map") as file:
+def _own_map(kind: str) -> list[tuple[int, int]]:
+    """The ranges ``(first, length)`` of ids that this user namespace has, from 0 up without a gap; ``kind`` is uid or gid.
+
+    Source: user_namespaces(7), uid_map.
+    """
+    with open(f"/proc/self/{kind}_map") as file:
         rows = sorted(tuple(map(int, line.split())) for line in file)
-    count = 0
+    found: list[tuple[int, int]] = []
+    end = 0
     for first, _, length in rows:
-        if first != count:
+        if first != end:
             break
-        count += length
-    return count
+        found.append((first, length))
+        end += length
+    return found
 
 
 def main() -> None:
@@ -161,13 +166,16 @@ def main() -> None:
     os.chdir("/")
     from . import container  # noqa: F401  before the first fork, so that no child imports it again
 
+    shared = ""
     if folder := os.environ.get("CELLWALL_USERNS_FOLDER"):
         # From now on other launchers of this user can join this one's user namespace.
-        with open(f"{folder}/{os.getpid()}.{start_time(os.getpid())}", "w"):
+        shared = f"{folder}/{os.getpid()}.{start_time(os.getpid())}"
+        with open(shared, "w"):
             pass
     # What lives now lives on: the collector needn't touch its pages in every child.
     gc.collect()
     gc.freeze()
     gc.disable()
     Server(main_socket).run()
-    sys.stdout.flush()
+    if shared:
+        os.unlink(shared)

@@ -32,16 +32,16 @@ from cellwall.runtime.launcher.client import read_exit
     ],
 )
 def test_reason(message: dict[str, object], reason: str) -> None:
-    assert read_exit(message, {"timeout_s": 2.0}).reason == reason
+    assert read_exit(message, 2.0).reason == reason
 
 
 def test_statuses() -> None:
-    assert read_exit({"signal": 9}, {}).status == 137
-    assert read_exit({"code": 125, "failure": {"status": 126, "message": "m"}}, {}).status == 126
+    assert read_exit({"signal": 9}).status == 137
+    assert read_exit({"code": 125, "failure": {"status": 126, "message": "m"}}).status == 126
 
 
 def test_an_oom_that_was_survived_is_no_failure() -> None:
-    assert not read_exit({"code": 0, "cgroup": {"oom_kills": 1}}, {}).oom_killed
+    assert not read_exit({"code": 0, "cgroup": {"oom_kills": 1}}).oom_killed
 
 
 def test_check() -> None:
