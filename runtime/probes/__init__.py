@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..cgroups.hierarchy import hierarchy
 from . import attempt, cgroups, commands, identity, kernel, storage
 from .probe import Answer, Probe, Status
 
@@ -94,3 +95,4 @@ def forget() -> None:
     """Ask anew: the machine may have been mended."""
     _known.clear()
     attempt.forget()
+    hierarchy(fresh=True)

@@ -49,10 +49,11 @@ def forget() -> None:
 
 def image_folder() -> str:
     """The folder of the images, or the nearest one above it that is there."""
-    folder = Paths.default().data
-    while not folder.is_dir():
-        folder = folder.parent
-    return str(folder)
+    folder = str(Paths.default().data)
+    # Not Path.is_dir, which raises where a folder above can't be entered.
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _attempt(names: list[str]) -> None:

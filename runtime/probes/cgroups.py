@@ -1,165 +1,152 @@
-"""Control groups: which version carries which controller, and whether this process may make groups there.
+"""Control groups: which version carries which controller, and whether this user may make groups there.
 
-Reads only. Source: cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5).
+Reads only, through the same eyes as the groups themselves (``runtime/cgroups/hierarchy.py``). Source: cgroups(7).
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import socket
 from collections.abc import Callable
-from typing import NamedTuple
 
+from ..cgroups.hierarchy import Tree, hierarchy
 from .identity import read
 from .probe import Answer, limited, missing, ok
 
 # What limits and counts need; the kernel's others are listed by `cellwall cgroups`.
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "pids", "io", "devices", "freezer", "hugetlb", "net_cls")
 # On v2 these are no controllers: what they did is part of every group, or is done by a BPF program.
-_CORE_OF_V2 = {
-    "cpuacct": "cpu.stat",
-    "freezer": "cgroup.freeze",
-    "devices": "a BPF program",
-}
+_CORE_OF_V2 = {"cpuacct": "cpu.stat", "freezer": "cgroup.freeze", "devices": "a BPF program"}
 _V1_NAME = {"io": "blkio"}
 
 
-class Mounted(NamedTuple):
-    """One hierarchy: where it is mounted, and this process's group in it."""
-
-    version: int
-    controllers: frozenset[str]
-    point: str
-    group: str
-
-    @property
-    def folder(self) -> str:
-        return self.point if self.group == "/" else self.point + self.group
-
-
-def hierarchies() -> list[Mounted]:
-    """The mounted hierarchies. A group that the mount doesn't show (a mount of a part of the tree) is taken as its root."""
-    groups = {}
-    for line in read("/proc/self/cgroup").splitlines():
-        number, names, group = line.split(":", 2)
-        groups["" if number == "0" else names] = group
-    found = []
-    for line in read("/proc/self/mountinfo").splitlines():
-        fields = line.split()
-        kind = fields[fields.index("-") + 1]
-        if kind not in ("cgroup", "cgroup2"):
-            continue
-        root, point = fields[3], fields[4]
-        if kind == "cgroup2":
-            controllers = frozenset(read(f"{point}/cgroup.controllers").split())
-            group = groups.get("", "/")
-            found.append(Mounted(2, controllers, point, _below(root, group, point)))
-            continue
-        for names, group in groups.items():
-            if names and set(names.split(",")) <= set(fields[-1].split(",")):
-                found.append(Mounted(1, frozenset(names.split(",")), point, _below(root, group, point)))
-    return found
-
-
-def _below(root: str, group: str, point: str) -> str:
-    if root != "/" and (group == root or group.startswith(root + "/")):
-        group = group[len(root) :] or "/"
-    return group if os.path.isdir(point + group) else "/"
-
-
 def mode() -> Answer:
-    kinds = hierarchies()
-    v1 = [
-        kind for kind in kinds if kind.version == 1 and any(not name.startswith("name=") for name in kind.controllers)
-    ]
-    v2 = [kind for kind in kinds if kind.version == 2]
-    if v1 and v2:
-        return ok("hybrid: v1, and v2 beside it")
-    if v1 or v2:
-        return ok("v1" if v1 else "v2")
-    return missing("no cgroup filesystem is mounted", "sudo mount -t cgroup2 none /sys/fs/cgroup")
+    found = hierarchy().mode
+    if found == "none":
+        return missing("no cgroup filesystem is mounted", "sudo mount -t cgroup2 none /sys/fs/cgroup")
+    return ok("hybrid: v1, and v2 beside it" if found == "hybrid" else found)
 
 
 def version(number: int) -> Callable[[], Answer]:
     def probe() -> Answer:
-        found = [kind for kind in hierarchies() if kind.version == number]
-        real = {name for kind in found for name in kind.controllers if not name.startswith("name=")}
-        if number == 1 and not real:
-            return missing("no controller is on v1")
-        if number == 2 and not found:
-            return missing("no cgroup2 filesystem is mounted")
-        return ok(", ".join(sorted(real)) or "mounted, without controllers")
+        found = [tree for tree in hierarchy().trees if tree.version == number]
+        if not found:
+            return missing("no cgroup2 filesystem is mounted" if number == 2 else "no controller is on v1")
+        names = sorted({name for tree in found for name in tree.controllers})
+        return ok(", ".join(names) or "mounted, without controllers")
 
     return probe
 
 
 def only_v2() -> Answer:
     """v2 alone, with the controllers on it."""
-    found = hierarchies()
-    if any(kind.version == 1 and not all(name.startswith("name=") for name in kind.controllers) for kind in found):
-        return missing("controllers are on v1", "boot with systemd.unified_cgroup_hierarchy=1")
+    if hierarchy().mode != "v2":
+        return missing(f"the mode is {hierarchy().mode}", "boot with systemd.unified_cgroup_hierarchy=1")
     return version(2)()
 
 
 def controller(name: str) -> Callable[[], Answer]:
-    """Whether limits of ``name`` can be set by this process."""
+    """Whether this user's containers can have limits, or counts, of ``name``."""
 
     def probe() -> Answer:
-        for kind in hierarchies():
-            wanted = _V1_NAME.get(name, name) if kind.version == 1 else name
-            if wanted in kind.controllers:
-                return _writable(kind, f"v{kind.version}")
-        for kind in hierarchies():
-            if (
-                kind.version == 2
-                and name in _CORE_OF_V2
-                and not any(k.version == 1 and k.controllers for k in hierarchies())
-            ):
-                return _writable(kind, f"v2: {_CORE_OF_V2[name]}")
-        known = [line.split()[0] for line in read("/proc/cgroups").splitlines()[1:]]
-        if _V1_NAME.get(name, name) in known and name not in _CORE_OF_V2:
-            return missing(
-                "the kernel has it, and it is mounted nowhere",
-                f"sudo mkdir /sys/fs/cgroup/{name} && sudo mount -t cgroup -o {name} {name} /sys/fs/cgroup/{name}",
+        tree = hierarchy().find(_V1_NAME.get(name, name))
+        # In hybrid mode the v2 tree may be there and be used for nothing but killing.
+        if tree is not None and tree.version == 2 and name == "devices" and hierarchy().mode == "hybrid":
+            tree = None
+        if tree is None:
+            return _unmounted(name)
+        said = f"v2, {_CORE_OF_V2[name]}" if tree.version == 2 and name in _CORE_OF_V2 else f"v{tree.version}"
+        if tree.writable():
+            return ok(said)
+        if tree.version == 2 and name not in _CORE_OF_V2 and user_manager() is None and name not in _delegated(tree):
+            return limited(
+                f"{said}, and systemd doesn't hand it to users",
+                "sudo systemctl set-property user@.service Delegate='cpu cpuset io memory pids'",
             )
-        return missing("the kernel doesn't have it")
+        return _usable(tree, said)
 
     return probe
 
 
-def _writable(kind: Mounted, said: str) -> Answer:
-    if os.access(kind.folder, os.W_OK | os.X_OK):
-        return ok(f"{said}, groups can be made in {kind.folder}")
-    return limited(f"{said}, no group can be made in {kind.folder}", _mend(kind))
+def _unmounted(name: str) -> Answer:
+    known = {line.split()[0] for line in read("/proc/cgroups").splitlines()[1:]}
+    # v2 has no net_cls: nftables matches a group's path there.
+    if _V1_NAME.get(name, name) not in known:
+        return missing("the kernel doesn't have it")
+    folder = f"/sys/fs/cgroup/{name}"
+    if hierarchy().mode == "v2":
+        return missing("the kernel has it for v1 only")
+    return missing(
+        "the kernel has it, and it is mounted nowhere",
+        f"sudo mkdir {folder} && sudo mount -t cgroup -o {name} {name} {folder}",
+    )
 
 
-def _mend(kind: Mounted) -> str:
-    if os.statvfs(kind.point).f_flag & os.ST_RDONLY:
-        return f"sudo mount -o remount,rw {kind.point}"
+def _usable(tree: Tree, said: str) -> Answer:
+    if tree.writable():
+        return ok(said)
+    if os.statvfs(tree.point).f_flag & os.ST_RDONLY:
+        return limited(f"{said}, mounted read-only", f"sudo mount -o remount,rw {tree.point}")
     if os.geteuid() == 0:
-        return ""
-    # v1 was never safe to hand to a user: systemd delegates on v2 only.
-    if kind.version == 1:
-        return "boot with systemd.unified_cgroup_hierarchy=1, or run cellwall as root"
-    return "systemd-run --user --scope -p Delegate=yes cellwall …"
+        return limited(f"{said}, no group can be made in {tree.folder}")
+    if tree.version == 1:
+        # v1 was never safe to hand to a user: systemd hands out v2 only.
+        return limited(
+            f"{said}, where only root makes groups",
+            "boot with systemd.unified_cgroup_hierarchy=1, or run cellwall as root",
+        )
+    refused = user_manager()
+    if refused is None:
+        return ok(f"{said}, in a scope of the user's systemd")
+    return limited(f"{said}, {refused}", f"sudo loginctl enable-linger {_user()}, then log in again")
+
+
+def user_manager() -> str | None:
+    """Why no systemd of this user can be asked for a scope; None where one listens."""
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    if not folder:
+        return "and XDG_RUNTIME_DIR isn't set: no session of systemd"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as bus:
+        try:
+            bus.connect(f"{folder}/bus")
+        except OSError as err:
+            return f"and no user manager answers at {folder}/bus ({(err.strerror or str(err)).lower()})"
+    return None
+
+
+def _delegated(tree: Tree) -> list[str]:
+    """The controllers that systemd hands to this user's manager."""
+    uid = os.geteuid()
+    return read(f"{tree.point}/user.slice/user-{uid}.slice/user@{uid}.service/cgroup.controllers").split()
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def write() -> Answer:
-    """Whether groups can be made at all: in v2's tree, or in v1's of memory and pids."""
-    found = hierarchies()
-    usable = [kind for kind in found if os.access(kind.folder, os.W_OK | os.X_OK)]
-    if not usable:
-        return missing("no group can be made: no limits, no counts", _mend(found[-1]) if found else "")
-    return ok(f"in {len(usable)} of {len(found)} hierarchies")
+    """Whether groups can be made at all."""
+    trees = hierarchy().trees
+    answers = [_usable(tree, f"v{tree.version}") for tree in trees]
+    usable = [answer for answer in answers if answer[0] == "ok"]
+    if usable:
+        return ok(f"groups can be made in {len(usable)} of {len(trees)} trees")
+    mend = answers[-1][2] if answers else mode()[2]
+    return missing("no group can be made: no limits, no counts", mend)
 
 
 def swap_accounting() -> Answer:
-    for kind in hierarchies():
-        if "memory" in kind.controllers:
-            names = ("memory.memsw.limit_in_bytes",) if kind.version == 1 else ("memory.swap.max",)
-            # v2's root group has no limit files: look in a group below it.
-            folders = [kind.folder, *(entry.path for entry in os.scandir(kind.folder) if entry.is_dir())]
-            if any(os.path.exists(f"{folder}/{name}") for folder in folders for name in names):
-                return ok(f"{names[0]}: --memory-swap can be held to")
+    tree = hierarchy().find("memory")
+    if tree is not None:
+        name = "memory.memsw.limit_in_bytes" if tree.version == 1 else "memory.swap.max"
+        # v2's top group has no limit files: look in those below it.
+        folders = [tree.own, *(entry.path for entry in os.scandir(tree.folder) if entry.is_dir())]
+        if any(os.path.exists(f"{folder}/{name}") for folder in folders):
+            return ok(f"{name}: --memory-swap holds")
     return missing("--memory-swap can't be held to", "boot with swapaccount=1")
 
 
@@ -170,13 +157,13 @@ def pressure() -> Answer:
 
 
 def kill() -> Answer:
-    """cgroup.kill: a whole group dies at once. The root group has no such file, so the kernel's age has to tell."""
+    """cgroup.kill: a whole group dies at once. The top group has no such file, so the kernel's age has to tell."""
     if [int(part) for part in os.uname().release.split("-")[0].split(".")[:2]] < [5, 14]:
         return missing("a group is frozen, killed and thawed", "Linux 5.14 or later")
-    for kind in hierarchies():
-        if kind.version == 2:
-            return ok(f"cgroup.kill in {kind.point}")
-    return limited("a group is frozen, killed and thawed", "sudo mount -t cgroup2 none /sys/fs/cgroup/unified")
+    unified = hierarchy().unified
+    if unified is None:
+        return limited("a group is frozen, killed and thawed", "sudo mount -t cgroup2 none /sys/fs/cgroup/unified")
+    return ok(f"cgroup.kill in {unified.point}")
 
 
 PROBES: dict[str, Callable[[], Answer]] = {

@@ -34,6 +34,10 @@ def _lines(probe: Probe, width: int) -> list[str]:
     head = f"  {_MARK[probe.status]}  {probe.name:22}  "
     indent = " " * len(head)
     room = max(width, len(head) + 30)
-    lines = textwrap.wrap(probe.detail, room, initial_indent=head, subsequent_indent=indent) or [head.rstrip()]
+    # Paths stay whole.
+    wrapper = textwrap.TextWrapper(
+        room, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    lines = wrapper.wrap(probe.detail) or [head.rstrip()]
     # A command is never wrapped: it is there to be copied.
     return lines + ([f"{indent}→ {probe.mend}"] if probe.mend and probe.status != "ok" else [])

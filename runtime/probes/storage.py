@@ -34,7 +34,7 @@ def lowerdir_plus() -> Answer:
 def idmapped_mounts() -> Answer:
     """Idmapped mounts of a tmpfs, and of the filesystem on which the images are (or will be)."""
     if os.geteuid() != 0:
-        return missing("only root can make them; an ordinary user's images are stored with mapped ids instead")
+        return limited("only root can make them; an ordinary user's images are stored with mapped ids instead")
     folder = attempt.image_folder()
     outcome = attempt.outcome("idmapped-folder")
     if outcome.worked:

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cellwall.runtime import probes
+from cellwall.runtime.cgroups.hierarchy import hierarchy
 from cellwall.runtime.probes import Probe, attempt, cgroups, commands, doctor, identity, storage
 from cellwall.runtime.probes.probe import Status
 
@@ -84,11 +86,38 @@ def test_filters_count() -> None:
 def test_cgroups_as_proc_says() -> None:
     mounted = {line.split(" - ")[1].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     assert (probes.answer("cgroup-v2") is None) == ("cgroup2" in mounted)
-    for found in cgroups.hierarchies():
-        assert os.path.isdir(found.folder)
-        # The group is this process's own, where the mount shows it.
-        pids = Path(found.folder, "cgroup.procs").read_text().split()
-        assert str(os.getpid()) in pids or found.group == "/"
+
+
+@pytest.mark.needs("root", "cgroup-write")
+@pytest.mark.parametrize("name", cgroups.CONTROLLERS)
+def test_where_groups_can_be_made_one_is_made(name: str) -> None:
+    found = probes.probe(f"cgroup-{name.replace('_', '-')}")
+    tree = hierarchy().find("blkio" if name == "io" else name)
+    if found.status == "missing":
+        lines = Path("/proc/cgroups").read_text().splitlines()
+        assert tree is None or (name, hierarchy().mode) == ("devices", "hybrid"), lines
+        return
+    assert tree is not None
+    group = Path(tree.folder, f"cellwall-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        made = True
+        group.rmdir()
+    except OSError:
+        made = False
+    assert made == (found.status == "ok")
+
+
+def test_no_user_manager_is_told_from_one_that_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert "XDG_RUNTIME_DIR isn't set" in (cgroups.user_manager() or "")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert f"at {tmp_path}/bus (no such file or directory)" in (cgroups.user_manager() or "")
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(tmp_path / "bus"))
+        assert "connection refused" in (cgroups.user_manager() or "")
+        bus.listen()
+        assert cgroups.user_manager() is None
 
 
 def test_filesystem_type() -> None:
