@@ -246,7 +246,7 @@ def make_image(
     manifest_type, config_type, layer_type = media_types
     separator = "." if "docker" in layer_type else "+"
     blobs: dict[str, bytes] = {}
-    described = []
+    described: list[dict[str, Any]] = []
     for tar in layers:
         if compression == "gzip":
             packed, suffix = gzip.compress(tar, 1, mtime=0), f"{separator}gzip"

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ImageError, NotFound
+from ..errors import NotFound
 from .digest import Digest
 from .image import Layer, read_config
 from .job import Stop, wait_for
@@ -50,8 +50,8 @@ def acquire(
             raise NotFound(f"image {origin.name} isn't there for {platform}; it has: {found or 'no platform named'}")
         bring_layers(layout, driver, origin, manifest, layers, transaction, reporter, stop)
         stored = manifest.as_oci()
-        # Small, and so always written: it mends one that was damaged on disk.
-        transaction.add(stored.digest, stored.raw)
+        if layout.read_intact(stored.digest, len(stored.raw)) is None:
+            transaction.add(stored.digest, stored.raw)
         stop.check()
         transaction.commit()
         record(resolved, describe(stored, config))
@@ -59,12 +59,8 @@ def acquire(
 
 def _config(layout: Layout, transaction: Transaction, origin: Origin, manifest: Manifest, stop: Stop) -> bytes:
     blob = manifest.config
-    if layout.has_blob(blob.digest, blob.size_bytes):
-        try:
-            return layout.read_blob(blob.digest)
-        except ImageError:
-            # Damaged on disk: this pull mends it, see above.
-            pass
+    if (known := layout.read_intact(blob.digest, blob.size_bytes)) is not None:
+        return known
     raw = origin.read(blob, stop)
     transaction.add(blob.digest, raw)
     return raw

@@ -67,7 +67,7 @@ class _Folder:
 class _Tar:
     """The members of a tar, by name; a compressed one is decompressed first, to a file without a name."""
 
-    def __init__(self, path: Path, scratch: Path, stop: Stop) -> None:
+    def __init__(self, path: Path, scratch: Path | None, stop: Stop) -> None:
         self._path = path
         self._tar: tarfile.TarFile | None = None
         try:
@@ -78,6 +78,8 @@ class _Tar:
             magic = self._file.read(4)
             self._file.seek(0)
             if not layer_media_type(magic).endswith(".tar"):
+                if scratch is None:
+                    raise ImageError(f"{path} is compressed")
                 self._file = self._plain(scratch, stop)
             self._tar = tarfile.open(fileobj=self._file, mode="r:")
             self._members = {posixpath.normpath(member.name): member for member in self._tar}
@@ -156,6 +158,10 @@ class _FileOrigin:
 
     def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
         raise NotImplementedError
+
+    def peek(self, platform: Platform | None, stop: Stop) -> Digest:
+        """What tells without reading layers whether the image is known: the digest of its manifest, or of its config."""
+        return self.resolve(platform, stop).manifest.digest
 
     def read(self, blob: Descriptor, stop: Stop) -> bytes:
         raw = _read_limited(self._files, self._file_of(blob.digest), CONFIG_LIMIT_BYTES, self.name)
@@ -242,6 +248,12 @@ class DockerArchiveOrigin(_FileOrigin):
 
     _paths: dict[Digest, str]
 
+    def peek(self, platform: Platform | None, stop: Stop) -> Digest:
+        config_name = self._named().get("Config")
+        if not isinstance(config_name, str):
+            raise ImageError(f"manifest.json of {self.name}: no Config")
+        return Digest.of(_read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name))
+
     def _file_of(self, digest: Digest) -> str:
         return self._paths[digest]
 
@@ -305,10 +317,10 @@ class DockerArchiveOrigin(_FileOrigin):
         raise NotFound(f"{self.name}: no image of that name in it; there are: {listed}")
 
 
-def open_source(source: LocalSource, scratch: Path, moved: Moved, stop: Stop) -> _FileOrigin:
+def open_source(source: LocalSource, scratch: Path | None, moved: Moved, stop: Stop) -> _FileOrigin:
     """The origin behind ``oci:``, ``oci-archive:`` or ``docker-archive:``. Raises NotFound where there is no such file.
 
-    ``scratch`` is a folder for what a compressed archive is decompressed to.
+    ``scratch`` is a folder for what a compressed archive is decompressed to; without one such an archive is an ImageError.
     """
     assert source.path is not None
     if source.kind == "oci":
@@ -317,3 +329,10 @@ def open_source(source: LocalSource, scratch: Path, moved: Moved, stop: Stop) ->
     if source.kind == "oci-archive":
         return LayoutOrigin(source, files, moved)
     return DockerArchiveOrigin(source, files, moved)
+
+
+def peek(source: LocalSource, platform: Platform | None) -> Digest:
+    """The digest of the manifest (a docker archive: of the config) that ``source`` has now. Raises as ``open_source`` does."""
+    stop = Stop()
+    with open_source(source, None, lambda blob, size: None, stop) as origin:
+        return origin.peek(platform, stop)

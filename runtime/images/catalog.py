@@ -177,6 +177,8 @@ def _has_digest(entry: Entry, name: Reference) -> bool:
 
 def put(entries: list[Entry], entry: Entry) -> None:
     """Gives the name of ``entry`` to it. An image that had the name for the same platform stays, without it."""
+    if entry in entries:
+        return
     name, platform = name_of(entry), entry.get("platform")
     drop_name(entries, lambda other: name_of(other) == name and other.get("platform") == platform)
     entries[:] = [other for other in entries if name_of(other) or other.get("digest") != entry.get("digest")]

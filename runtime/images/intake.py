@@ -110,6 +110,17 @@ class Intake:
         )
         return self._catalog.image(kept[0])
 
+    def current_file(self, source: LocalSource, platform: Platform | None) -> Image | None:
+        """The image of ``source`` where it is here as the source has it now. Reads no layer. Raises as ``from_file`` does."""
+        entries = self._catalog.named(source)
+        if not entries:
+            return None
+        from .archives import peek
+
+        digest = peek(source, platform)
+        images = map(self._catalog.image, entries)
+        return next((image for image in images if digest in (image.digest, image.id)), None)
+
     def from_layers(
         self,
         annotations: dict[str, str],

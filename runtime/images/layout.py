@@ -163,6 +163,13 @@ class Layout:
             raise ImageError(f"blob {digest.short} in the image store {self.root} is damaged: pull the image again")
         return raw
 
+    def read_intact(self, digest: Digest, size_bytes: int) -> bytes | None:
+        """A small blob's content; None where it is missing or damaged, for a caller that can mend it."""
+        if not self.has_blob(digest, size_bytes):
+            return None
+        raw = self.blob_path(digest).read_bytes()
+        return raw if Digest.of(raw, digest.algorithm) == digest else None
+
     # -- index.json
 
     def entries(self) -> list[Entry]:

@@ -155,13 +155,18 @@ class ImageStore:
             name = None
         try:
             if isinstance(name, LocalSource):
-                image = self._intake.current_host() if name == HOST and platform is None else None
+                image = self._ready_here(name, Platform.parse(platform) if platform else None)
             else:
                 image = self.find(ref, platform)
         except (NotFound, ImageError):
             # Not here, or damaged: what follows says so, or mends it.
             return None
         return image if image is not None and all(map(self._driver.has_layer, image.chain_ids)) else None
+
+    def _ready_here(self, source: LocalSource, platform: Platform | None) -> Image | None:
+        if source != HOST:
+            return self._intake.current_file(source, platform)
+        return self._intake.current_host() if platform is None else None
 
     def _get(self, ref: str, pull: Pull, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
         wanted = str(platform) if platform else None

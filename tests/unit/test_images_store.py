@@ -88,6 +88,24 @@ def test_an_image_is_unpacked_once(store: ImageStore, driver: TarDriver, layout:
     assert {event.phase for event in events if event.layer} == {"exists"}
 
 
+@pytest.mark.parametrize("kind", ["oci", "oci-archive", "docker-archive"])
+def test_the_second_time_no_layer_is_read(store: ImageStore, layout: Path, tmp_path: Path, kind: str) -> None:
+    """Also not to be copied again: what isn't needed may even be gone."""
+    if kind == "oci":
+        text = f"oci:{layout}"
+        first = store.get(text)
+        (layout / "blobs/sha256" / IMAGE.layers[0][7:]).unlink()
+    elif kind == "oci-archive":
+        text = f"oci-archive:{archive_of(layout, tmp_path / 'o.tar')}"
+        first = store.get(text)
+    else:
+        text = f"docker-archive:{docker_archive(tmp_path / 'd.tar', {'lab:1': IMAGE})}"
+        first = store.get(text)
+    events: list[PullEvent] = []
+    assert store.get(text, progress=events.append) == first
+    assert events == []
+
+
 def test_a_layout_that_changed_is_read_again(store: ImageStore, tmp_path: Path) -> None:
     source = write_layout(tmp_path / "l", {"x": IMAGE})
     store.get(f"oci:{source}:x")
@@ -140,7 +158,8 @@ def test_an_oci_archive(store: ImageStore, layout: Path, tmp_path: Path, paths: 
 
 def docker_archive(target: Path, images: dict[str, MadeImage], *, repeat_as_link: bool = False) -> Path:
     """What ``docker save`` writes, by hand: in this form a layer that comes twice is a symlink."""
-    listed, written = [], {}
+    listed = []
+    written: dict[str, str] = {}
     with tarfile.open(target, "w") as tar:
 
         def add(name: str, content: bytes) -> None:
