@@ -22,8 +22,8 @@ def entry(
     info.mode = {tarfile.DIRTYPE: 0o755, tarfile.SYMTYPE: 0o777}.get(kind, 0o644)
     info.mtime = 1_600_000_000
     info.size = len(data)
-    for key, value in (fields.pop("xattrs", None) or {}).items():
-        info.pax_headers[f"SCHILY.xattr.{key}"] = value.decode("utf-8", "surrogateescape")
+    attributes = fields.pop("xattrs", None) or {}
+    info.pax_headers = {f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in attributes.items()}
     for key, value in fields.items():
         setattr(info, key, value)
     return info, data

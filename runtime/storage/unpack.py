@@ -226,12 +226,26 @@ class Unpacker:
             try:
                 os.link(target_name, name, src_dir_fd=parent_fd, follow_symlinks=False)
             except FileExistsError:
-                if os.path.samestat(there, os.lstat(name)):
-                    return
-                self._replace(name, path)
-                os.link(target_name, name, src_dir_fd=parent_fd, follow_symlinks=False)
+                if not os.path.samestat(there, os.lstat(name)):
+                    self._replace(name, path)
+                    os.link(target_name, name, src_dir_fd=parent_fd, follow_symlinks=False)
         finally:
             os.close(parent_fd)
+        self._relabel(member, name, path, there)
+
+    def _relabel(self, member: Member, name: bytes, path: bytes, status: os.stat_result) -> None:
+        """Give a linked file what the link's own entry says, as docker and podman do; it is what it has in honest archives."""
+        if stat.S_ISLNK(status.st_mode):
+            return
+        # Changing the owner takes capabilities and setuid away: only where it is another.
+        changed = (status.st_uid, status.st_gid) != (member.uid, member.gid)
+        if changed:
+            os.chown(name, member.uid, member.gid, follow_symlinks=False)
+        if changed or stat.S_IMODE(status.st_mode) != member.mode:
+            os.chmod(name, member.mode)
+        if member.xattrs:
+            self._attributes(member, name, path)
+        os.utime(name, ns=_times(member), follow_symlinks=False)
 
     def _symlink(self, member: Member, name: bytes, path: bytes) -> None:
         if not member.linkname or b"\0" in member.linkname:

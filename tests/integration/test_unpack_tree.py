@@ -84,7 +84,7 @@ def test_every_kind_of_entry(rig: Rig) -> None:
                 xattrs={"user.note": b"hello\xff", "trusted.overlay.opaque": b"y", "user.overlay.x": b"y"},
             ),
             link("d/link", "/nowhere/else", uid=9, gid=9, mtime=77),
-            link("d/hard", "d/setuid", tarfile.LNKTYPE),
+            link("d/hard", "d/setuid", tarfile.LNKTYPE, mode=0o6755, uid=3, gid=4),
             entry("fifo", tarfile.FIFOTYPE, mode=0o622),
             entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
             entry("disk", tarfile.BLKTYPE, devmajor=8, devminor=17, mode=0o660, gid=6),
@@ -298,7 +298,10 @@ def test_hard_links_into_lower_layers_are_copied_up(rig: Rig, vfs: Rig) -> None:
         entry("hidden"),
     )
     middle = layer(entry(".wh.hidden"))
-    top = layer(link("hard", "d/file", tarfile.LNKTYPE), link("d/sym2", "d/sym", tarfile.LNKTYPE))
+    top = layer(
+        link("hard", "d/file", tarfile.LNKTYPE, mode=0o4711, uid=1, gid=2, mtime=3),
+        link("d/sym2", "d/sym", tarfile.LNKTYPE),
+    )
     chain = rig.add(base, middle, top)
     facts = tree_facts(rig.layer_tree(chain[2]))
     assert facts[b"hard"]["same_file_as"] == facts[b"d/file"]["same_file_as"]
@@ -316,13 +319,21 @@ def test_hard_links_into_lower_layers_are_copied_up(rig: Rig, vfs: Rig) -> None:
     assert not (copy / "d/file").exists()
 
 
+def test_a_hard_links_own_entry_says_what_the_file_is(rig: Rig) -> None:
+    (only,) = rig.add(
+        layer(entry("a", mode=0o4755, uid=1), link("b", "a", tarfile.LNKTYPE, mode=0o4700, uid=2, gid=3, mtime=4))
+    )
+    facts = tree_facts(rig.layer_tree(only))[b"a"]
+    assert (facts["mode"], facts["uid"], facts["gid"], facts["mtime_ns"]) == ("-rws------", 2, 3, 4 * 10**9)
+
+
 def test_sparse_files_keep_their_holes(rig: Rig, vfs: Rig, tmp_path: Path) -> None:
     with (tmp_path / "image").open("wb") as file:
         file.truncate(64 << 20)
         file.seek(32 << 20)
         file.write(b"middle")
     for format in ("gnu", "pax"):
-        command = ["tar", "-C", tmp_path, "--sparse", f"--format={format}", "-cf", "-", "image"]
+        command = ["tar", "-C", str(tmp_path), "--sparse", f"--format={format}", "-cf", "-", "image"]
         archive = subprocess.run(command, check=True, capture_output=True).stdout
         (only,) = rig.add(archive)
         for path in (rig.layer_tree(only) / "image", merged(vfs, vfs.add(archive)) / "image"):

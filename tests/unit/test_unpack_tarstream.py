@@ -163,7 +163,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, options: list[str]) -> None:
         expected[name.encode()] = (tmp_path / name).read_bytes()
     (tmp_path / "plain").write_bytes(b"after")
     expected[b"plain"] = b"after"
-    command = ["tar", "-C", tmp_path, "--sparse", *options, "-cf", "-", "holes", "one", "none", "plain"]
+    command = ["tar", "-C", str(tmp_path), "--sparse", *options, "-cf", "-", "holes", "one", "none", "plain"]
     found = read(subprocess.run(command, check=True, capture_output=True).stdout)
     assert {member.name: data for member, data in found} == expected
     assert found[0][0].sparse is not None
