@@ -200,7 +200,7 @@ class _Loader:
         self.defaults |= {"network": "none", "pids_limit": PIDS_LIMIT, "stop_timeout": TIMEOUT_S, "pull": "missing"}
         if total := machine_memory_bytes():
             # The notebook server and this machine's own work keep a quarter.
-            self.defaults["memory"] = max(total * 3 // 4, values.MEMORY_LOWEST)
+            self.defaults["memory"] = max(total * 3 // 4 // values.MIB * values.MIB, values.MEMORY_LOWEST)
 
     def read_file(self, named: Path | str | None) -> None:
         said = named or self.environment.get("CELLWALL_CONFIG")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ..errors import CellwallError, SpecError
 from . import values
 from .attach import Streams
-from .run_options import RUN_USAGE, add_run_options, run_options_of
+from .run_options import OPTIONS, RUN_USAGE, add_run_options, run_options_of
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -35,6 +35,7 @@ def run(context: Context, words: list[str]) -> int:
     if not rest:
         raise SpecError(parser.command, f"needs an image: {parser.command} {RUN_USAGE}")
     options = run_options_of(said, rest[0], rest[1:], config=context.config)
+    asked = [option.flag for option in OPTIONS if getattr(said, option.dest, None) not in (None, [], False)]
 
     def begin(engine: Engine, streams: Streams) -> Process:
         from .progress import Progress
@@ -46,11 +47,13 @@ def run(context: Context, words: list[str]) -> int:
     if options.detach:
         from .shim import detach
 
-        print(detach(context, begin, terminal=options.tty, remove=removes_kept(options)))
+        print(detach(context, begin, terminal=options.tty, remove=removes_kept(options), asked=asked))
         return 0
     with Streams(options.interactive, options.tty) as streams, begin(context.engine, streams) as process:
         try:
-            return report_end(attach(process, streams))
+            ended = attach(process, streams)
+            tell_warnings(context.engine, process, asked)
+            return report_end(ended)
         finally:
             if removes_kept(options):
                 process.kill()
@@ -64,15 +67,19 @@ def removes_kept(options: RunOptions) -> bool:
 
 
 def attach(process: Process, streams: Streams, *, silent: bool = False) -> Exit:
-    """Join ``process`` until it has ended, its log written where it has one; its warnings are told."""
+    """Join ``process`` until it has ended, its log written where it has one."""
     from ..logs import Log
 
     with Log(process.log_path) if process.log_path else nullcontext() as log:
-        ended = streams.attach(process, log, silent=silent)
-    if not silent:
-        for warning in process.warnings:
-            note(warning)
-    return ended
+        return streams.attach(process, log, silent=silent)
+
+
+def tell_warnings(engine: Engine, process: Process, asked: Sequence[str]) -> None:
+    """Say what isn't in force of what was ``asked`` for, and once what this machine can't give by default."""
+    from .told import worth_telling
+
+    for warning in worth_telling(process.warnings, asked, engine.paths.run):
+        note(warning)
 
 
 def exec_(context: Context, words: list[str]) -> int:

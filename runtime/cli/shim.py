@@ -12,7 +12,8 @@ import json
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ..errors import CellwallError, InitError
 from .attach import Streams
@@ -23,17 +24,20 @@ if TYPE_CHECKING:
     from .run import Begin
 
 
-def detach(context: Context, begin: Begin, *, terminal: bool, remove: bool = False, name: str = "") -> str:
+def detach(
+    context: Context, begin: Begin, *, terminal: bool, remove: bool = False, name: str = "", asked: Sequence[str] = ()
+) -> str:
     """Have ``begin`` start a process in the background; returns its container's id once it runs.
 
     ``remove``: the container is removed at its end. ``name``: the container that ``begin`` starts where that gives no process.
+    ``asked``: the flags whose warnings are told each time.
     Raises what went wrong before the command ran.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
-        _serve(context, begin, terminal, remove, name, write_fd)
+        _serve(context, begin, Wish(terminal, remove, name, asked), write_fd)
     os.close(write_fd)
     try:
         with os.fdopen(read_fd, "rb") as file:
@@ -51,19 +55,28 @@ def detach(context: Context, begin: Begin, *, terminal: bool, remove: bool = Fal
     raise InitError("start", answer["error"], status=answer["status"])
 
 
-def _serve(context: Context, begin: Begin, terminal: bool, remove: bool, name: str, write_fd: int) -> NoReturn:
+class Wish(NamedTuple):
+    """What ``detach`` was asked for."""
+
+    terminal: bool
+    remove: bool
+    name: str
+    asked: Sequence[str]
+
+
+def _serve(context: Context, begin: Begin, wish: Wish, write_fd: int) -> NoReturn:
     """The background process, from its fork to its end."""
     status = 0
     try:
-        with Streams(False, terminal) as streams:
+        with Streams(False, wish.terminal) as streams:
             process = begin(context.engine, streams)
             if process is None:
-                _tell(write_fd, {"id": context.engine.container(name).id})
+                _tell(write_fd, {"id": context.engine.container(wish.name).id})
                 _leave_the_caller()
-                _wait_for_end(context.engine.container(name).pid)
+                _wait_for_end(context.engine.container(wish.name).pid)
             else:
                 with process:
-                    _keep(context, process, streams, remove, write_fd)
+                    _keep(context, process, streams, wish, write_fd)
     except (CellwallError, OSError) as error:
         failed = error.status if isinstance(error, InitError) else 125
         _tell(write_fd, {"error": str(error), "status": failed})
@@ -77,23 +90,22 @@ def _serve(context: Context, begin: Begin, terminal: bool, remove: bool, name: s
             os._exit(status)
 
 
-def _keep(context: Context, process: Process, streams: Streams, remove: bool, write_fd: int) -> None:
+def _keep(context: Context, process: Process, streams: Streams, wish: Wish, write_fd: int) -> None:
     """Follow one process to its end."""
-    from .run import attach
+    from .run import attach, tell_warnings
 
     process.wait_started()
     ended = process.poll()
     if ended is not None and ended.message:
-        if remove:
+        if wish.remove:
             context.engine.remove(process.container_id)
         raise InitError("start", ended.message, status=ended.status)
-    for warning in process.warnings:
-        os.write(2, f"cellwall: {warning}\n".encode())
+    tell_warnings(context.engine, process, wish.asked)
     _tell(write_fd, {"id": process.container_id})
     _leave_the_caller()
     attach(process, streams, silent=True)
     process.wait_gone()
-    if remove:
+    if wish.remove:
         context.engine.remove(process.container_id)
 
 

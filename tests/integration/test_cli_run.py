@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -169,6 +170,7 @@ def test_what_cannot_start_in_the_background_says_so(cli: Cli) -> None:
 def test_a_name_is_free_again_after_rm(cli: Cli) -> None:
     for _ in range(2):
         assert cli("run", "--rm", "--name", "again", "box:1", "true").returncode == 0
+        assert cli("run", "--rm", "--name", "again", "box:1", "nosuch").returncode == 127
     assert cli("ps", "-aq").stdout == ""
 
 
@@ -236,3 +238,18 @@ def test_a_shell_on_a_terminal(image: str) -> None:
     finally:
         os.close(main_fd)
         os.close(peer_fd)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [["pull"], ["run", "--rm"], ["run", "-d"]])
+def test_a_pull_that_is_told_to_end_ends(cellwall_root: Path, words: list[str], number: signal.Signals) -> None:
+    """The registry here takes the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        name = f"127.0.0.1:{server.getsockname()[1]}/slow:1"
+        process = subprocess.Popen([*CELLWALL, *words, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+        connection, _ = server.accept()
+        os.killpg(process.pid, number)  # as a terminal does: to all of the foreground
+        out, err = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 128 + number
+    assert (out, err) == (b"", b"")

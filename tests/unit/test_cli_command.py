@@ -19,6 +19,7 @@ import cellwall
 from cellwall.runtime.cli import images, logs, main, table
 from cellwall.runtime.cli.command import COMMANDS, GROUPS, one_line
 from cellwall.runtime.cli.progress import Progress
+from cellwall.runtime.cli.told import worth_telling
 from cellwall.runtime.errors import SpecError
 from cellwall.runtime.images.image import PullEvent
 
@@ -232,3 +233,11 @@ def test_a_quiet_pull_says_nothing() -> None:
     with Progress(out, quiet=True) as progress:
         progress(PullEvent("abc", "done"))
     assert out.getvalue() == ""
+
+
+def test_what_isnt_in_force_is_told_once_unless_it_was_asked_for(tmp_path: Path) -> None:
+    warnings = ["--memory is not in force: no cgroups", "--pids-limit is not in force: no cgroups"]
+    assert worth_telling(warnings, [], tmp_path) == warnings
+    assert worth_telling(warnings, [], tmp_path) == []
+    assert worth_telling([*warnings, "new"], ["--memory"], tmp_path) == [warnings[0], "new"]
+    assert worth_telling(warnings, [], tmp_path / "nowhere") == warnings
