@@ -13,11 +13,12 @@ import os
 from ..errors import AlreadyExists, CgroupError, UnsupportedError
 from . import v1
 from .files import denied, read, write
-from .hierarchy import V2_NAMES, Hierarchy, Tree, hierarchy
+from .hierarchy import Hierarchy, hierarchy
 from .killing import folders_below, pids_below
+from .placement import homes, not_in_force, parts_for
 from .resources import check
 from .stats import stats_of
-from .systemd import OWN, delegated, scopes
+from .systemd import OWN
 from .v1 import GroupV1
 from .v2 import GroupV2
 
@@ -61,18 +62,19 @@ class Group:
         check(resources)
         found = trees or hierarchy()
         unsupported: list[str] = []
-        group = cls(_parts(found, name, parent, resources, unsupported))
+        group = cls(parts_for(found, name, parent, resources, unsupported))
         group.unsupported = unsupported
         made: list[GroupV1 | GroupV2] = []
         try:
             for part in group.parts:
+                made.append(part)
                 try:
                     part.make()
                 except FileExistsError as error:
+                    made.pop()
                     raise AlreadyExists(f"control group {part.path} exists: remove it, or take another name") from error
                 except OSError as error:
                     raise _explained(part.path, error) from error
-                made.append(part)
                 part.apply(resources, unsupported)
         except BaseException:
             # KeyboardInterrupt as well: what was made must not stay.
@@ -100,7 +102,7 @@ class Group:
         """The group that a start, killed halfway, left behind (see ``orphans``): whatever trees it is in."""
         paths = {}
         for tree in (trees or hierarchy()).trees:
-            for folder in _homes(tree, parent):
+            for folder in homes(tree, parent):
                 if os.path.isdir(f"{folder}/{name}"):
                     paths[tree.key] = f"{folder}/{name}"
         return cls.open(paths)
@@ -195,8 +197,8 @@ class Group:
         check(resources)
         unsupported: list[str] = []
         for name in v1.controllers_for(resources):
-            if not any(name in part.controllers or V2_NAMES.get(name, name) in part.controllers for part in self.parts):
-                unsupported += _not_in_force(name, resources, "the container was started without that controller")
+            if not any(part.carries(name) for part in self.parts):
+                unsupported += not_in_force(name, resources, "the container was started without that controller")
         for part in self.parts:
             part.apply(resources, unsupported)
         self.unsupported = list(dict.fromkeys(unsupported))
@@ -285,94 +287,13 @@ def orphans(parent: str = PARENT, *, trees: Hierarchy | None = None) -> list[str
     """Names of the groups that exist below ``parent`` in whichever tree, running or not; see ``Group.find``."""
     found: set[str] = set()
     for tree in (trees or hierarchy()).trees:
-        for folder in _homes(tree, parent):
+        for folder in homes(tree, parent):
             try:
                 with os.scandir(folder) as entries:
                     found |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
             except OSError:  # nothing of ours is there
                 continue
     return sorted(found - {OWN})
-
-
-def _home(tree: Tree, parent: str) -> str:
-    return tree.delegated or f"{tree.folder.rstrip('/')}/{parent}"
-
-
-def _homes(tree: Tree, parent: str) -> list[str]:
-    """Every folder in which groups of ours may be: an ordinary user's launchers have a scope each."""
-    found = [f"{tree.folder.rstrip('/')}/{parent}"]
-    if tree.version == 2:
-        found += scopes(tree.point, tree.own)
-    return found
-
-
-def _parts(
-    found: Hierarchy, name: str, parent: str, resources: dict[str, Any], unsupported: list[str]
-) -> list[GroupV1 | GroupV2]:
-    """The parts that ``resources`` need, none of them made yet."""
-    root = os.geteuid() == 0 and _maps_everyone()
-    wanted: dict[Tree, list[str]] = {}
-    for controller in v1.controllers_for(resources):
-        tree = found.find(controller)
-        if tree is None:
-            unsupported += _not_in_force(
-                controller, resources, f"the {controller} controller isn't mounted on this machine"
-            )
-        else:
-            wanted.setdefault(tree, []).append(controller)
-    killer = found.unified or found.find("freezer")
-    if killer is not None:
-        wanted.setdefault(killer, [])
-    parts: list[GroupV1 | GroupV2] = []
-    for tree, controllers in wanted.items():
-        error = _unusable(tree, found.mode)
-        if error is not None:
-            if root and tree is not killer:
-                raise error
-            for controller in controllers:
-                unsupported += _not_in_force(controller, resources, str(error))
-            continue
-        path = f"{_home(tree, parent)}/{name}"
-        if tree.version == 2:
-            names = (V2_NAMES.get(controller, controller) for controller in controllers)
-            part = GroupV2(tuple(dict.fromkeys(n for n in names if n != "devices")), path)
-            part.decides_devices = "devices" in controllers
-            parts.append(part)
-        else:
-            parts.append(GroupV1(tree.controllers, path))
-    return parts
-
-
-def _unusable(tree: Tree, mode: str) -> UnsupportedError | None:
-    """Why no group can be made in ``tree``, or None. An ordinary user is given a place by systemd, once, where there is one."""
-    if tree.delegated or tree.writable():
-        return None
-    if os.geteuid() != 0 or not _maps_everyone():
-        # In hybrid mode systemd delegates no controller, and asking costs time.
-        if tree.version == 2 and mode == "v2":
-            try:
-                tree.delegated = delegated(tree.point)
-                return None
-            except UnsupportedError as error:
-                return error
-    return denied(tree.folder, OSError(errno.EROFS if _read_only(tree.folder) else errno.EACCES, ""))
-
-
-def _maps_everyone() -> bool:
-    """Whether this is the first user namespace: root of another is an ordinary user outside. Source: user_namespaces(7)."""
-    return (read("/proc/self/uid_map") or "").split() == ["0", "0", "4294967295"]
-
-
-def _not_in_force(controller: str, resources: dict[str, Any], reason: str) -> list[str]:
-    flags = dict.fromkeys(setting.flag for setting in v1.settings(resources) if setting.controller == controller)
-    return [f"{flag} is not in force: {reason}" for flag in flags]
-
-
-def _read_only(path: str) -> bool:
-    try:
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
 
 
 def _explained(path: str, error: OSError) -> CgroupError | UnsupportedError:

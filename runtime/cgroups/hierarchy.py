@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..errors import UnsupportedError
+
 # Names of the version 1 controllers, to tell them from the other words among a mount's options.
 CONTROLLERS = (
     "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
@@ -28,7 +30,7 @@ class Tree:
     calling process's own group, below ``point``.
     """
 
-    __slots__ = ("controllers", "delegated", "own", "point", "version")
+    __slots__ = ("controllers", "delegated", "own", "point", "refusal", "version")
 
     def __init__(self, version: int, point: str, controllers: tuple[str, ...], own: str) -> None:
         self.version = version
@@ -37,6 +39,8 @@ class Tree:
         self.own = own
         # A folder that systemd gave to an ordinary user, where groups are made instead; see systemd.py.
         self.delegated = ""
+        # Why there is none: asked once, not for every container.
+        self.refusal: UnsupportedError | None = None
 
     @property
     def key(self) -> str:

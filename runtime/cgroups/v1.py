@@ -131,6 +131,10 @@ class GroupV1:
         self.path = path
         self.key = ",".join(controllers)
 
+    def carries(self, controller: str) -> bool:
+        """Whether ``controller`` (its version 1 name) can be set here."""
+        return controller in self.controllers
+
     def make(self) -> None:
         """Make the folder and its parent. Raises FileExistsError, and OSError for want of rights."""
         parent = os.path.dirname(self.path)

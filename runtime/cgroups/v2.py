@@ -12,6 +12,7 @@ import time
 
 from ..errors import CgroupError, SyscallError
 from .files import number, put, read, table, write
+from .hierarchy import V2_NAMES
 from .resources import THROTTLES, Setting, io_weight_of_blkio, weight_of_shares
 from .v1 import controllers_for as controllers_v1
 
@@ -121,6 +122,12 @@ class GroupV2:
         self.missing: dict[str, str] = {}
         # Whether the list of devices is this tree's matter: it isn't where version 1's controller is mounted.
         self.decides_devices = False
+
+    def carries(self, controller: str) -> bool:
+        """Whether ``controller`` (its version 1 name) can be set here."""
+        if controller == "devices":
+            return self.decides_devices
+        return V2_NAMES.get(controller, controller) in self.controllers
 
     def make(self) -> None:
         """Make the folder and its parent, and have both parents pass the controllers on.
