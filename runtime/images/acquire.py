@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NotFound
 from .digest import Digest
 from .image import Layer, read_config
-from .job import Stop, wait_for
+from .job import Stop
 from .layout import Entry, Layout, Transaction
 from .manifest import OCI_MANIFEST, Descriptor, Manifest
+from .network_loop import wait_for
 from .origin import Origin, Resolved
 from .platforms import Platform
 from .progress import Reporter
@@ -83,7 +84,7 @@ def bring_layers(
     missing = [layer for layer in layers if not driver.has_layer(layer.chain_id)]
     if missing:
         transaction.journal(driver.name, [layer.chain_id for layer in missing])
-    fetches: dict[Digest, Future[None]] = {}
+    fetches: dict[Digest, Future[None] | None] = {}
     for blob in manifest.layers:
         here = transaction.has(blob.digest) or layout.has_blob(blob.digest, blob.size_bytes)
         if here or blob.digest in fetches:
@@ -95,7 +96,8 @@ def bring_layers(
     for number, (blob, layer) in enumerate(zip(manifest.layers, layers, strict=True)):
         short = blob.digest.short
         if blob.digest in fetches:
-            wait_for(fetches[blob.digest], list(fetches.values()), stop)
+            if (fetch := fetches[blob.digest]) is not None:
+                wait_for(fetch, [other for other in fetches.values() if other is not None], stop)
             reporter.tell(short, "verifying", blob.size_bytes, blob.size_bytes)
             transaction.keep(blob.digest)
         elif layer not in missing:

@@ -11,9 +11,7 @@ import json
 import os
 import posixpath
 import tarfile
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, cast
@@ -91,6 +89,9 @@ class _Tar:
             raise
 
     def _plain(self, scratch: Path, stop: Stop) -> IO[bytes]:
+        # Imported here: an archive that isn't compressed needs no temporary file.
+        import tempfile
+
         from ..storage.compression import decompressed
 
         target = tempfile.TemporaryFile(dir=scratch)
@@ -170,7 +171,7 @@ class _FileOrigin:
             raise DigestMismatch(blob.digest, actual, f"{self._file_of(blob.digest)} in {self.name}")
         return raw
 
-    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> Future[None]:
+    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> None:
         name = self._file_of(blob.digest)
         hasher = blob.digest.hasher()
         size = 0
@@ -191,9 +192,6 @@ class _FileOrigin:
             raise DigestMismatch(blob.digest, actual, f"{name} in {self.name}")
         if size != blob.size_bytes:
             raise ImageError(f"{name} in {self.name}: {size} bytes, and its manifest says {blob.size_bytes}")
-        done: Future[None] = Future()
-        done.set_result(None)
-        return done
 
 
 class LayoutOrigin(_FileOrigin):

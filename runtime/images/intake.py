@@ -1,6 +1,7 @@
 """The ways that images come into the store: from a registry, from a file on this machine, from this machine itself, from tars.
 
 Each runs in the worker thread of job.py and ends with the image in index.json, or with nothing but a journal for the sweep.
+The network's side and the tar readers are imported where they are used: mostly an image is here already.
 """
 
 from __future__ import annotations
@@ -8,13 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import NotFound
-from .acquire import acquire, bring_layers, describe
 from .catalog import (
     HOST_STAMP,
     INDEX_DIGEST,
@@ -31,11 +29,10 @@ from .image import Image
 from .job import Stop
 from .layout import REF_NAME, Entry, Layout
 from .manifest import OCI_MANIFEST, Descriptor, read_manifest
-from .origin import RegistryOrigin, Resolved
+from .origin import Resolved
 from .platforms import Platform
 from .progress import Reporter
 from .reference import HOST, LocalSource, Reference
-from .registry import Report
 from .settings import RegistryConfig
 
 if TYPE_CHECKING:
@@ -59,6 +56,10 @@ class Intake:
 
     def from_registry(self, name: Reference, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
         """Pulls ``name``. Raises NotFound, RegistryError, DigestMismatch, LayerError, ImageError, Cancelled."""
+        from .acquire import acquire
+        from .registry import Report
+        from .registry_origin import RegistryOrigin
+
         kept: list[Entry] = []
 
         def moved(blob: Descriptor, current: int) -> None:
@@ -86,6 +87,7 @@ class Intake:
 
     def from_file(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
         """Copies an image from a layout or an archive; it is named by its source. Raises as ``from_registry`` does."""
+        from .acquire import acquire
         from .archives import open_source
 
         kept: list[Entry] = []
@@ -131,6 +133,7 @@ class Intake:
         stop: Stop,
     ) -> Image:
         """Makes an image of layer archives, base first."""
+        from .acquire import bring_layers, describe
         from .making import make_image
 
         kept: list[Entry] = []
@@ -153,6 +156,9 @@ class Intake:
         """The image ``host``: a skeleton of this machine's root, whose system folders are mounted from the machine itself."""
         if platform is not None and not platform.runs(Platform.here()):
             raise NotFound(f"image host isn't there for {platform}: it is this machine's, {Platform.here()}")
+        from datetime import UTC, datetime
+        from io import BytesIO
+
         from ..storage import host
 
         # Before the skeleton is read: what changes meanwhile is seen the next time.
@@ -171,6 +177,8 @@ class Intake:
     def unpack(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
         """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
         if not all(map(self._driver.has_layer, image.chain_ids)):
+            from .acquire import bring_layers
+
             manifest = read_manifest(self._layout.read_blob(image.manifest_digest), OCI_MANIFEST)
             with self._layout.transaction(stop) as transaction:
                 bring_layers(self._layout, self._driver, None, manifest, image.layers, transaction, reporter, stop)

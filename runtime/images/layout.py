@@ -19,9 +19,7 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -51,9 +49,27 @@ def fsync_directory(path: Path) -> None:
         os.close(dirfd)
 
 
+def _temporary_name() -> str:
+    return f"{_TEMPORARY}{os.urandom(8).hex()}"
+
+
+def _temporary_folder(parent: Path) -> Path:
+    folder = parent / _temporary_name()
+    folder.mkdir(0o700)
+    return folder
+
+
+def _remove_folder(folder: Path) -> None:
+    """Transactions hold files only, no folders."""
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """``path`` holds ``content`` or what it held before, also after a power cut."""
-    fd, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+    temporary = path.parent / _temporary_name()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
@@ -61,7 +77,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
 
@@ -261,7 +277,7 @@ class Layout:
     def transaction(self, stop: Stop) -> Iterator[Transaction]:
         """A folder to download into, with ``held``. When the block fails only the journal stays, for ``sweep``."""
         with self.held(stop):
-            directory = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
+            directory = _temporary_folder(self.root)
             try:
                 yield Transaction(self, directory)
             except BaseException:
@@ -272,7 +288,7 @@ class Layout:
                 if not journal.exists():
                     directory.rmdir()
                 raise
-            shutil.rmtree(directory)
+            _remove_folder(directory)
 
     # -- what nothing reaches any more
 
@@ -283,7 +299,7 @@ class Layout:
     def note_removed(self, layers_by_driver: dict[str, list[Digest]]) -> None:
         """Leaves journals of layers that may lose their image, for ``sweep``. Call it ``held``, before index.json forgets them."""
         for driver, chain_ids in layers_by_driver.items():
-            directory = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.root))
+            directory = _temporary_folder(self.root)
             Transaction(self, directory).journal(driver, chain_ids)
 
     def reached_blobs(self) -> set[Digest]:
@@ -345,7 +361,7 @@ class Layout:
             for chain_id in reversed(noted):
                 if chain_id not in keep_layers and remove_layer(chain_id):
                     removed.append(chain_id)
-            shutil.rmtree(path)
+            _remove_folder(path)
         for blob in self.root.glob("blobs/*/*"):
             if f"{blob.parent.name}:{blob.name}" not in reached:
                 blob.unlink()

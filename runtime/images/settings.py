@@ -5,7 +5,6 @@ Source: docker's daemon.json (registry-mirrors, insecure-registries), containers
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +61,9 @@ def is_loopback(host: str) -> bool:
         name = host.partition(":")[0]
     if name == "localhost":
         return True
+    # Imported here: it costs more than the rest of this module, and only a pull asks.
+    import ipaddress
+
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
