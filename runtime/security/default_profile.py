@@ -1,7 +1,7 @@
 """The seccomp profile of a container that asks for nothing else: an allow-list, grouped by purpose.
 
 Docker's default policy is the floor: what docker refuses is refused. Refused beyond it: io_uring (its operations pass no
-filter), sockets of families other than the five that programs use (the rest needs CAP_NET_ADMIN; AF_VSOCK, which
+filter), sockets of families other than the six that programs use (the rest needs CAP_NET_ADMIN; AF_VSOCK, which
 reaches beyond every network namespace, and AF_ALG, which opens the kernel's cryptography to attack, need a profile of one's
 own), x32, and i386's ``socketcall``, whose arguments no filter sees (``multiplexed_sockets`` brings it back, for images of
 32-bit programs). A call that is refused answers EPERM. clone3 answers ENOSYS: its flags are in memory, where no filter sees
@@ -105,8 +105,9 @@ _NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 )  # CLONE_NEWTIME isn't among them: clone(2) takes that bit for the exit signal's
 _32_BITS = 0xFFFFFFFF
-# AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET.
-FAMILIES = (1, 2, 10, 16, 17)
+# AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_BLUETOOTH. The last for libpcap, which looks for such devices whenever it
+# lists interfaces and gives up on any error but EAFNOSUPPORT: the kernel's own answer outside the first network namespace.
+FAMILIES = (1, 2, 10, 16, 17, 31)
 _AF_ALG = 38
 _AF_VSOCK = 40
 _AF_MAX = 46

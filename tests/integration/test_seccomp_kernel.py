@@ -120,12 +120,21 @@ def test_namespaces_by_clone() -> None:
 
 @pytest.mark.needs("seccomp")
 def test_socket_families() -> None:
-    wanted = {"unix": 1, "inet": 2, "inet6": 10, "alg": 38, "vsock": 40, "alg above 32 bits": 1 << 32 | 38}
+    wanted = {
+        "unix": 1,
+        "inet": 2,
+        "inet6": 10,
+        "rds": 21,
+        "alg": 38,
+        "vsock": 40,
+        "alg above 32 bits": 1 << 32 | 38,
+    }
     answers = calls(*[(label, "socket", (family, 2 if family < 20 else 5, 0)) for label, family in wanted.items()])
     assert answers == {
         "unix": 0,
         "inet": 0,
         "inet6": 0,
+        "rds": errno.EPERM,
         "alg": errno.EPERM,
         "vsock": errno.EPERM,
         "alg above 32 bits": errno.EPERM,
