@@ -104,6 +104,7 @@ class Context:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name) and return its exit status. Never raises for a user's mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # a file name in a container is any bytes
@@ -199,6 +200,19 @@ def _report(error: Exception, failed: int) -> int:
 def one_line(text: str) -> str:
     """``text`` without line ends and control characters, which a registry or an image may have put there."""
     return "".join(letter if letter.isprintable() else " " if letter in "\n\t" else repr(letter)[1:-1] for letter in text.strip())
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a caller has closed 0, 1 or 2 (``>&-``): else the next pipe would take that number's place."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest free number, which is fd
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 def _catch_ends() -> dict[int, Any]:

@@ -118,7 +118,7 @@ OPTIONS: tuple[Option, ...] = (
     _one_of("--userns", help="user namespace: its own, or the host's", choices=("private", "host"), field="userns"),
     _one_of("--pid", help="process ids: its own, or the host's", choices=("private", "host"), field="pid",
             prefixes=("container",)),
-    _one_of("--ipc", help="IPC namespace: its own, or the host's", choices=("private", "shareable", "none", "host"),
+    _one_of("--ipc", help="IPC namespace: its own, or the host's", choices=("private", "none", "host"),
             field="ipc", prefixes=("container",)),
     _one_of("--uts", help="host name: its own, or the host's", choices=("private", "host"), field="uts"),
     _one_of("--cgroupns", help="cgroup namespace: its own, or the host's", choices=("private", "host"), field="cgroupns"),

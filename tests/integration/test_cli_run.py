@@ -64,6 +64,14 @@ def test_run_ends_as_its_command(cli: Cli, words: list[str], status: int, out: s
     assert bool(done.stderr) == bool(err)
 
 
+def test_closed_standard_streams_dont_mix_up_the_pipes(image: str) -> None:
+    command = f"exec {sys.executable} -m cellwall run -i --rm {image} sh -c 'cat; echo o; echo e >&2; exit 3'"
+    done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"o\n", b"e\n")
+    done = subprocess.run(["sh", "-c", f"{command} >&-"], stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, b"e\n")
+
+
 @pytest.mark.needs("cgroup-write", "cgroup-memory")
 def test_running_out_of_memory_is_told(cli: Cli) -> None:
     done = cli("run", "--rm", "-m", "32m", "box:1", "tail", "/dev/zero")

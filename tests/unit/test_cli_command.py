@@ -122,6 +122,15 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (process.returncode, said) == (128 + signal.SIGPIPE, b"")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_accident(closed: str) -> None:
+    """Words go nowhere then, and the status still says how it went."""
+    for words, status in (("version", 0), ("nope", 125)):
+        done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m cellwall {words} {closed}"], capture_output=True, text=True)
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
+
+
 def test_signal_handlers_come_back(capsys: pytest.CaptureFixture[str]) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     main(["version"])
