@@ -7,7 +7,17 @@ cd "$(dirname "$0")/.."
 
 sh scripts/venv.sh notebook
 .venv/bin/python -m ipykernel install --prefix .venv --name cellwall --display-name "Python (cellwall)" >/dev/null
-.venv/bin/python notebooks/run.py notebooks/quickstart.ipynb
+if ! .venv/bin/python notebooks/run.py notebooks/quickstart.ipynb; then
+    printf '\nWhat this machine lacks, as far as `.venv/bin/cellwall doctor` can tell:\n\n' >&2
+    .venv/bin/python - >&2 <<'END'
+from cellwall.runtime.probes import run_all
+
+for probe in run_all():
+    if probe.status != "ok":
+        print(f"    {probe.name}: {probe.detail}", f"        {probe.mend}" * bool(probe.mend), sep="\n")
+END
+    exit 1
+fi
 
 sh scripts/venv.sh notebook lab
 cat <<'END'
