@@ -29,6 +29,8 @@ _KEYRINGS = {
     "ubuntu": "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
 }
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,30}")
+# How long an interrupted tool may take to unmount what it has mounted.
+_PATIENCE_S = 10.0
 _TOOLS = ("mmdebstrap", "debootstrap")
 # What apt keeps to be quick on the next run, and a container doesn't need.
 _DROPPED = (
@@ -262,18 +264,20 @@ def _report(lines: Any, progress: Callable[[str], None] | None) -> None:
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End the tool with all that it started: first so that it can unmount, then whatever is left."""
-    if process.poll() is not None:
+    """End the tool with all that it started: first so that it can unmount, then whatever is left of its group."""
+    if process.returncode is not None:
         return
-    for number, patience_s in ((signal.SIGINT, 10.0), (signal.SIGKILL, 10.0)):
-        with contextlib.suppress(ProcessLookupError):  # it ended in between
-            os.killpg(process.pid, number)
-        deadline = time.monotonic() + patience_s
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
-        if process.poll() is not None:
-            return
+    with contextlib.suppress(ProcessLookupError):  # it ended in between
+        os.killpg(process.pid, signal.SIGINT)
+    deadline = time.monotonic() + _PATIENCE_S
+    # It isn't reaped before the group is killed: until then its id can be nobody else's.
+    while (
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None and time.monotonic() < deadline
+    ):
+        time.sleep(0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _last_line(output: bytes) -> str:
