@@ -11,19 +11,22 @@ import secrets
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import logs, state
 from .config import Config
 from .containers import Container, Containers, options_from_dict, options_to_dict
-from .errors import CellwallError, SpecError, StatusError
+from .errors import CellwallError, SpecError, StatusError, UnsupportedError
 from .identity import Identity
+from .images.digest import Digest
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
-from .spec import Plan, plan, script_message
+from .spec import MOUNT_POINTS, Plan, plan, script_message
 
 if TYPE_CHECKING:
     from .images.image import Image, Progress
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 Cancelled = Callable[[], bool]
 
+HOST = "host"
 _ADJECTIVES = "calm clear bold brave keen kind quick quiet bright early eager frank fresh glad grand lucid merry neat noble swift".split()
 _NOUNS = "ash bay birch brook cedar cliff cove dale dune elm fern fjord glen grove hazel heath lake moor pine reed ridge shore vale".split()
 
@@ -67,6 +71,7 @@ class Engine:
         self._drivers: dict[str | None, StorageDriver] = {}
         self._images: dict[str | None, ImageStore] = {}
         self._keepers: dict[str, Process] = {}
+        self._idmapped: bool | None = None
         self._counter = 0
 
     # -- what it is made of
@@ -91,9 +96,24 @@ class Engine:
         """The storage driver in force."""
         return self._driver(None)
 
+    @property
+    def idmapped(self) -> bool:
+        """Whether mounts can translate ids here, or needn't. CELLWALL_IDMAP=off says no, to try what older kernels get."""
+        with self._lock:
+            if self._idmapped is None:
+                self._idmapped = self.identity.rootless or (
+                    self.config.environment.get("CELLWALL_IDMAP") != "off" and idmaps(self.paths.data)
+                )
+            return self._idmapped
+
     def _driver(self, name: str | None) -> StorageDriver:
         self.known  # noqa: B018  the folders must be there
         name = name or self.config.fill(RunOptions(image="")).storage_driver
+        if not self.idmapped:
+            if name not in (None, "vfs"):
+                raise UnsupportedError(f"storage driver {name}", "the mounts of this machine can't translate ids: use vfs")
+            name = "vfs"
+            self._warn("mounts can't translate ids on this machine, so every container gets a copy of its image, which is slow")
         with self._lock:
             if name not in self._drivers:
                 from .storage.driver import open_driver
@@ -123,8 +143,15 @@ class Engine:
         return [container.name for container in self.known.list(all=True) if container.image_id == image_id]
 
     def _release(self, record: dict[str, Any]) -> None:
-        if record.get("plan"):
-            self._driver(record.get("driver")).release(record["id"], record["plan"])
+        """Remove what a container has on disk."""
+        for entry in record.get("plan") or []:
+            # A folder of the machine itself is an overlay whatever the driver, and mostly one on a tmpfs.
+            if entry["type"] == "overlay" and entry["upper"] is None:
+                continue
+            self._driver("overlay" if entry["type"] == "overlay" else record["driver"]).release(record["id"], [entry])
+            if entry["at"] != "/":
+                with suppress(FileNotFoundError):  # removed by an earlier try that was cut short
+                    Path(entry["upper"]).parent.rmdir()
 
     # -- images
 
@@ -169,9 +196,10 @@ class Engine:
         container_id = secrets.token_hex(32)
         made = plan(options, image.config, container_id, script=script, size=size, **self._limits())
         record = self._record(container_id, options, image, made.argv)
-        if options.rm and not options.name:
-            return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
-        self._keep(record, options, keeper=False)
+        if record["ephemeral"]:
+            self._prepare(record, None)
+        else:
+            self._keep(record, options, keeper=False)
         return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
 
     def ensure(
@@ -376,7 +404,7 @@ class Engine:
             raise CellwallError(f"container {container.name} is removed at its end, so its changes aren't kept: run it without --rm")
         driver = self._driver(record["driver"])
         image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
-        return driver.diff(record["plan"], image.chain_ids)
+        return _changes(driver, record, image.chain_ids)
 
     def inspect(self, name_or_id: str) -> dict[str, Any]:
         """Everything that is known of a container, in docker's words where docker has them."""
@@ -445,6 +473,7 @@ class Engine:
             return self._counter
 
     def _record(self, container_id: str, options: RunOptions, image: Image, argv: list[str]) -> dict[str, Any]:
+        """What is known of a new container. Its storage is prepared later, by ``_prepare``."""
         driver = self._driver(options.storage_driver)
         kept = not options.rm or options.name is not None
         return {
@@ -464,9 +493,9 @@ class Engine:
                 options.stop_signal or (image.config.get("config") or {}).get("StopSignal") or "TERM",
                 10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
             ],
-            "plan": None
-            if kept
-            else driver.prepare(container_id, image.chain_ids, kept=False, directory=None),
+            "host": image.reference == HOST,
+            "plan": None,
+            "slot": None,
         }
 
     def _keep(self, record: dict[str, Any], options: RunOptions, *, keeper: bool) -> None:
@@ -477,13 +506,27 @@ class Engine:
         record["keeper"] = keeper
         folder = self.known.create(record)
         try:
-            driver = self._driver(record["driver"])
-            layers = [Digest.parse(layer) for layer in record["layers"]]
-            record["plan"] = driver.prepare(record["id"], layers, kept=True, directory=folder)
+            self._prepare(record, folder)
             self.known.update(record)
         except BaseException:
             self._remove_record(record)
             raise
+
+    def _prepare(self, record: dict[str, Any], folder: Path | None) -> None:
+        """Have the storage driver make the container's plan: in ``folder`` where it is kept, else one that ends with it."""
+        layers = [Digest.parse(layer) for layer in record["layers"]]
+        id_map = None
+        if not self.idmapped:
+            # The copy is given the container's own ids, so they must be known before it is launched.
+            record["slot"], base = state.claim_ids(str(self.paths.ids), record["id"], self.identity.owner)
+            id_map = (base, state.IDS_PER_CONTAINER)
+        driver = self._driver(record["driver"])
+        plan = driver.prepare(record["id"], layers, kept=folder is not None, directory=folder, id_map=id_map)
+        if record["host"]:
+            from .storage import host
+
+            plan = plan + [_kept_on_disk(entry, folder) if folder else entry for entry in host.mounts()]
+        record["plan"] = plan
 
     def _launch(
         self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
@@ -502,6 +545,8 @@ class Engine:
             "timeout_s": options.timeout_s,
             "upper_bytes": options.storage_size_bytes,
             "record_changes": options.record_changes,
+            "slot": record["slot"],
+            "idmap": self.idmapped,
             "exit_path": str(self.known.folder(record["id"]) / "exit.json") if kept else None,
             "record": {
                 **shown,
@@ -515,11 +560,63 @@ class Engine:
         process = Process(self.launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self._warn)
         for text in made.warnings:
             self._warn(text)
+        if not kept and record["plan"][0]["type"] == "bind":
+            # A private copy on disk, which goes with the container.
+            process.at_end(lambda: self._release(record))
+            layers = [Digest.parse(layer) for layer in record["layers"]]
+            if options.record_changes:
+                process.list_changes = lambda: _changes(self._driver(record["driver"]), record, layers)
         if kept:
             process.log_path = str(self.known.folder(record["id"]) / "log.jsonl")
         if wait_ready:
             process.wait_started()
         return process
+
+
+def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Digest]) -> list[Change]:
+    """The changes in every writable layer of a container, sorted by path, less the mount points that were made for it."""
+    from .launcher.listing import without_mount_points
+
+    found = [
+        (change.kind, entry["at"].rstrip("/") + change.path)
+        for entry in record["plan"]
+        # A folder of the machine itself is bound read-only where ids can't be translated, which is where vfs is used.
+        if entry["at"] == "/" or (driver.name == "overlay" and entry["upper"])
+        for change in driver.diff([entry], layers)
+    ]
+    points = [*MOUNT_POINTS, *(mount["target"] for mount in record["options"]["mounts"])]
+    return [Change(kind, path) for kind, path in without_mount_points(found, points)]
+
+
+def _kept_on_disk(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A mount of the machine's own folder with a writable layer below ``folder``, for a container that is kept."""
+    home = folder / f"host-{entry['at'].strip('/')}"
+    for name in ("upper", "work"):
+        (home / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    return {**entry, "upper": str(home / "upper"), "work": str(home / "work")}
+
+
+def idmaps(folder: Path) -> bool:
+    """Whether the filesystem of ``folder`` can be mounted with translated ids: tried once for each start of the machine.
+
+    Source: mount_setattr(2) MOUNT_ATTR_IDMAP.
+    """
+    stamp = folder / "idmap-checked"
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        key = f"{os.uname().release} {file.read().strip()}"
+    try:
+        known, _, found = stamp.read_text().rpartition(" ")
+        if known == key:
+            return found == "yes"
+    except FileNotFoundError:
+        pass
+    from .probes import probe
+
+    works = probe("idmapped-mounts").status != "missing"
+    temporary = stamp.with_name(f".tmp-idmap-checked-{os.getpid()}")
+    temporary.write_text(f"{key} {'yes' if works else 'no'}")
+    temporary.rename(stamp)
+    return works
 
 
 def signal_number(signal: int | str) -> int:

@@ -22,6 +22,8 @@ from .security.seccomp import compile_filter
 OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_BYTES = 64 << 20
+# Where every container has something mounted, whether the image has a folder or file there or not.
+MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 CPU_PERIOD_US = 100_000
 # What one container may take of the machine's memory where nothing was said: the notebook itself must live on.
 MEMORY_SHARE = 0.8

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 
-from .errors import UnsupportedError
+from .errors import CellwallError, UnsupportedError
 from .linux.process import is_running
 
 TYPE_CHECKING = False
@@ -112,6 +112,17 @@ def claim_ids(folder: str, container_id: str, owner: dict[str, int]) -> tuple[in
             continue
         return slot, FIRST_ID + slot * IDS_PER_CONTAINER
     raise UnsupportedError(f"all {RANGES} id ranges are in use", "remove containers that you no longer need")
+
+
+def claim_slot(folder: str, slot: int, container_id: str, owner: dict[str, int]) -> None:
+    """Take exactly the range of ``slot``, which may be the container's already. Raises CellwallError where another has it."""
+    try:
+        os.symlink(f"{owner['pid']}:{owner['started']}:{container_id}", f"{folder}/{slot}")
+    except FileExistsError:
+        if not os.readlink(f"{folder}/{slot}").endswith(f":{container_id}"):
+            raise CellwallError(
+                f"the id range that the container's files have ({slot}) is in use by another container: stop that one first"
+            ) from None
 
 
 def release_ids(folder: str, slot: int) -> None:

@@ -198,6 +198,7 @@ class Process:
         self._channel = channel
         self._exit: Exit | None = None
         self._gone = False
+        self._at_end: Callable[[], object] | None = None
         self.container_id = container_id
         self.argv = argv
         self.pid: int | None = None
@@ -205,6 +206,8 @@ class Process:
         self.terminal_fd = -1
         self.warnings: list[str] = []
         self.log_path: str | None = None
+        # Where the launcher can't list what the container changed: how to, once it has ended.
+        self.list_changes: Callable[[], list[Change]] | None = None
 
     def fileno(self) -> int:
         """A descriptor that is readable when there is news: then call ``poll``."""
@@ -296,8 +299,17 @@ class Process:
         for fd in fds:
             os.close(fd)
 
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called by ``close``, once nothing uses the container's root any more."""
+        self._at_end = callback
+
     def close(self) -> None:
         """End the command if it still runs, and give up its descriptors."""
+        if self._at_end is not None and self._channel.fileno() >= 0:
+            callback, self._at_end = self._at_end, None
+            self.kill()
+            self.wait_gone()
+            callback()
         self._channel.close()
         for name in ("pidfd", "terminal_fd"):
             fd = getattr(self, name)

@@ -263,7 +263,7 @@ class Container(Task):
         self.has_state = True
         count = server.id_count
         if new_user and not server.rootless:
-            self.slot, base = state.claim_ids(request["ids"], self.id, server.owner)
+            self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
@@ -322,6 +322,14 @@ class Container(Task):
         if self.rootfs.warnings or group_warnings:
             self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
 
+    def _claim_ids(self) -> tuple[int, int]:
+        """A free range, or the one that the container's files were given (where mounts can't translate them)."""
+        slot = self.request.get("slot")
+        if slot is None:
+            return state.claim_ids(self.request["ids"], self.id, self.server.owner)
+        state.claim_slot(self.request["ids"], slot, self.id, self.server.owner)
+        return slot, state.FIRST_ID + slot * state.IDS_PER_CONTAINER
+
     def _send(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self.sync is not None
         try:
@@ -363,7 +371,14 @@ class Container(Task):
         rootless = self.server.rootless
         userns_fd = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            ids = Ids(base, count, userns_fd, idmap=new_user and not rootless, make_nodes=not rootless)
+            ids = Ids(
+                base,
+                count,
+                userns_fd,
+                idmap=new_user and not rootless,
+                make_nodes=not rootless,
+                can_idmap=bool(self.request.get("idmap", True)),
+            )
             root_mounts(
                 self.rootfs,
                 self.request["plan"],

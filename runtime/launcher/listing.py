@@ -28,14 +28,18 @@ def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tu
         finally:
             for fd in dirfds:
                 os.close(fd)
+    return without_mount_points(found, mount_points)
+
+
+def without_mount_points(found: list[tuple[str, str]], mount_points: list[str]) -> list[tuple[str, str]]:
+    """``found`` (kind and path) sorted by path, less ``mount_points`` and the folders that changed for their sake alone."""
     made = {point.rstrip("/") for point in mount_points} - {""}
-    found = [change for change in found if change[1] not in made]
     ancestors = {path[:end] for path in made for end in range(1, len(path)) if path[end] == "/"}
-    # Deepest first: a folder stays where something below it is left.
     kept: list[tuple[str, str]] = []
     used: set[str] = set()
+    # Backwards, so that what is below a folder comes before it: a folder stays where something below it is left.
     for kind, path in sorted(found, key=lambda change: change[1], reverse=True):
-        if path in ancestors and path not in used:
+        if path in made or (path in ancestors and path not in used):
             continue
         used.add(os.path.dirname(path))
         kept.append((kind, path))

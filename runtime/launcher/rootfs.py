@@ -9,7 +9,7 @@ an attached one with its namespace. Source: fsopen(2), open_tree(2), mount_setat
 from __future__ import annotations
 
 import os
-from errno import EINVAL
+from errno import EINVAL, ENOSYS
 
 from ..errors import SyscallError, UnsupportedError, VolumeError
 from ..linux.mounts import (
@@ -76,11 +76,14 @@ _UPPER_BYTES = 10 << 30
 class Ids:
     """How a container's ids look from outside. ``base`` is the host id of its root, ``count`` how many follow.
 
-    ``idmap``: files on disk carry the image's ids, and mounts must translate them. ``make_nodes``: device nodes can be
-    made (root); else the host's are bound.
+    ``idmap``: files on disk carry the image's ids, and mounts must translate them; ``can_idmap``: they can.
+    ``make_nodes``: device nodes can be made (root); else the host's are bound.
     """
 
-    def __init__(self, base: int, count: int, userns_fd: int, *, idmap: bool, make_nodes: bool) -> None:
+    def __init__(
+        self, base: int, count: int, userns_fd: int, *, idmap: bool, make_nodes: bool, can_idmap: bool = True
+    ) -> None:
+        self.can_idmap = can_idmap
         self.base = base
         self.count = count
         self.userns_fd = userns_fd
@@ -138,6 +141,8 @@ def _clone(path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False,
         if not ids.idmap:
             return fd, True
         try:
+            if not ids.can_idmap:
+                raise SyscallError(ENOSYS, "mount_setattr")
             mount_setattr(fd, MOUNT_ATTR_IDMAP, userns_fd=ids.userns_fd, recursive=recursive)
         except SyscallError as error:
             if must_map:
@@ -162,7 +167,8 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
         for index, item in enumerate(plan):
             if item["type"] == "bind":
                 # A private copy whose ids were changed on disk, or the rootless store: never mapped again.
-                mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and item.get("idmap", True), make_nodes=False)
+                own_ids = item.get("id_map", [0, 0])[0] > 0
+                mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and not own_ids, make_nodes=False)
                 attributes = MOUNT_ATTR_NODEV | (ATTRIBUTES["ro"] if item.get("readonly") else 0)
                 fd, _ = _clone(item["source"], mapped, attributes=attributes)
                 rootfs.add(item["at"], fd)
