@@ -50,8 +50,9 @@ class Reference:
         if colon and not _TAG.fullmatch(tag):
             raise InvalidReference(f"image {text!r}: {tag!r} isn't a tag (letters, digits, _ . -, at most 128)")
         domain, path = _split_domain(head + slash + tail)
-        if not _DOMAIN.fullmatch(domain):
-            raise InvalidReference(f"image {text!r}: {domain!r} isn't a registry's host name")
+        port = domain.rpartition(":")[2]
+        if not _DOMAIN.fullmatch(domain) or (port.isdecimal() and not 0 < int(port) < 65536):
+            raise InvalidReference(f"image {text!r}: {domain!r} isn't a registry's host name, with or without a port")
         if not _PATH.fullmatch(path):
             if _PATH.fullmatch(path.lower()):
                 raise InvalidReference(f"image {text!r}: the name must be lower case, as in {path.lower()!r}")

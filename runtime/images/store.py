@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from ..errors import ImageError, InvalidReference, NotFound, SpecError
+from ..errors import CellwallError, ImageError, InvalidReference, NotFound, SpecError
 from ..paths import Paths
 from . import job
 from .catalog import REPOSITORY, SOURCE, Catalog, put
@@ -210,8 +210,12 @@ class ImageStore:
             try:
                 with _disk_errors(self._paths.images):
                     return work(stop)
-            except BaseException:
-                self.sweep()
+            except BaseException as err:
+                try:
+                    self.sweep()
+                except (CellwallError, OSError) as left:
+                    # The journal is still there: a later sweep does it.
+                    err.add_note(f"not everything was cleaned up yet: {left}")
                 raise
 
         with _disk_errors(self._paths.images):

@@ -84,14 +84,18 @@ class Endpoint:
         self._scheme = address.schemes[0] if len(address.schemes) == 1 else ""
         self._tokens: dict[str, _Token] = {}
         self._lock = asyncio.Lock()
-        self._client = httpx.AsyncClient(
-            verify=_context(address),
-            timeout=httpx.Timeout(patience.read_s, connect=patience.connect_s, pool=None),
-            limits=httpx.Limits(max_connections=patience.parallel + 2),
-            headers={"User-Agent": f"cellwall/{__version__}", "Accept-Encoding": "identity"},
-            # Like docker, never through a proxy to this machine itself.
-            trust_env=not is_loopback(address.host),
-        )
+        try:
+            self._client = httpx.AsyncClient(
+                verify=_context(address),
+                timeout=httpx.Timeout(patience.read_s, connect=patience.connect_s, pool=None),
+                limits=httpx.Limits(max_connections=patience.parallel + 2),
+                headers={"User-Agent": f"cellwall/{__version__}", "Accept-Encoding": "identity"},
+                # Like docker, never through a proxy to this machine itself.
+                trust_env=not is_loopback(address.host),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as err:
+            # httpx reads HTTPS_PROXY and the like at once, and refuses a scheme that it can't speak.
+            raise RegistryError(address.host, 0, f"the proxy in the environment can't be used: {err}") from err
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -158,16 +162,23 @@ class Endpoint:
                     f"name its CA as ca_file in config.toml, or set insecure = true for it",
                 ) from err
             raise
+        except (httpx.InvalidURL, UnicodeError, OverflowError) as err:
+            raise RegistryError(url, 0, f"{self.address.host} can't be asked: {str(err).lower()}") from err
 
     async def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> httpx.Response:
         """The answer after redirects. The log-in goes only to the registry itself, never on to where it sends us."""
+        import httpx
+
         start = urlsplit(url)
         for _ in range(_REDIRECTS):
             response = await self._send(url, headers, authorization)
             if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response
-            target = str(response.url.join(response.headers["location"]))
             await response.aclose()
+            try:
+                target = str(response.url.join(response.headers["location"]))
+            except (httpx.InvalidURL, ValueError) as err:
+                raise RegistryError(url, response.status_code, f"{self.address.host} redirects to nonsense") from err
             parts = urlsplit(target)
             if parts.scheme not in ("http", "https") or (start.scheme == "https" and parts.scheme != "https"):
                 if not (self.address.insecure and parts.scheme == "http"):

@@ -595,3 +595,35 @@ def test_a_damaged_blob_is_mended_by_a_pull(rig: Rig, name: str) -> None:
             fresh.store.find(name)
         assert fresh.pull(name) == image
         assert fresh.store.find(name) == image
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "x" + ".y" * 130])
+def test_hosts_that_no_url_can_name(rig: Rig, host: str) -> None:
+    with pytest.raises(RegistryError) as caught:
+        rig.pull(f"{host}/x")
+    assert host in str(caught.value)
+    rig.assert_empty()
+
+
+@pytest.mark.parametrize("proxy", ["ftp://proxy:1", "socks5://proxy:1", "://"])
+def test_a_proxy_that_can_t_be_used(rig: Rig, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(RegistryError, match="the proxy in the environment can't be used"):
+        rig.pull("registry.invalid/x")
+    rig.assert_empty()
+
+
+def test_this_machine_is_asked_without_a_proxy(
+    rig: Rig, registry: FaultRegistry, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    assert rig.pull(name).id == IMAGE.config_digest
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "//", "http://x:y/"])
+def test_redirects_to_nonsense(rig: Rig, registry: FaultRegistry, name: str, location: str) -> None:
+    registry.faults["/manifests/"] = [Fault(302, {"Location": location})] * 9
+    with pytest.raises(RegistryError):
+        rig.pull(name)
+    rig.assert_empty()

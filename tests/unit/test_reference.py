@@ -61,6 +61,8 @@ def test_names_as_docker_reads_them(text: str, full: str, familiar: str) -> None
         ("x" * 256, "longer than"),
         ("f" * 64, "image id"),
         ("a b", "repository name"),
+        ("localhost:65536/x", "host name, with or without a port"),
+        ("localhost:0/x", "host name, with or without a port"),
     ],
 )
 def test_what_isn_t_a_name(text: str, said: str) -> None:
