@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
     """One command's options. ``command`` stands in messages ("cellwall run"), ``usage`` behind ``usage:`` in help."""
 
     def __init__(self, command: str, usage: str = "", description: str = "", *, interspersed: bool = True) -> None:
-        super().__init__(prog=command, usage=f"{command} {usage}".rstrip(), description=description, add_help=False,
+        super().__init__(prog=command, usage=f"{command} {usage}".rstrip().replace("%", "%%"), description=description, add_help=False,
                          allow_abbrev=False, formatter_class=_Formatter)
         self.command = command
         self.interspersed = interspersed
