@@ -221,7 +221,7 @@ class Group:
         path = f"{main.path}/{leaf}" if leaf else main.path
         try:
             main.kill(path)
-        except (FileNotFoundError, UnsupportedError):
+        except FileNotFoundError:
             if os.path.exists(path):
                 raise
         except OSError as error:

@@ -139,14 +139,19 @@ class GroupV2:
             try:
                 self._pass_on(parent)
                 os.mkdir(self.path)
-                return
+                break
             except FileNotFoundError:
                 try:
                     os.mkdir(parent)
                 except FileExistsError:  # another container's start made it at the same time
                     pass
-        # Other containers' ends took the parent away again each time.
-        raise CgroupError(f"make {self.path}: its parent goes away again and again, try once more")
+        else:
+            # Other containers' ends took the parent away again each time.
+            raise CgroupError(f"make {self.path}: its parent goes away again and again, try once more")
+        # The parent may have been removed and made anew between the two steps. Now that it has a group it stays.
+        given = (read(f"{self.path}/cgroup.controllers") or "").split()
+        if any(name not in given and name not in self.missing for name in self.controllers):
+            self._pass_on(parent)
 
     def _pass_on(self, parent: str) -> None:
         self.missing = {}
@@ -180,6 +185,8 @@ class GroupV2:
             except FileNotFoundError:
                 raise
             except OSError as error:
+                if error.errno == errno.ENODEV:  # it was removed after the open
+                    raise FileNotFoundError(folder) from error
                 if error.errno == errno.EBUSY:
                     reason = f"{folder} holds processes of its own, so it can't pass the {name} controller on"
                 else:

@@ -504,6 +504,60 @@ def test_descriptors_are_closed(make: Make, start: Start) -> None:
 
 
 @pytest.mark.needs("root")
+def test_a_user_without_delegation_gets_sentences(trees: Hierarchy, make: Make, start: Start) -> None:
+    read_end, write_end = os.pipe()
+
+    def attempt() -> None:
+        os.environ.pop("XDG_RUNTIME_DIR", None)
+        os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        try:
+            group = Group.create(f"test-{os.getpid()}-user", {"pids": {"limit": 64}}, trees=trees)
+            group.kill()
+            os.write(write_end, "|".join([str(group.paths), str(group.remove()), *group.unsupported]).encode())
+        except BaseException as error:
+            os.write(write_end, repr(error).encode())
+
+    wait(start(make({}), attempt))
+    os.close(write_end)
+    said = os.read(read_end, 4096).decode()
+    os.close(read_end)
+    assert said.startswith("{}|True|--pids-limit is not in force: "), said
+    if trees.find("pids") is not None:
+        assert "run as root" in said
+
+
+def test_several_at_once_make_and_remove_the_parent(trees: Hierarchy, make: Make, start: Start) -> None:
+    """The parent goes with one's last group while another is making its own below it."""
+    outer = make({})
+    parent = f"cellwall-race-{os.getpid()}"
+    read_end, write_end = os.pipe()
+
+    def attempt() -> None:
+        try:
+            for turn in range(60):
+                resources = {"pids": {"limit": 7}, "memory": {"limit": 64 * MIB}}
+                group = Group.create(f"{os.getpid()}-{turn}", resources, parent=parent, trees=trees)
+                limit = group.events()["pids_limit"]
+                assert limit == 7 or group.unsupported, (limit, group.paths)
+                assert soon(group.remove)
+        except BaseException as error:
+            os.write(write_end, repr(error).encode() + b"\n")
+
+    children = [start(outer, attempt) for _ in range(4)]
+    for pid in children:
+        wait(pid)
+    os.close(write_end)
+    said = os.read(read_end, 65536).decode()
+    os.close(read_end)
+    assert said == ""
+    # A user's scope holds other tests' groups as well.
+    assert [name for name in orphans(parent, trees=trees) if not name.startswith("test-")] == []
+
+
+@pytest.mark.needs("root")
 def test_a_read_only_mount_is_said(trees: Hierarchy, start: Start, make: Make) -> None:
     """In a mount namespace of its own, where every tree is mounted read-only."""
     from cellwall.runtime.linux import mounts
