@@ -62,6 +62,16 @@ class ImageStore:
         self._layout = Layout(paths.images)
         self._catalog = Catalog(self._layout)
         self._intake = Intake(self._layout, driver, self._catalog, self.registries)
+        self._sweep_leftovers()
+
+    def _sweep_leftovers(self) -> None:
+        """Sweeps where there is something that looks like a killed process's."""
+        if self._layout.has_leftovers():
+            try:
+                self.sweep()
+            except (CellwallError, OSError):
+                # Reading must go on in a store that can't be written now; the leftovers stay for the next sweep.
+                return
 
     # -- reading
 
@@ -205,8 +215,7 @@ class ImageStore:
 
         def guarded(stop: Stop) -> Image:
             self._layout.prepare()
-            if self._layout.has_leftovers():
-                self.sweep()
+            self._sweep_leftovers()
             try:
                 with _disk_errors(self._paths.images):
                     return work(stop)

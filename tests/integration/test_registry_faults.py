@@ -289,6 +289,15 @@ def test_a_blob_that_is_always_cut_short(rig: Rig, registry: FaultRegistry, name
     rig.assert_empty()
 
 
+def test_a_failure_doesn_t_wait_for_the_other_layers(rig: Rig, registry: FaultRegistry, name: str) -> None:
+    """The first layer would come for an hour; the second isn't there."""
+    registry.faults[BIG] = [Fault(slow=True)]
+    registry.faults[IMAGE.layers[1]] = [Fault(404)]
+    with pytest.raises(NotFound, match=f"layer {IMAGE.layers[1][7:19]}.*doesn't have it"):
+        rig.pull(name)
+    rig.assert_empty()
+
+
 # -- busy, slow, gone
 
 

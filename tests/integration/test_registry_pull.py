@@ -234,13 +234,30 @@ def entries(root: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.needs("root", "overlay")
-def test_the_pulled_root_is_what_umoci_unpacks(
-    registry: Registry, driver: StorageDriver, paths: Paths, tmp_path: Path
-) -> None:
-    """Layers made by real tools: an added layer of whiteouts, hardlinks, attributes, capabilities, devices and odd names."""
-    lab = write_layout(tmp_path / "lab", {"x": busybox_image()})
-    bundle = tmp_path / "bundle"
+@contextmanager
+def seen_by_buildah(name: str, folder: Path) -> Iterator[Path]:
+    """The root of an image as containers/storage unpacks it: the library of podman, buildah and CRI-O. Its own state folders."""
+    state = ["--root", str(folder / "root"), "--runroot", str(folder / "runroot"), "--storage-driver", "vfs"]
+
+    def buildah(*arguments: str) -> str:
+        answer = subprocess.run(
+            ["buildah", *state, *arguments], check=True, capture_output=True, text=True, timeout=120
+        )
+        return answer.stdout.strip()
+
+    container = buildah("from", "--pull-always", "--tls-verify=false", f"docker://{name}")
+    try:
+        yield Path(buildah("mount", container))
+    finally:
+        buildah("umount", container)
+        buildah("rm", container)
+        buildah("rmi", "--all")
+
+
+def odd_image(folder: Path) -> str:
+    """Makes an image with umoci whose upper layer is odd: whiteouts, hardlinks, attributes, a fifo, a device, names."""
+    lab = write_layout(folder / "lab", {"x": busybox_image()})
+    bundle = folder / "bundle"
 
     def umoci(*arguments: str) -> None:
         subprocess.run(["umoci", *arguments], check=True, capture_output=True, timeout=60)
@@ -260,21 +277,29 @@ def test_the_pulled_root_is_what_umoci_unpacks(
     os.chown(root / "tmp/suid", 1234, 5678)
     (root / "tmp/suid").chmod(0o4755)
     umoci("repack", "--image", f"{lab}:y", str(bundle))
-    umoci("unpack", "--image", f"{lab}:y", str(tmp_path / "expected"))
-    name = registry.push(f"oci:{lab}:y", f"lab/odd-{driver.name}")
+    umoci("unpack", "--image", f"{lab}:y", str(folder / "expected"))
+    return f"oci:{lab}:y"
 
+
+@pytest.mark.needs("root", "overlay")
+def test_the_pulled_root_is_what_others_unpack(
+    registry: Registry, driver: StorageDriver, paths: Paths, tmp_path: Path
+) -> None:
+    name = registry.push(odd_image(tmp_path), f"lab/odd-{driver.name}")
     store = ImageStore(paths, driver)
     image = store.pull(name)
     plan = driver.prepare("c0ffee", image.chain_ids, kept=False, directory=None)
     try:
         with mounted(plan, tmp_path / "merged") as merged:
-            expected = entries(tmp_path / "expected/rootfs")
             got = entries(merged)
     finally:
         driver.release("c0ffee", plan)
-    assert set(got) == set(expected)
-    for path, found in expected.items():
-        assert got[path] == found, path
+    with seen_by_buildah(name, tmp_path / "buildah") as root:
+        by_buildah = entries(root)
+    for who, expected in (("umoci", entries(tmp_path / "expected/rootfs")), ("buildah", by_buildah)):
+        assert set(got) == set(expected), who
+        for path, found in expected.items():
+            assert got[path] == found, (who, path)
     store.remove(name)
     assert not any(map(driver.has_layer, image.chain_ids))
 

@@ -471,9 +471,9 @@ ImageStore(paths, driver).get("oci:{layout}")
     assert killed.returncode == -9
     driver = TarDriver(paths.storage / "vfs")
     assert len(driver.layers()) == 1 and list(paths.images.glob(".tmp-*"))
+    # The next one to open the store tidies up.
     store = ImageStore(paths, driver)
     assert store.list() == []
-    assert [chain_id.encoded for chain_id in store.sweep()] == list({sha256_of(BASE)[7:]})
     assert left(store, paths) == [] and not driver.layers()
     # And nothing stands in the way of another try.
     assert store.get(f"oci:{layout}").id == IMAGE.config_digest
