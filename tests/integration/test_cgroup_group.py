@@ -7,8 +7,11 @@ there says so by skipping.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -583,3 +586,47 @@ def test_a_read_only_mount_is_said(trees: Hierarchy, start: Start, make: Make) -
     said = os.read(read_end, 4096).decode()
     os.close(read_end)
     assert "mounted read-only|run `mount -o remount,rw" in said
+
+
+IN_USER_NAMESPACE = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from cellwall.runtime.cgroups import Group
+from cellwall.runtime.linux.process import clone3
+
+group = Group.create(sys.argv[2], {"memory": {"limit": 64 << 20}, "pids": {"limit": 7}})
+fd = group.clone_fd()
+pid, _ = clone3(0, fd)
+if pid == 0:
+    signal.pause()
+listed = group.pids() == [pid]
+group.kill()
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+events = group.events()
+for _ in range(1000):
+    if group.remove():
+        break
+print(json.dumps([os.getuid(), group.unsupported, listed, status, events["memory_limit_bytes"], events["pids_limit"]]))
+"""
+
+
+@pytest.mark.needs("cgroup-v2-only", "user-namespaces", "cgroup-memory", "cgroup-pids")
+@pytest.mark.skipif(os.geteuid() == 0, reason="an ordinary user becomes root of a user namespace here")
+def test_the_launcher_of_a_user_is_root_of_a_user_namespace() -> None:
+    """Where its uid is 0 and the bus knows it by another."""
+    src = Path(__file__).resolve().parents[2] / "src"
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        IN_USER_NAMESPACE,
+        str(src),
+        f"test-{os.getpid()}-ns",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, [], True, -signal.SIGKILL, 64 * MIB, 7]
