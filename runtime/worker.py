@@ -26,7 +26,7 @@ from .linux.libc import check, libc, syscall
 from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
 from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
 from .storage.lowers import Lowers
-from .storage.tarstream import TarError
+from .storage.tarheader import TarError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def syncfs(fd: int) -> None:
 
 
 def _unpack(request: Request) -> object:
+    from .storage.layer_tree import LayerTree
     from .storage.tarstream import TarStream
     from .storage.unpack import Unpacker
 
@@ -148,14 +149,9 @@ def _unpack(request: Request) -> object:
     trusted = request["opaque_attribute"].startswith("trusted.")
     confine(request["root"], trusted_attributes=trusted)
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    unpacker = Unpacker(
-        root_fd,
-        lowers,
-        request["opaque_attribute"],
-        request["size_limit"],
-        request["entries_limit"],
-        devices=request.get("userns_fd") is None,
-    )
+    tree = LayerTree(root_fd, lowers, request["opaque_attribute"])
+    devices = request.get("userns_fd") is None
+    unpacker = Unpacker(tree, request["size_limit"], request["entries_limit"], devices)
     counts = unpacker.unpack(TarStream(request["tar_fd"]))
     syncfs(root_fd)
     return counts

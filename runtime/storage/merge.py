@@ -12,7 +12,7 @@ import struct
 from ..linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from .copying import DEFAULT_ACL, attributes_of, copy_file
 from .lowers import is_opaque, is_whiteout
-from .tarstream import TarError, shown
+from .tarheader import TarError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import SyscallError
 from .jobs import run_job
 
 if TYPE_CHECKING:
@@ -39,10 +40,14 @@ class Scratch:
     @contextlib.contextmanager
     def folder(self) -> Iterator[tuple[Path, int]]:
         """A new ``.tmp-`` folder with a held lock; removed at the end if it still has that name."""
-        self.directory.mkdir(0o711, parents=True, exist_ok=True)
         while True:
             folder = self.directory / new_name()
-            folder.mkdir(0o711)
+            try:
+                self.directory.mkdir(0o711, parents=True, exist_ok=True)
+                folder.mkdir(0o711)
+            except OSError as error:
+                mend = "CELLWALL_ROOT names a folder to use instead"
+                raise SyscallError(error.errno or 0, f"mkdir {error.filename} ({mend})") from error
             try:
                 lock_fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:  # swept before it had its lock

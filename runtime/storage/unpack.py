@@ -18,11 +18,11 @@ import errno
 import os
 import stat
 
-from ..linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
-from .copying import DEFAULT_ACL, attributes_of, copy_file, kept_attribute
-from .lowers import Lowers, is_whiteout
-from .removal import remove_tree
-from .tarstream import (
+from ..linux.process import openat2
+from .copying import attributes_of, copy_file
+from .layer_tree import LayerTree, times_of
+from .lowers import is_whiteout
+from .tarheader import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -32,17 +32,29 @@ from .tarstream import (
     SYMLINK,
     Member,
     TarError,
-    TarStream,
     shown,
 )
+from .tarstream import TarStream
 
-_IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _META = b".wh..wh."
 _ID_MAX = (1 << 32) - 2
-_TIME_MAX = (1 << 63) - 1
+# What only a contradictory archive leads to: the tree is this process's alone.
+_ARCHIVES_FAULT = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EFBIG,
+    errno.EOVERFLOW,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.EMLINK,
+)
 
 
 def clean(name: bytes) -> bytes:
@@ -61,39 +73,20 @@ def clean(name: bytes) -> bytes:
 
 
 class Unpacker:
-    """Unpacks a TarStream into the directory of ``root_fd``. Changes the process's working directory and needs umask 0."""
+    """Unpacks a TarStream into a LayerTree. Needs umask 0; ``devices`` False passes device nodes over."""
 
-    def __init__(
-        self,
-        root_fd: int,
-        lowers: Lowers,
-        opaque_attribute: str,
-        size_limit: int,
-        entries_limit: int,
-        devices: bool = True,
-    ) -> None:
-        self._root_fd = root_fd
-        self._lowers = lowers
-        self._opaque_attribute = opaque_attribute
+    def __init__(self, tree: LayerTree, size_limit: int, entries_limit: int, devices: bool = True) -> None:
+        self._tree = tree
         self._size_limit = size_limit
         self._entries_limit = entries_limit
         self._devices = devices
-        # The directory, as the archive names it, that is the working directory.
-        self._here: bytes | None = None
-        # Set at the end, when nothing is made in them any more.
-        self._times: dict[bytes, int] = {}
-        self._default_acls: dict[bytes, bytes] = {}
         self._size = 0
         self._entries = 0
-        self._opaque_root = False
-        # Files of lower layers that a hard link brought here: the layer's whiteouts still delete them.
-        self._copied_up: set[bytes] = set()
         self._skipped_devices = 0
-        self._dropped_attributes: set[str] = set()
 
     def unpack(self, stream: TarStream) -> dict[str, object]:
         """Unpack it all. Returns counts. Raises TarError, and OSError with ``filename`` set to the entry's name."""
-        self._begin()
+        self._tree.begin()
         while (member := stream.next_member()) is not None:
             self._entries += 1
             if self._entries > self._entries_limit:
@@ -107,31 +100,19 @@ class Unpacker:
             try:
                 self._entry(member, stream)
             except OSError as error:
-                if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW):
+                if error.errno in _ARCHIVES_FAULT:
                     raise TarError(f"{shown(member.name)} can't be made: {os.strerror(error.errno)}") from error
                 error.filename = shown(member.name)
                 raise
         stream.drain(self._size_limit)
-        self._finish()
+        self._tree.finish()
         return {
             "size_bytes": self._size,
             "entries": self._entries,
-            "opaque_root": self._opaque_root,
+            "opaque_root": self._tree.opaque_root,
             "skipped_devices": self._skipped_devices,
-            "dropped_attributes": sorted(self._dropped_attributes),
+            "dropped_attributes": sorted(self._tree.dropped_attributes),
         }
-
-    def _begin(self) -> None:
-        """The root as the lower layers have it, else 0755 of root: many archives have no entry for it."""
-        self._enter(b"")
-        found = self._lowers.find(b"")
-        if found is None:
-            os.chown(b".", 0, 0)
-            os.chmod(b".", 0o755)
-            return
-        os.chown(b".", found[1].st_uid, found[1].st_gid)
-        os.chmod(b".", stat.S_IMODE(found[1].st_mode))
-        self._times[b""] = found[1].st_mtime_ns
 
     # -- one entry ------------------------------------------------------------------------------------------------
 
@@ -145,7 +126,7 @@ class Unpacker:
             return
         if not 0 <= member.uid <= _ID_MAX or not 0 <= member.gid <= _ID_MAX:
             raise TarError(f"{shown(member.name)} has the owner {member.uid}:{member.gid}, which no system knows")
-        self._enter(parent)
+        self._tree.enter(parent)
         if member.type == REGULAR:
             self._regular(member, name, path, stream)
         elif member.type == DIRECTORY:
@@ -160,14 +141,14 @@ class Unpacker:
     def _root(self, member: Member) -> None:
         if member.type != DIRECTORY:
             raise TarError(f"{shown(member.name)} names the layer's root and is no directory")
-        self._enter(b"")
+        self._tree.enter(b"")
         self._own_directory(member, b".", b"")
 
     def _regular(self, member: Member, name: bytes, path: bytes, stream: TarStream) -> None:
         try:
             fd = os.open(name, _NEW_FILE, member.mode & 0o777)
         except FileExistsError:
-            self._replace(name, path)
+            self._tree.replace(name, path)
             fd = os.open(name, _NEW_FILE, member.mode & 0o777)
         try:
             if member.sparse is not None:
@@ -182,8 +163,8 @@ class Unpacker:
             if member.mode & 0o7000:
                 os.fchmod(fd, member.mode)
             if member.xattrs:
-                self._attributes(member, fd, path)
-            os.utime(fd, ns=_times(member))
+                self._tree.set_attributes(member, fd, path)
+            os.utime(fd, ns=times_of(member))
         finally:
             os.close(fd)
 
@@ -193,18 +174,18 @@ class Unpacker:
         except FileExistsError:
             there = os.lstat(name)
             if not stat.S_ISDIR(there.st_mode):
-                self._replace(name, path)
+                self._tree.replace(name, path)
                 os.mkdir(name, 0o700)
                 if is_whiteout(there):
-                    self._make_opaque(name)
+                    self._tree.make_opaque(name)
         self._own_directory(member, name, path)
 
     def _own_directory(self, member: Member, name: bytes, path: bytes) -> None:
         os.chown(name, member.uid, member.gid, follow_symlinks=False)
         os.chmod(name, member.mode)
         if member.xattrs:
-            self._attributes(member, name, path)
-        self._times[path] = _times(member)[1]
+            self._tree.set_attributes(member, name, path)
+        self._tree.times[path] = times_of(member)[1]
 
     def _hardlink(self, member: Member, name: bytes, path: bytes) -> None:
         target = clean(member.linkname)
@@ -213,10 +194,10 @@ class Unpacker:
         target_parent, _, target_name = target.rpartition(b"/")
         if not target:
             raise TarError(f"{shown(member.name)} is a hard link to a directory")
-        if not self._in_this_layer(target_parent, target_name):
+        if not self._tree.has(target_parent, target_name):
             self._copy_up(member, target)
-            self._enter(path.rpartition(b"/")[0])
-        parent_fd = self._open(target_parent)
+            self._tree.enter(path.rpartition(b"/")[0])
+        parent_fd = self._tree.open(target_parent)
         try:
             there = os.stat(target_name, dir_fd=parent_fd, follow_symlinks=False)
             if stat.S_ISDIR(there.st_mode):
@@ -227,7 +208,7 @@ class Unpacker:
                 os.link(target_name, name, src_dir_fd=parent_fd, follow_symlinks=False)
             except FileExistsError:
                 if not os.path.samestat(there, os.lstat(name)):
-                    self._replace(name, path)
+                    self._tree.replace(name, path)
                     os.link(target_name, name, src_dir_fd=parent_fd, follow_symlinks=False)
         finally:
             os.close(parent_fd)
@@ -244,8 +225,8 @@ class Unpacker:
         if changed or stat.S_IMODE(status.st_mode) != member.mode:
             os.chmod(name, member.mode)
         if member.xattrs:
-            self._attributes(member, name, path)
-        os.utime(name, ns=_times(member), follow_symlinks=False)
+            self._tree.set_attributes(member, name, path)
+        os.utime(name, ns=times_of(member), follow_symlinks=False)
 
     def _symlink(self, member: Member, name: bytes, path: bytes) -> None:
         if not member.linkname or b"\0" in member.linkname:
@@ -253,7 +234,7 @@ class Unpacker:
         try:
             os.symlink(member.linkname, name)
         except FileExistsError:
-            self._replace(name, path)
+            self._tree.replace(name, path)
             os.symlink(member.linkname, name)
         self._own_node(member, name, path)
 
@@ -265,7 +246,7 @@ class Unpacker:
             device = os.makedev(member.major, member.minor)
             if member.type == CHARACTER and device == 0:
                 # It is what overlayfs takes for a whiteout, whoever made it.
-                self._whiteout(name, path)
+                self._tree.whiteout(name, path)
                 return
             if not self._devices:
                 self._skipped_devices += 1
@@ -275,7 +256,7 @@ class Unpacker:
             try:
                 os.mknod(name, kind | member.mode, device)
             except FileExistsError:
-                self._replace(name, path)
+                self._tree.replace(name, path)
                 os.mknod(name, kind | member.mode, device)
         except PermissionError:
             if member.type == FIFO:
@@ -289,39 +270,19 @@ class Unpacker:
     def _own_node(self, member: Member, name: bytes, path: bytes) -> None:
         os.chown(name, member.uid, member.gid, follow_symlinks=False)
         if member.xattrs:
-            self._attributes(member, name, path)
-        os.utime(name, ns=_times(member), follow_symlinks=False)
-
-    def _attributes(self, member: Member, where: int | bytes, path: bytes) -> None:
-        for name, value in (member.xattrs or {}).items():
-            if not kept_attribute(name) or b"\0" in name:
-                self._dropped_attributes.add(os.fsdecode(name))
-            elif name == DEFAULT_ACL and member.type == DIRECTORY:
-                # What is made below it in the meantime would inherit it.
-                self._default_acls[path] = value
-            else:
-                self._set_attribute(where, name, value)
-
-    def _set_attribute(self, where: int | bytes, name: bytes, value: bytes) -> None:
-        try:
-            os.setxattr(where, name, value, follow_symlinks=isinstance(where, int))
-        except OSError as error:
-            # ENOTSUP: the filesystem has none of this kind; EPERM: user.* on anything but files and directories; EINVAL,
-            # ERANGE: a value that the kernel refuses. docker and podman go on as well.
-            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.ERANGE):
-                raise
-            self._dropped_attributes.add(os.fsdecode(name))
+            self._tree.set_attributes(member, name, path)
+        os.utime(name, ns=times_of(member), follow_symlinks=False)
 
     # -- whiteouts ------------------------------------------------------------------------------------------------
 
     def _special(self, path: bytes, parent: bytes, name: bytes) -> bool:
         """Do what an entry with ``.wh.`` in its path asks for; False where it is an ordinary entry after all."""
         if name == _OPAQUE:
-            self._enter(parent)
+            self._tree.enter(parent)
             if parent:
-                self._make_opaque(b".")
-            elif self._lowers:
-                self._opaque_root = True
+                self._tree.make_opaque(b".")
+            elif self._tree.lowers:
+                self._tree.opaque_root = True
             return True
         parts = path.split(b"/")
         if any(part.startswith(_META) for part in parts):
@@ -333,130 +294,21 @@ class Unpacker:
         hidden = name[len(_WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise TarError(f"{shown(path)} is a whiteout of nothing")
-        self._enter(parent)
-        self._whiteout(hidden, parent + b"/" + hidden if parent else hidden)
+        self._tree.enter(parent)
+        self._tree.whiteout(hidden, parent + b"/" + hidden if parent else hidden)
         return True
-
-    def _whiteout(self, name: bytes, path: bytes) -> None:
-        if not self._lowers:
-            return
-        if path in self._copied_up:
-            self._replace(name, path)
-        try:
-            os.mknod(name, stat.S_IFCHR, 0)
-        except FileExistsError:
-            # The layer's own entry stays and hides what is below; a directory must say so.
-            if stat.S_ISDIR(os.lstat(name).st_mode):
-                self._make_opaque(name)
-
-    def _make_opaque(self, name: bytes) -> None:
-        if self._lowers:
-            os.setxattr(name, self._opaque_attribute, b"y", follow_symlinks=False)
-
-    # -- directories ----------------------------------------------------------------------------------------------
-
-    def _open(self, path: bytes) -> int:
-        """A descriptor of the directory ``path`` of this layer, links followed as in a chroot."""
-        return openat2(self._root_fd, os.fsdecode(path or b"."), os.O_PATH | os.O_DIRECTORY, 0, _IN_ROOT)
-
-    def _enter(self, path: bytes) -> None:
-        """Make the directory ``path`` the working directory; with its parents it is made where it is missing."""
-        if path == self._here:
-            return
-        self._here = None
-        try:
-            fd = self._open(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            fd = self._make_directories(path)
-        try:
-            os.fchdir(fd)
-        finally:
-            os.close(fd)
-        self._here = path
-
-    def _make_directories(self, path: bytes) -> int:
-        above_fd = self._open(b"")
-        parts = path.split(b"/")
-        try:
-            for length, name in enumerate(parts, 1):
-                here = b"/".join(parts[:length])
-                try:
-                    there = os.stat(name, dir_fd=above_fd, follow_symlinks=False)
-                except FileNotFoundError:
-                    self._make_parent(above_fd, name, here)
-                else:
-                    if is_whiteout(there):
-                        os.unlink(name, dir_fd=above_fd)
-                        self._make_parent(above_fd, name, here, opaque=True)
-                    elif not stat.S_ISDIR(there.st_mode) and not stat.S_ISLNK(there.st_mode):
-                        raise TarError(f"{shown(path)} leads through {shown(here)}, which is no directory")
-                try:
-                    below_fd = self._open(here)
-                except OSError as error:
-                    if error.errno != errno.ENOENT:
-                        raise
-                    raise TarError(
-                        f"{shown(path)} leads through the link {shown(here)}, whose target the layer lacks"
-                    ) from None
-                os.close(above_fd)
-                above_fd = below_fd
-        except BaseException:
-            os.close(above_fd)
-            raise
-        return above_fd
-
-    def _make_parent(self, above_fd: int, name: bytes, path: bytes, opaque: bool = False) -> None:
-        """A directory that the archive doesn't mention: as the lower layer has it, else 0755 of root."""
-        found = None if opaque else self._lowers.find(path)
-        os.mkdir(name, 0o755, dir_fd=above_fd)
-        os.fchdir(above_fd)
-        if opaque:
-            self._make_opaque(name)
-        if found is None or not stat.S_ISDIR(found[1].st_mode):
-            os.chmod(name, 0o755)
-            return
-        dirfd, status = found
-        os.chown(name, status.st_uid, status.st_gid, follow_symlinks=False)
-        os.chmod(name, stat.S_IMODE(status.st_mode))
-        self._times[path] = status.st_mtime_ns
-        from_fd = openat2(dirfd, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            for key, value in attributes_of(from_fd):
-                if key == DEFAULT_ACL:
-                    self._default_acls[path] = value
-                else:
-                    self._set_attribute(name, key, value)
-        finally:
-            os.close(from_fd)
 
     # -- lower layers and earlier entries -------------------------------------------------------------------------
 
-    def _in_this_layer(self, parent: bytes, name: bytes) -> bool:
-        try:
-            fd = self._open(parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise
-            return False
-        try:
-            os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        finally:
-            os.close(fd)
-        return True
-
     def _copy_up(self, member: Member, path: bytes) -> None:
         """Copy ``path`` of the lower layers to the same path of this one, so that it can be linked to."""
-        found = self._lowers.find(path)
+        found = self._tree.lowers.find(path)
         if found is None or stat.S_ISDIR(found[1].st_mode):
             raise TarError(f"{shown(member.name)} is a hard link to {shown(path)}, which isn't there")
         dirfd, status = found
         parent, _, name = path.rpartition(b"/")
-        self._enter(parent)
-        self._copied_up.add(path)
+        self._tree.enter(parent)
+        self._tree.copied_up.add(path)
         copy = Member()
         copy.name, copy.mode, copy.uid, copy.gid = path, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
         copy.mtime_ns = status.st_mtime_ns
@@ -472,8 +324,8 @@ class Unpacker:
                     copy_file(from_fd, fd)
                     os.fchown(fd, copy.uid, copy.gid)
                     os.fchmod(fd, copy.mode)
-                    self._attributes(copy, fd, path)
-                    os.utime(fd, ns=_times(copy))
+                    self._tree.set_attributes(copy, fd, path)
+                    os.utime(fd, ns=times_of(copy))
                 finally:
                     os.close(fd)
             finally:
@@ -490,48 +342,3 @@ class Unpacker:
             copy.type = {stat.S_IFIFO: FIFO, stat.S_IFCHR: CHARACTER}.get(stat.S_IFMT(status.st_mode), BLOCK_DEVICE)
             copy.major, copy.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
             self._node(copy, name, path)
-
-    def _replace(self, name: bytes, path: bytes) -> None:
-        """Remove this layer's earlier entry ``name`` from the working directory, with all below it."""
-        was_directory = stat.S_ISDIR(os.lstat(name).st_mode)
-        remove_tree(name)
-        self._copied_up.discard(path)
-        self._times.pop(path, None)
-        self._default_acls.pop(path, None)
-        if was_directory:
-            below = path + b"/"
-            for known in (self._times, self._default_acls):
-                for key in [key for key in known if key.startswith(below)]:
-                    del known[key]
-
-    def _finish(self) -> None:
-        """Set what making entries in a directory would have changed."""
-        for path in [*self._default_acls, *(path for path in self._times if path not in self._default_acls)]:
-            parent, _, name = path.rpartition(b"/")
-            try:
-                fd = self._open(parent)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # a later entry replaced it
-                    raise
-                continue
-            try:
-                os.fchdir(fd)
-            finally:
-                os.close(fd)
-            self._here = None
-            name = name or b"."
-            try:
-                if not stat.S_ISDIR(os.lstat(name).st_mode):
-                    continue
-            except FileNotFoundError:
-                continue
-            if path in self._default_acls:
-                self._set_attribute(name, DEFAULT_ACL, self._default_acls[path])
-            if path in self._times:
-                os.utime(name, ns=(self._times[path], self._times[path]), follow_symlinks=False)
-
-
-def _times(member: Member) -> tuple[int, int]:
-    """Access and modification time in nanoseconds; one that no kernel takes becomes the epoch, as in docker."""
-    time = member.mtime_ns if -_TIME_MAX <= member.mtime_ns <= _TIME_MAX else 0
-    return time, time

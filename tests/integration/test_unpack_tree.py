@@ -215,6 +215,7 @@ def test_links_as_parents_are_followed_inside_the_tree_only(rig: Rig, tmp_path: 
         ([entry("n" * 256)], "File name too long"),
         ([entry("./", data=b"")], "root"),
         ([link("l", "")], "link to nothing"),
+        ([entry("d/f"), link("d", "d/f", tarfile.LNKTYPE)], "can't be made"),
     ],
 )
 def test_what_is_refused(rig: Rig, members: list[tuple[tarfile.TarInfo, bytes]], reason: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellwall.runtime.storage.tarstream import BLOCK, REGULAR, Member, TarError, TarStream, number, pax_records
+from cellwall.runtime.storage.tarheader import BLOCK, REGULAR, Member, TarError, number, pax_records
+from cellwall.runtime.storage.tarstream import TarStream
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
