@@ -2,8 +2,8 @@
 
     python notebooks/run.py notebooks/quickstart.ipynb [--kernel cellwall]
 
-Exits 1 where a cell fails that isn't tagged ``raises-exception``, and 1 where one that is doesn't. Needs nbclient and
-ipykernel; the notebook's file isn't changed.
+Exits 1 where a cell fails that isn't tagged ``raises-exception``. Needs nbclient and ipykernel; the notebook's file isn't
+changed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def show_output(output: Any) -> None:
 
 
 def run(path: Path, kernel: str) -> int:
-    """Exit status 0 where every cell did what its tags say."""
+    """0 where every cell succeeded or was allowed to fail, else 1."""
     notebook = nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
     # Sockets in a private folder: over TCP every user of the machine could listen in. A socket's path has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="cw-", dir="/tmp") as sockets:
@@ -74,11 +74,6 @@ def run(path: Path, kernel: str) -> int:
             client.execute()
         except CellExecutionError as error:
             print(f"\n{path}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
-            return 1
-    for cell in notebook.cells:
-        failed = any(output.output_type == "error" for output in cell.get("outputs", ()))
-        if "raises-exception" in cell.metadata.get("tags", ()) and not failed:
-            print(f"\n{path}: this cell should have failed and didn't:\n{cell.source}", file=sys.stderr)
             return 1
     return 0
 

@@ -66,7 +66,7 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 
 say "installing cellwall[$wanted] into .venv"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable ".[$wanted]"
+.venv/bin/python -m pip install -qq --disable-pip-version-check --root-user-action=ignore --editable ".[$wanted]"
 for extra in "$@"; do
     touch ".venv/.cellwall-$extra"
 done
