@@ -418,6 +418,65 @@ def test_cpuset_of_one_cpu(trees: Hierarchy, make: Make, start: Start) -> None:
     assert os.sched_getaffinity(pid) == {0}
 
 
+def disk() -> tuple[int, int]:
+    """Major and minor number of a whole disk of this machine."""
+    for block in sorted(Path("/sys/block").iterdir()):
+        if (block / "device").exists() or block.name.startswith(("loop", "ubd", "ram")):
+            major, _, minor = (block / "dev").read_text().strip().partition(":")
+            return int(major), int(minor)
+    pytest.skip("no disk here")
+
+
+def test_rates_of_a_disk(trees: Hierarchy, make: Make) -> None:
+    need(trees, "blkio")
+    major, minor = disk()
+    item = {"major": major, "minor": minor}
+    group = make(
+        {
+            "blockIO": {
+                "throttleReadBpsDevice": [item | {"rate": 1 << 20}],
+                "throttleWriteIOPSDevice": [item | {"rate": 50}],
+            }
+        }
+    )
+    without(group, "--device-read-bps")
+    texts = [
+        read(f"{path}/{name}") for path in group.paths.values() for name in ("io.max", "blkio.throttle.read_bps_device")
+    ]
+    assert any(text and f"{major}:{minor} " in text and str(1 << 20) in text for text in texts), texts
+    texts = [
+        read(f"{path}/{name}")
+        for path in group.paths.values()
+        for name in ("io.max", "blkio.throttle.write_iops_device")
+    ]
+    assert any(text and f"{major}:{minor} " in text and "50" in text for text in texts), texts
+
+
+def test_rates_of_what_is_no_disk(trees: Hierarchy) -> None:
+    need(trees, "blkio")
+    disk()
+    name = f"test-{os.getpid()}-nodisk"
+    rates = {"throttleReadBpsDevice": [{"major": 4095, "minor": 7, "rate": 1 << 20}]}
+    try:
+        group = Group.create(name, {"blockIO": rates}, trees=trees)
+    except SpecError as error:
+        assert error.field == "--device-read-bps"
+        assert "name the whole disk" in str(error)
+        assert Group.find(name, trees=trees).paths == {}
+    else:
+        assert group.remove()
+        assert [sentence.partition(" ")[0] for sentence in group.unsupported] == ["--device-read-bps"]
+
+
+def test_weight_of_a_disk(trees: Hierarchy, make: Make) -> None:
+    need(trees, "blkio")
+    group = make({"blockIO": {"weight": 500}})
+    without(group, "--blkio-weight")
+    names = ("blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight")
+    texts = [read(f"{path}/{name}") for path in group.paths.values() for name in names]
+    assert any(text and ("500" in text or "4950" in text) for text in texts), texts
+
+
 def test_update(trees: Hierarchy, make: Make) -> None:
     need(trees, "memory")
     group = make({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}, "pids": {"limit": 64}})
