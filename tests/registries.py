@@ -1,7 +1,7 @@
 """Registries on loopback and small images to put in them: Debian's docker-registry as it is, and skopeo to fill it.
 
 Plain functions and context managers, and the fixtures ``registry`` and ``tls_registry`` made of them. No root is needed,
-only the programs: docker-registry, skopeo, openssl, htpasswd or bcrypt, and a static busybox for the images.
+only the programs: docker-registry, skopeo, openssl, and a static busybox for the images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import pytest
 
 PROGRAMS = ("docker-registry", "skopeo", "openssl", "busybox")
 USER, PASSWORD = "cell", "wall and more"
-# bcrypt of PASSWORD, cost 4: Debian's htpasswd isn't installed everywhere.
 _START_TIMEOUT_S = 30.0
 
 
@@ -153,7 +152,7 @@ def _certificates(folder: Path) -> Path:
 
 
 def _bcrypt(password: str) -> str:
-    """docker-registry takes bcrypt only."""
+    """docker-registry takes bcrypt only, and htpasswd(1) is in a package that nothing else here needs."""
     # crypt(3) of Debian's libxcrypt knows $2b$; the salt is 22 characters of bcrypt's own alphabet.
     import ctypes
     import ctypes.util

@@ -6,6 +6,7 @@ what it began. Imports little: the way to an image that is here already goes thr
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -62,7 +63,8 @@ def run(work: Callable[[Stop], T], cancelled: Callable[[], bool] | None = None) 
         finally:
             ended.set()
 
-    thread = threading.Thread(target=body, name="cellwall-images")
+    # In the caller's context: ipykernel tells by it which cell the output of a progress callback belongs to.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(body,), name="cellwall-images")
     try:
         thread.start()
         while not ended.wait(_POLL_S):

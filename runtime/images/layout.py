@@ -322,12 +322,16 @@ class Layout:
         return reached
 
     def sweep(
-        self, driver: str, reached_layers: Callable[[], set[Digest]], remove_layer: Callable[[Digest], bool]
+        self,
+        reached_layers: Callable[[], set[Digest]],
+        handles: Callable[[str], bool],
+        remove_layer: Callable[[str, Digest], bool],
     ) -> list[Digest]:
         """Deletes what dead transactions and removed images left; the chain ids of the layers that went, top first.
 
         Does nothing while any process holds the store (then the next sweep does it), nor where a damaged image hides what
-        is still needed. ``remove_layer`` says whether there was one to remove.
+        is still needed. ``handles`` says whether a storage driver's layers can be removed here: the journals of others stay.
+        ``remove_layer`` gets the driver's name, and says whether there was such a layer.
         """
         if not self.root.is_dir():
             return []
@@ -341,12 +345,16 @@ class Layout:
                 reached, keep_layers = self.reached_blobs(), reached_layers()
             except ImageError:
                 return []
-            return self._sweep_alone(driver, reached, keep_layers, remove_layer)
+            removed = self._sweep_temporary(keep_layers, handles, remove_layer)
+            for blob in self.root.glob("blobs/*/*"):
+                if f"{blob.parent.name}:{blob.name}" not in reached:
+                    blob.unlink()
+            return removed
         finally:
             os.close(fd)
 
-    def _sweep_alone(
-        self, driver: str, reached: set[Digest], keep_layers: set[Digest], remove_layer: Callable[[Digest], bool]
+    def _sweep_temporary(
+        self, keep_layers: set[Digest], handles: Callable[[str], bool], remove_layer: Callable[[str, Digest], bool]
     ) -> list[Digest]:
         removed: list[Digest] = []
         for path in sorted(self.root.glob(f"{_TEMPORARY}*")):
@@ -355,16 +363,13 @@ class Layout:
                 with self._locked(".lock-index", fcntl.LOCK_EX, None):
                     path.unlink(missing_ok=True)
                 continue
-            noted_driver, noted = _read_journal(path / _JOURNAL)
-            if noted_driver not in ("", driver):
+            driver, noted = _read_journal(path / _JOURNAL)
+            if driver and not handles(driver):
                 continue
             for chain_id in reversed(noted):
-                if chain_id not in keep_layers and remove_layer(chain_id):
+                if chain_id not in keep_layers and remove_layer(driver, chain_id):
                     removed.append(chain_id)
             _remove_folder(path)
-        for blob in self.root.glob("blobs/*/*"):
-            if f"{blob.parent.name}:{blob.name}" not in reached:
-                blob.unlink()
         return removed
 
 

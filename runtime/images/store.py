@@ -44,6 +44,9 @@ def _used_by_none(image_id: Digest) -> list[str]:
 class ImageStore:
     """Images by name. ``in_use`` says which containers need an image (it may be set later): those aren't removed.
 
+    ``other_driver`` opens another storage driver by name, to remove what an image left with it; without it that waits for
+    a store on that driver.
+
     Every method may be called from any thread, and from several processes at once.
     """
 
@@ -54,11 +57,13 @@ class ImageStore:
         registries: RegistryConfig | None = None,
         *,
         in_use: InUse = _used_by_none,
+        other_driver: Callable[[str], StorageDriver] | None = None,
     ) -> None:
         self.registries = registries or RegistryConfig()
         self.in_use = in_use
         self._paths = paths
         self._driver = driver
+        self._other_driver = other_driver
         self._layout = Layout(paths.images)
         self._catalog = Catalog(self._layout)
         self._intake = Intake(self._layout, driver, self._catalog, self.registries)
@@ -273,15 +278,22 @@ class ImageStore:
 
         Does nothing while another process or thread brings an image in: its end, or a later sweep, does it.
         """
-        return self._layout.sweep(self._driver.name, self._reached_layers, self._remove_layer)
+        return self._layout.sweep(self._reached_layers, self._handles, self._remove_layer)
+
+    def _handles(self, driver: str) -> bool:
+        return driver == self._driver.name or self._other_driver is not None
 
     def _reached_layers(self) -> set[Digest]:
         return {chain_id for entry in self._catalog.entries() for chain_id in self._catalog.image(entry).chain_ids}
 
-    def _remove_layer(self, chain_id: Digest) -> bool:
-        if not self._driver.has_layer(chain_id):
+    def _remove_layer(self, driver: str, chain_id: Digest) -> bool:
+        opened = self._driver
+        if driver != opened.name:
+            assert self._other_driver is not None
+            opened = self._other_driver(driver)
+        if not opened.has_layer(chain_id):
             return False
-        self._driver.remove_layer(chain_id)
+        opened.remove_layer(chain_id)
         return True
 
     def add_image(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import os
 import signal
@@ -110,6 +111,18 @@ def test_without_a_fault_it_is_pulled_whole(rig: Rig, registry: FaultRegistry, n
     assert rig.pull(name) == image
     assert len(registry.paths("/blobs/")) == 3 and len(registry.paths("/manifests/")) == 2
     assert registry.asked[-1].headers["user-agent"].startswith("cellwall/")
+
+
+def test_progress_is_told_in_the_caller_s_context(rig: Rig, name: str) -> None:
+    """ipykernel sends what a callback prints to the cell that its context names."""
+    cell = contextvars.ContextVar("cell", default="another")
+    cell.set("this")
+    seen = {}
+    rig.store.pull(
+        name, progress=lambda event: seen.update({(event.phase, threading.current_thread().name): cell.get()})
+    )
+    assert {thread for _, thread in seen} == {"cellwall-images", "cellwall-network"}
+    assert set(seen.values()) == {"this"}
 
 
 def test_what_is_here_isn_t_asked_for(rig: Rig, registry: FaultRegistry, name: str) -> None:

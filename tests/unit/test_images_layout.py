@@ -23,7 +23,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def sweep(layout: Layout, kept: set[Digest] | None = None, driver: str = "vfs") -> list[Digest]:
-    return layout.sweep(driver, lambda: kept or set(), lambda chain_id: True)
+    return layout.sweep(lambda: kept or set(), lambda name: name == driver, lambda name, chain_id: name == driver)
 
 
 def files(layout: Layout) -> set[str]:

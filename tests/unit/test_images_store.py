@@ -449,6 +449,17 @@ def test_an_image_pulled_with_another_driver_is_unpacked_again(lab: ImageStore, 
     assert not TarDriver(paths.storage / "vfs").layers()
 
 
+def test_a_removal_reaches_the_other_driver(lab: ImageStore, paths: Paths) -> None:
+    first, other = TarDriver(paths.storage / "vfs"), TarDriver(paths.storage / "overlay")
+    other.name = "overlay"
+    store = ImageStore(paths, other, other_driver={"vfs": first}.__getitem__)
+    store.get("lab:1")
+    assert first.layers() == other.layers() != set()
+    store.remove("lab:1")
+    assert first.layers() == other.layers() == set()
+    assert left(store, paths) == []
+
+
 def test_a_killed_pull_is_swept(tmp_path: Path, paths: Paths, layout: Path) -> None:
     """A real process is killed while it unpacks the second layer."""
     script = f"""
