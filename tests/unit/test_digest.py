@@ -30,7 +30,19 @@ def test_sha512() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sha256", "sha256:", "sha256:abc", EMPTY.upper(), EMPTY + "0", EMPTY + "\n", EMPTY[:-1] + "g", "md5:" + "0" * 32, None, 5],
+    [
+        "",
+        "sha256",
+        "sha256:",
+        "sha256:abc",
+        EMPTY.upper(),
+        EMPTY + "0",
+        EMPTY + "\n",
+        EMPTY[:-1] + "g",
+        "md5:" + "0" * 32,
+        None,
+        5,
+    ],
 )
 def test_what_isn_t_a_digest(text: object) -> None:
     with pytest.raises(InvalidReference):
