@@ -1,8 +1,9 @@
-"""An image with everything that layers can hold, unpacked by cellwall and by podman: the trees must be alike, entry by entry."""
+"""An image with everything that layers can hold, unpacked by cellwall, podman, umoci and GNU tar: alike, entry by entry."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import struct
@@ -22,10 +23,7 @@ from cellwall.runtime.storage.driver import open_driver
 from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
 from ..registries import make_image, write_layout
 
-pytestmark = [
-    pytest.mark.needs("root", "overlay"),
-    pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman"),
-]
+pytestmark = pytest.mark.needs("root", "overlay")
 
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
 
@@ -141,8 +139,6 @@ def podman_tree(layout: str, driver: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def our_tree(layers: list[bytes], driver_name: str, home: Path) -> Iterator[Path]:
-    import io
-
     driver = open_driver(driver_name, Paths(home, home / "run"))
     chain = chain_ids([Digest.of(archive) for archive in layers])
     for at, archive in enumerate(layers):
@@ -168,6 +164,7 @@ def differences(ours: dict[bytes, Facts], theirs: dict[bytes, Facts]) -> list[st
     ]
 
 
+@pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman")
 @pytest.mark.parametrize("driver", ["overlay", "vfs"])
 def test_the_tree_is_podmans(driver: str, tmp_path: Path) -> None:
     layers = archives(tmp_path)
@@ -177,7 +174,38 @@ def test_the_tree_is_podmans(driver: str, tmp_path: Path) -> None:
     with podman_tree(f"oci:{layout}:latest", driver) as tree:
         theirs = tree_facts(tree)
     assert len(theirs) > 30
-    assert differences(ours, theirs) == []
+    assert "\n".join(differences(ours, theirs)) == ""
     assert ours[b"usr/bin/ping"]["xattrs"]["security.capability"] == CAPABILITY
     assert ours[b"etc/opaque"]["uid"] == 13
     assert b"etc/opaque/old" not in ours
+
+
+@pytest.mark.skipif(shutil.which("umoci") is None, reason="needs umoci")
+def test_the_tree_is_umocis(tmp_path: Path) -> None:
+    layers = archives(tmp_path)
+    layout = write_layout(tmp_path / "layout", {"latest": make_image(layers)})
+    command = ["umoci", "unpack", "--image", f"{layout}:latest", str(tmp_path / "bundle")]
+    subprocess.run(command, check=True, capture_output=True)
+    theirs = tree_facts(tmp_path / "bundle/rootfs")
+    with our_tree(layers, "vfs", tmp_path / "ours") as tree:
+        ours = tree_facts(tree)
+    # umoci leaves the time of the file where podman takes that of the link's own entry.
+    for path in (b"etc/passwd", b"home/user/hard"):
+        assert ours[path].pop("mtime_ns") != theirs[path].pop("mtime_ns")
+    assert "\n".join(differences(ours, theirs)) == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--format=gnu"], ["--format=pax", "--xattrs"], ["--format=posix", "--sparse"], ["--format=oldgnu", "--sparse"]],
+)
+def test_the_tree_is_gnu_tars(options: list[str], tmp_path: Path) -> None:
+    real_layer(tmp_path / "real")
+    archive = gnu_tar(tmp_path / "real", *options)
+    extracted = tmp_path / "extracted"
+    extracted.mkdir()
+    command = ["tar", "-C", str(extracted), "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", "-"]
+    subprocess.run(command, check=True, input=archive)
+    with our_tree([archive], "vfs", tmp_path / "ours") as tree:
+        ours = tree_facts(tree)
+    assert differences(ours, tree_facts(extracted)) == []
