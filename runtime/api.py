@@ -158,7 +158,9 @@ class Box:
                 timeout_s=timeout,
             ) as process:
                 ended = pump(process, made, stdin=data, on_stdout=captured.stdout, on_stderr=captured.stderr)
-        result = Result(list(argv) or ["(script)"], ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
+        result = Result(
+            list(argv) or ["(script)"], ended, b"".join(captured.out), b"".join(captured.err), process.container_id
+        )
         return _finished(result, text=text, check=check)
 
     def stop(self) -> None:

@@ -59,7 +59,10 @@ def options_from_dict(data: dict[str, Any]) -> RunOptions:
     for field in fields(RunOptions):
         value = data[field.name]
         if field.name in nested:
-            value = tuple(nested[field.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in value)
+            value = tuple(
+                nested[field.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()})
+                for item in value
+            )
         elif field.name.startswith("device_"):
             value = tuple(Rate(**item) for item in value)
         elif isinstance(value, list):
@@ -160,12 +163,12 @@ class Containers:
         known = record or (running or {})["cellwall"]
         alive = running is not None and state.owner_lives(running["cellwall"]["launcher"])
         ended: Exit | None = None
-        finished = None
+        started = finished = None
         container_id = record["id"] if record else (running or {})["id"]
         if record is not None:
             try:
                 message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
-                ended, finished = read_exit(message), message["finished"]
+                ended, started, finished = read_exit(message), message.get("started"), message["finished"]
             except FileNotFoundError:
                 pass
         status = "running" if alive else "exited" if ended is not None else "created"
@@ -180,7 +183,7 @@ class Containers:
             status=status,
             pid=running["pid"] if running is not None and alive else 0,
             created=known["created"],
-            started=running["cellwall"]["started"] if running is not None and alive else known.get("started"),
+            started=running["cellwall"]["started"] if running is not None and alive else started,
             finished=None if alive else finished,
             exit=None if alive else ended,
             command=tuple(known["command"]),

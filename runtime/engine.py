@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from .errors import CellwallError, SpecError, StatusError, UnsupportedError
 from .identity import Identity
 from .images.digest import Digest
 from .launcher.client import Launcher, Process
+from .linux.process import start_time
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
 from .spec import MOUNT_POINTS, Plan, plan, script_message
@@ -88,7 +90,7 @@ class Engine:
                 from .reconcile import reconcile
 
                 self._containers = Containers(self.paths)
-                reconcile(self._containers, self._release)
+                reconcile(self._containers, self._release, self._remove_record)
             return self._containers
 
     @property
@@ -111,9 +113,13 @@ class Engine:
         name = name or self.config.fill(RunOptions(image="")).storage_driver
         if not self.idmapped:
             if name not in (None, "vfs"):
-                raise UnsupportedError(f"storage driver {name}", "the mounts of this machine can't translate ids: use vfs")
+                raise UnsupportedError(
+                    f"storage driver {name}", "the mounts of this machine can't translate ids: use vfs"
+                )
             name = "vfs"
-            self._warn("mounts can't translate ids on this machine, so every container gets a copy of its image, which is slow")
+            self._warn(
+                "mounts can't translate ids on this machine, so every container gets a copy of its image, which is slow"
+            )
         with self._lock:
             if name not in self._drivers:
                 from .storage.driver import open_driver
@@ -199,8 +205,16 @@ class Engine:
         if record["ephemeral"]:
             self._prepare(record, None)
         else:
-            self._keep(record, options, keeper=False)
-        return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+            self._keep(record, keeper=False)
+        try:
+            process = self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+        except BaseException:
+            if not record["ephemeral"]:
+                self._remove_record(record)
+            raise
+        if options.rm and not record["ephemeral"]:
+            process.at_end(lambda: self._remove_record(record))
+        return process
 
     def ensure(
         self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
@@ -218,11 +232,15 @@ class Engine:
             if record is None:
                 image = self._image_of(options, progress, cancelled)
                 record = self._record(secrets.token_hex(32), options, image, [])
-                self._keep(record, options, keeper=True)
+                self._keep(record, keeper=True)
             elif options.image not in (record["image"], record["image_id"]):
                 image = self._image_of(options, progress, cancelled)
                 if str(image.id) != record["image_id"]:
-                    raise StatusError(f"container {options.name}", f"made from {record['image']}", f"made from {options.image}: rm it first,")
+                    raise StatusError(
+                        f"container {options.name}",
+                        f"made from {record['image']}",
+                        f"made from {options.image}: rm it first,",
+                    )
             if self.known.state(record["id"]) is None:
                 self._start_keeper(record)
             return self.known.find(record["id"])
@@ -288,7 +306,15 @@ class Engine:
         channel = self.launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
         return Process(self.launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self._warn)
 
-    def start(self, name_or_id: str, *, stdin_fd: int = -1, stdout_fd: int = -1, stderr_fd: int = -1) -> Process | None:
+    def start(
+        self,
+        name_or_id: str,
+        *,
+        stdin_fd: int = -1,
+        stdout_fd: int = -1,
+        stderr_fd: int = -1,
+        size: tuple[int, int] | None = None,
+    ) -> Process | None:
         """Start a stopped container again with the command that it was made with, attached to the descriptors.
 
         A named cell's container has no command: it is started for further cells, and None is returned.
@@ -302,7 +328,7 @@ class Engine:
             return None
         options = options_from_dict(record["options"])
         image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
-        made = plan(options, image.config, record["id"], **self._limits())
+        made = plan(options, image.config, record["id"], size=size, **self._limits())
         return self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
 
     def containers(self, all: bool = False) -> list[Container]:
@@ -382,8 +408,10 @@ class Engine:
             self._remove_record(record)
 
     def _remove_record(self, record: dict[str, Any]) -> None:
-        """The name goes first, in one step: what follows can be done again by the next sweep."""
+        """Remove a container from the disk; the record goes last, so that a try cut short can be made again."""
         folder = self.known.folder(record["id"])
+        if self.known.record(record["id"]) is None:  # another process was quicker
+            return
         self._release(record)
         for name in os.listdir(folder):
             if name != "record.json":
@@ -401,7 +429,9 @@ class Engine:
         container = self.known.find(name_or_id)
         record = self.known.record(container.id)
         if record is None:
-            raise CellwallError(f"container {container.name} is removed at its end, so its changes aren't kept: run it without --rm")
+            raise CellwallError(
+                f"container {container.name} is removed at its end, so its changes aren't kept: run it without --rm"
+            )
         driver = self._driver(record["driver"])
         image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
         return _changes(driver, record, image.chain_ids)
@@ -416,7 +446,7 @@ class Engine:
         return {
             "Id": container.id,
             "Name": container.name,
-            "Created": container.created,
+            "Created": _rfc3339(container.created),
             "Image": container.image_id,
             "State": {
                 "Status": container.status,
@@ -424,8 +454,8 @@ class Engine:
                 "Pid": container.pid,
                 "ExitCode": ended.status if ended else 0,
                 "OOMKilled": bool(ended and ended.oom_killed),
-                "StartedAt": container.started,
-                "FinishedAt": container.finished,
+                "StartedAt": _rfc3339(container.started),
+                "FinishedAt": _rfc3339(container.finished),
                 "Reason": ended.reason if ended else "",
             },
             "Config": {
@@ -489,6 +519,8 @@ class Engine:
             "options": options_to_dict(options),
             "keeper": False,
             "ephemeral": not kept,
+            # Whose command it is that removes a named container at its end; a killed one leaves that to reconcile.
+            "remover": {"pid": os.getpid(), "started": start_time(os.getpid())} if options.rm else None,
             "stop": [
                 options.stop_signal or (image.config.get("config") or {}).get("StopSignal") or "TERM",
                 10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
@@ -498,9 +530,8 @@ class Engine:
             "slot": None,
         }
 
-    def _keep(self, record: dict[str, Any], options: RunOptions, *, keeper: bool) -> None:
+    def _keep(self, record: dict[str, Any], *, keeper: bool) -> None:
         """Put a container on disk: its name, its record and its writable layer."""
-        from .images.digest import Digest
 
         record["ephemeral"] = False
         record["keeper"] = keeper
@@ -532,7 +563,9 @@ class Engine:
         self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
     ) -> Process:
         kept = not record["ephemeral"]
-        shown = {key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")}
+        shown = {
+            key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")
+        }
         request = {
             "operation": "run",
             "id": record["id"],
@@ -586,6 +619,13 @@ def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Dig
     ]
     points = [*MOUNT_POINTS, *(mount["target"] for mount in record["options"]["mounts"])]
     return [Change(kind, path) for kind, path in without_mount_points(found, points)]
+
+
+def _rfc3339(seconds: float | None) -> str:
+    """Docker's form of a time, and of none."""
+    if seconds is None:
+        return "0001-01-01T00:00:00Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _kept_on_disk(entry: dict[str, Any], folder: Path) -> dict[str, Any]:

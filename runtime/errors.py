@@ -28,7 +28,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .results import Exit
+    pass
 
 
 class CellwallError(Exception):

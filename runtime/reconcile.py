@@ -20,10 +20,13 @@ from .linux.process import is_running
 _PATIENCE_S = 5.0
 
 
-def reconcile(containers: Containers, release: Callable[[dict[str, Any]], None]) -> list[str]:
+def reconcile(
+    containers: Containers, release: Callable[[dict[str, Any]], None], remove: Callable[[dict[str, Any]], None]
+) -> list[str]:
     """Remove what dead launchers left; returns the ids of the containers that were cleaned up.
 
-    ``release`` gives the storage of a container's plan back; it gets the state's ``cellwall`` part.
+    ``release`` gives the storage of an ephemeral container back, and gets the state's ``cellwall`` part; ``remove``
+    removes a kept one that was to go with its command (``--rm --name``), and gets its record.
     """
     paths = containers.paths
     running = str(paths.running)
@@ -39,6 +42,10 @@ def reconcile(containers: Containers, release: Callable[[dict[str, Any]], None])
             containers.killed(found["id"])
         state.remove(running, found["id"])
         cleaned.append(found["id"])
+    for record in list(containers.records()):
+        remover = record.get("remover")
+        if remover and not state.owner_lives(remover) and containers.state(record["id"]) is None:
+            remove(record)
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)
     _sweep(paths.running)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import resource
 import stat
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from .errors import NotFound, SpecError, VolumeError
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
-from .security.seccomp import compile_filter
+from .security.seccomp import compile_filter, filter_flags
 
 OCI_VERSION = "1.2.0"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -108,7 +109,7 @@ def plan(
         raise SpecError("IMAGE", f"{options.image} names no command: say one after the image")
     namespaces = _namespaces(options)
     kinds = {namespace["type"] for namespace in namespaces}
-    security = _security(options)
+    security = _security(options, str(image.get("architecture") or ""))
     devices, device_rules = _devices(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
@@ -152,7 +153,8 @@ def plan(
         "capabilities": list(security.capabilities),
         "no_new_privileges": security.options.no_new_privileges,
         "seccomp": base64.b64encode(security.filter).decode(),
-        "rlimits": {limit["type"]: [limit["soft"], limit["hard"]] for limit in spec["process"]["rlimits"]},
+        "seccomp_flags": security.filter_flags,
+        "rlimits": spec["process"]["rlimits"],
         "terminal": options.tty,
         "size": size,
         "keeper": keeper,
@@ -240,9 +242,14 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
             own.append("mode=1777")
         return _entry(mount.target, "tmpfs", "tmpfs", own + said + (["ro"] if mount.read_only else []))
     if mount.type == "volume":
-        raise SpecError("--volume", f"{mount.source or mount.target}: named volumes aren't available yet, name a host folder by its path")
+        raise SpecError(
+            "--volume",
+            f"{mount.source or mount.target}: named volumes aren't available yet, name a host folder by its path",
+        )
     if not os.path.exists(mount.source):
-        raise VolumeError(f"--volume: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})")
+        raise VolumeError(
+            f"--volume: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})"
+        )
     said = [option for option in mount.options if option in ("noexec", "rbind", "bind")]
     return _entry(
         mount.target,
@@ -270,7 +277,8 @@ def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, 
 
 
 def _rlimits(options: RunOptions) -> list[dict[str, Any]]:
-    limits = {"core": {"type": "RLIMIT_CORE", "soft": 0, "hard": -1}}
+    # No core files: they would fill a writable layer that is in memory. The hard limit stays what it is.
+    limits = {"core": {"type": "RLIMIT_CORE", "soft": 0, "hard": resource.getrlimit(resource.RLIMIT_CORE)[1]}}
     for limit in options.ulimits:
         limits[limit.name] = {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
     return list(limits.values())
@@ -283,7 +291,9 @@ def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
         if needed is None:
             raise SpecError("--sysctl", f"{name} isn't kept per namespace, so setting it would change the host")
         if needed not in kinds:
-            raise SpecError("--sysctl", f"{name} belongs to the {needed} namespace, which this container shares with the host")
+            raise SpecError(
+                "--sysctl", f"{name} belongs to the {needed} namespace, which this container shares with the host"
+            )
     return dict(options.sysctls)
 
 
@@ -293,18 +303,22 @@ class _Security:
     options: SecurityOptions
     profile: dict[str, Any] | None
     filter: bytes
+    filter_flags: int
 
 
-def _security(options: RunOptions) -> _Security:
+def _security(options: RunOptions, architecture: str) -> _Security:
     capabilities = resolve_capabilities(options.cap_add, options.cap_drop, options.privileged)
     parsed = parse_security_opt(options.security_opt, options.privileged)
-    profile, program = _filter(parsed, capabilities)
-    return _Security(capabilities, parsed, profile, program)
+    profile, program = _filter(parsed, capabilities, architecture)
+    return _Security(capabilities, parsed, profile, program, filter_flags(profile or {}))
 
 
 @lru_cache(maxsize=16)
-def _filter(parsed: SecurityOptions, capabilities: tuple[str, ...]) -> tuple[dict[str, Any] | None, bytes]:
-    profile = parsed.seccomp_profile(capabilities)
+def _filter(
+    parsed: SecurityOptions, capabilities: tuple[str, ...], architecture: str
+) -> tuple[dict[str, Any] | None, bytes]:
+    # A 32-bit C library makes every socket through socketcall.
+    profile = parsed.seccomp_profile(capabilities, multiplexed_sockets=architecture == "386")
     return profile, compile_filter(profile) if profile else b""
 
 
@@ -327,7 +341,9 @@ def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]],
         try:
             found = os.stat(source)
         except OSError as error:
-            raise NotFound(f"--device: {source}: {(error.strerror or '').lower()}, name a device of this machine") from error
+            raise NotFound(
+                f"--device: {source}: {(error.strerror or '').lower()}, name a device of this machine"
+            ) from error
         if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
             raise SpecError("--device", f"{source} is no device node")
         if not target.startswith("/dev/"):
@@ -336,7 +352,16 @@ def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]],
         major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
         mode = stat.S_IMODE(found.st_mode)
         devices.append(
-            {"path": target, "type": kind, "major": major, "minor": minor, "fileMode": mode, "uid": 0, "gid": 0, "source": source}
+            {
+                "path": target,
+                "type": kind,
+                "major": major,
+                "minor": minor,
+                "fileMode": mode,
+                "uid": 0,
+                "gid": 0,
+                "source": source,
+            }
         )
         rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": access or "rwm"})
     if options.privileged:
@@ -393,7 +418,9 @@ def _device_number(path: str) -> dict[str, int]:
     try:
         found = os.stat(path)
     except OSError as error:
-        raise NotFound(f"--device-…: {path}: {(error.strerror or '').lower()}, name a block device of this machine") from error
+        raise NotFound(
+            f"--device-…: {path}: {(error.strerror or '').lower()}, name a block device of this machine"
+        ) from error
     if not stat.S_ISBLK(found.st_mode):
         raise SpecError("--device-…", f"{path} is no block device")
     return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

@@ -26,7 +26,15 @@ from ..results import Exit
 
 CHUNK = 65536
 # What a person or a supervisor sends to have it reach the command. SIGWINCH is apart; SIGTSTP stops this process itself.
-FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
+FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+)
 # As docker's client, the third request to end is not left to the command any more.
 ENOUGH = 3
 

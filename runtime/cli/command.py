@@ -45,14 +45,51 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 # docker's long forms of the same.
 GROUPS: dict[str, dict[str, str]] = {
-    "container": {"run": "run", "exec": "exec", "ls": "ps", "list": "ps", "ps": "ps", "start": "start", "stop": "stop",
-                  "kill": "kill", "rm": "rm", "logs": "logs", "inspect": "inspect", "diff": "diff"},
+    "container": {
+        "run": "run",
+        "exec": "exec",
+        "ls": "ps",
+        "list": "ps",
+        "ps": "ps",
+        "start": "start",
+        "stop": "stop",
+        "kill": "kill",
+        "rm": "rm",
+        "logs": "logs",
+        "inspect": "inspect",
+        "diff": "diff",
+    },
     "image": {"pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag", "inspect": "inspect"},
     "system": {"info": "info"},
 }
 _LATER = {
-    "create", "restart", "pause", "unpause", "wait", "top", "stats", "commit", "cp", "port", "rename", "update", "attach", "push",
-    "history", "build", "save", "load", "import", "export", "volume", "network", "layers", "namespaces", "cgroups", "mounts", "kernel",
+    "create",
+    "restart",
+    "pause",
+    "unpause",
+    "wait",
+    "top",
+    "stats",
+    "commit",
+    "cp",
+    "port",
+    "rename",
+    "update",
+    "attach",
+    "push",
+    "history",
+    "build",
+    "save",
+    "load",
+    "import",
+    "export",
+    "volume",
+    "network",
+    "layers",
+    "namespaces",
+    "cgroups",
+    "mounts",
+    "kernel",
     "lock",
 }
 _FOREGROUND = {"run", "exec"}
@@ -145,7 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
-def _call(name: str, function: Callable[[Context, list[str]], int], words: list[str], root: str | None, config: str | None) -> int:
+def _call(
+    name: str, function: Callable[[Context, list[str]], int], words: list[str], root: str | None, config: str | None
+) -> int:
     context = Context(name, {"root": root} if root else {}, config)
     try:
         return function(context, words)
@@ -175,7 +214,9 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
         name, target, rest = f"{name} {rest[0]}", group.get(rest[0], ""), rest[1:]
     if target not in COMMANDS:
         if name in _LATER or name.split()[0] in _LATER:
-            raise SpecError(name, "this command of docker's isn't in cellwall yet; 'cellwall --help' lists those that are")
+            raise SpecError(
+                name, "this command of docker's isn't in cellwall yet; 'cellwall --help' lists those that are"
+            )
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -199,7 +240,9 @@ def _report(error: Exception, failed: int) -> int:
 
 def one_line(text: str) -> str:
     """``text`` without line ends and control characters, which a registry or an image may have put there."""
-    return "".join(letter if letter.isprintable() else " " if letter in "\n\t" else repr(letter)[1:-1] for letter in text.strip())
+    return "".join(
+        letter if letter.isprintable() else " " if letter in "\n\t" else repr(letter)[1:-1] for letter in text.strip()
+    )
 
 
 def _open_standard_streams() -> None:

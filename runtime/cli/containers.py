@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from ..containers import Container
     from .command import Context
 
-_COLUMNS = (("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"), ("STATUS", "Status"),
-            ("PORTS", "Ports"), ("NAMES", "Names"))
+_COLUMNS = (
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+)
 
 
 def ps(context: Context, words: list[str]) -> int:
@@ -31,8 +38,16 @@ def ps(context: Context, words: list[str]) -> int:
     parser.flag("-q", "--quiet", help="ids only")
     parser.flag("--no-trunc", help="don't shorten ids and commands")
     parser.flag("-l", "--latest", help="the latest one only, whatever its status")
-    parser.value("-n", "--last", read=values.integer(1, 10**6), metavar="NUMBER", help="the latest ones only, whatever their status")
-    parser.value("-f", "--filter", repeated=True, metavar="KEY=VALUE", help="name=, id=, status=, label=, ancestor=, exited=")
+    parser.value(
+        "-n",
+        "--last",
+        read=values.integer(1, 10**6),
+        metavar="NUMBER",
+        help="the latest ones only, whatever their status",
+    )
+    parser.value(
+        "-f", "--filter", repeated=True, metavar="KEY=VALUE", help="name=, id=, status=, label=, ancestor=, exited="
+    )
     table.add_format(parser)
     said, rest = parser.parse(words)
     _no_words(parser, rest)
@@ -122,8 +137,15 @@ def start(context: Context, words: list[str]) -> int:
 def stop(context: Context, words: list[str]) -> int:
     """Ask containers to end, and kill them after ``-t`` seconds; prints the name of each."""
     parser = context.parser("[OPTIONS] CONTAINER…")
-    parser.value("-t", "--time", "--timeout", dest="time", read=values.integer(0, 10**9), metavar="SECONDS",
-                 help="seconds to wait before killing")
+    parser.value(
+        "-t",
+        "--time",
+        "--timeout",
+        dest="time",
+        read=values.integer(0, 10**9),
+        metavar="SECONDS",
+        help="seconds to wait before killing",
+    )
     said, names = parser.parse(words)
     keywords = {} if said.time is None else {"timeout_s": float(said.time)}
     return each(parser, names, lambda name: context.engine.stop(name, **keywords))
@@ -155,15 +177,26 @@ def diff(context: Context, words: list[str]) -> int:
         raise SpecError(parser.command, f"needs one container: {parser.command} CONTAINER")
     changes = context.engine.diff(names[0])
     if said.format:
-        table.write(table.listing([{"Kind": change.kind, "Path": change.path} for change in changes],
-                                  (("KIND", "Kind"), ("PATH", "Path")), said.format))
+        table.write(
+            table.listing(
+                [{"Kind": change.kind, "Path": change.path} for change in changes],
+                (("KIND", "Kind"), ("PATH", "Path")),
+                said.format,
+            )
+        )
     else:
         table.write("".join(f"{change.kind} {table.printable(change.path)}\n" for change in changes))
     return 0
 
 
-def each(parser: Parser, names: list[str], act: Callable[[str], Sequence[str] | None], *, what: str = "CONTAINER",
-         missing_is_fine: bool = False) -> int:
+def each(
+    parser: Parser,
+    names: list[str],
+    act: Callable[[str], Sequence[str] | None],
+    *,
+    what: str = "CONTAINER",
+    missing_is_fine: bool = False,
+) -> int:
     """Do ``act`` to each name and print it, or the lines that ``act`` returns.
 
     Goes on after a failure, which is told, and then the status is 1, as docker's.

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from ..images.image import Image
     from .command import Context
 
-_COLUMNS = (("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size"))
+_COLUMNS = (
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+)
 _NONE = "<none>"
 
 
@@ -146,9 +152,17 @@ def bootstrap(context: Context, words: list[str]) -> int:
         if not said.quiet:
             sys.stderr.write(f"{table.printable(line)}\n")
 
-    with tree_archive(base, engine.paths.storage / "bootstrap", progress=tell) as archive, Progress(sys.stderr, quiet=said.quiet) as progress:
-        image = engine.images.add_image(said.tag or base.reference, {"config": base.config}, [archive],
-                                        created_by=[f"cellwall bootstrap {base.reference}"], progress=progress)
+    with (
+        tree_archive(base, engine.paths.storage / "bootstrap", progress=tell) as archive,
+        Progress(sys.stderr, quiet=said.quiet) as progress,
+    ):
+        image = engine.images.add_image(
+            said.tag or base.reference,
+            {"config": base.config},
+            [archive],
+            created_by=[f"cellwall bootstrap {base.reference}"],
+            progress=progress,
+        )
     print(table.printable(image.reference))
     return 0
 

@@ -22,7 +22,9 @@ def inspect(context: Context, words: list[str]) -> int:
     """Print a JSON array of what is known, or one template line each; the status is 1 where one wasn't found."""
     parser = context.parser("[OPTIONS] NAME…")
     parser.value("-f", "--format", metavar="TEMPLATE", help="json, or a template such as '{{.State.Status}}'")
-    parser.value("--type", read=values.choice("container", "image"), metavar="container|image", help="look among these only")
+    parser.value(
+        "--type", read=values.choice("container", "image"), metavar="container|image", help="look among these only"
+    )
     said, names = parser.parse(words)
     if not names:
         raise SpecError(parser.command, f"needs at least one name: {parser.command} NAME…")
@@ -76,8 +78,14 @@ def image_details(image: Image) -> dict[str, Any]:
         "Config": config.get("config") or {},
         "RootFS": {"Type": "layers", "Layers": [str(layer.diff_id) for layer in image.layers]},
         "Layers": [
-            {"Digest": str(layer.digest), "DiffId": str(layer.diff_id), "ChainId": str(layer.chain_id), "MediaType": layer.media_type,
-             "Size": layer.size_bytes, "CreatedBy": layer.created_by}
+            {
+                "Digest": str(layer.digest),
+                "DiffId": str(layer.diff_id),
+                "ChainId": str(layer.chain_id),
+                "MediaType": layer.media_type,
+                "Size": layer.size_bytes,
+                "CreatedBy": layer.created_by,
+            }
             for layer in image.layers
         ],
         "History": config.get("history") or [],

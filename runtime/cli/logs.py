@@ -97,7 +97,9 @@ def follow(path: Path, pid: int, tail: int | None, put: Put) -> None:
         try:
             fcntl.fcntl(folder_fd, fcntl.F_NOTIFY, fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_MULTISHOT)
         except OSError as error:
-            raise UnsupportedError("--follow", "this kernel doesn't tell of changes here (dnotify); run it again") from error
+            raise UnsupportedError(
+                "--follow", "this kernel doesn't tell of changes here (dnotify); run it again"
+            ) from error
         with path.open("rb") as file:
             _follow(file, woken_fd, pid, tail, put)
     finally:

@@ -15,10 +15,44 @@ from .values import boolean, size
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 # Labels and consistency say nothing on Linux without SELinux; docker takes them, so they are kept for the engine to judge.
-VOLUME_OPTIONS = PROPAGATIONS | {"ro", "rw", "z", "Z", "U", "nocopy", "consistent", "cached", "delegated", "exec", "noexec",
-                                 "suid", "nosuid", "dev", "nodev"}
-TMPFS_FLAGS = frozenset({"ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "atime", "noatime",
-                         "diratime", "nodiratime", "relatime", "norelatime", "strictatime"})
+VOLUME_OPTIONS = PROPAGATIONS | {
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "U",
+    "nocopy",
+    "consistent",
+    "cached",
+    "delegated",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+}
+TMPFS_FLAGS = frozenset(
+    {
+        "ro",
+        "rw",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "sync",
+        "async",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+    }
+)
 TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol"})
 _CONFLICTS = (("ro", "rw"), ("exec", "noexec"), ("suid", "nosuid"), ("dev", "nodev"))
 
@@ -62,7 +96,9 @@ def volume(flag: str, text: str) -> Mount:
     options = parts[2].split(",") if len(parts) == 3 else []
     for option in options:
         if option not in VOLUME_OPTIONS:
-            raise SpecError(flag, f"{text!r}: the option {option!r} isn't known; {', '.join(sorted(VOLUME_OPTIONS))} are")
+            raise SpecError(
+                flag, f"{text!r}: the option {option!r} isn't known; {', '.join(sorted(VOLUME_OPTIONS))} are"
+            )
     _check_conflicts(flag, options, text)
     target = _target(flag, parts[1], text)
     source, is_path = _source(flag, parts[0], text)
@@ -119,9 +155,19 @@ def mount(flag: str, text: str) -> Mount:
 
 
 _MOUNT_KEYS = {
-    "type": "type", "source": "source", "src": "source", "target": "target", "dst": "target", "destination": "target",
-    "readonly": "readonly", "ro": "readonly", "bind-propagation": "bind-propagation", "bind-nonrecursive": "bind-nonrecursive",
-    "volume-nocopy": "volume-nocopy", "tmpfs-size": "tmpfs-size", "tmpfs-mode": "tmpfs-mode",
+    "type": "type",
+    "source": "source",
+    "src": "source",
+    "target": "target",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "readonly",
+    "ro": "readonly",
+    "bind-propagation": "bind-propagation",
+    "bind-nonrecursive": "bind-nonrecursive",
+    "volume-nocopy": "volume-nocopy",
+    "tmpfs-size": "tmpfs-size",
+    "tmpfs-mode": "tmpfs-mode",
 }
 
 
@@ -158,4 +204,6 @@ def _mount_of(flag: str, said: dict[str, str], text: str) -> Mount:
         return Mount("bind", target, os.path.abspath(os.path.expanduser(source)), read_only, rest)
     if source and not _VOLUME_NAME.fullmatch(source):
         raise SpecError(flag, f"{text!r}: {source!r} isn't a volume's name; for a folder of the host say type=bind")
-    return Mount("volume", target, source, read_only, ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ())
+    return Mount(
+        "volume", target, source, read_only, ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ()
+    )

@@ -34,7 +34,9 @@ class BooleanFlag(argparse.Action):
         keywords.pop("type", None)
         super().__init__(option_strings, dest, nargs="?", const=True, **keywords)
 
-    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, option: str | None = None) -> None:
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
         from .values import boolean
 
         setattr(namespace, self.dest, values if isinstance(values, bool) else boolean(option or self.dest, str(values)))
@@ -74,8 +76,14 @@ class Parser(argparse.ArgumentParser):
     """One command's options. ``command`` stands in messages ("cellwall run"), ``usage`` behind ``usage:`` in help."""
 
     def __init__(self, command: str, usage: str = "", description: str = "", *, interspersed: bool = True) -> None:
-        super().__init__(prog=command, usage=f"{command} {usage}".rstrip().replace("%", "%%"), description=description, add_help=False,
-                         allow_abbrev=False, formatter_class=_Formatter)
+        super().__init__(
+            prog=command,
+            usage=f"{command} {usage}".rstrip().replace("%", "%%"),
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+        )
         self.command = command
         self.interspersed = interspersed
         self.add_argument("--help", action=_Help)
@@ -85,8 +93,16 @@ class Parser(argparse.ArgumentParser):
         keywords: dict[str, Any] = {"dest": dest} if dest else {}
         self.add_argument(*names, action=BooleanFlag, default=default, help=help, **keywords)
 
-    def value(self, *names: str, read: Callable[[str, str], object] | None = None, repeated: bool = False,
-              metavar: str = "VALUE", help: str = "", dest: str | None = None, default: object = None) -> None:
+    def value(
+        self,
+        *names: str,
+        read: Callable[[str, str], object] | None = None,
+        repeated: bool = False,
+        metavar: str = "VALUE",
+        help: str = "",
+        dest: str | None = None,
+        default: object = None,
+    ) -> None:
         """Add an option that takes a value; ``read(flag, text)`` makes it, ``repeated`` gathers a list."""
         keywords: dict[str, Any] = {"metavar": metavar, "help": help, "default": default}
         if dest:
@@ -100,8 +116,14 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, *names: str, why: str, takes_value: bool = True) -> None:
         """Add an option that is known, and answered by UnsupportedError with ``why``."""
-        self.add_argument(*names, action=_Refused, nargs=None if takes_value else "?", const=why, help=argparse.SUPPRESS,
-                          default=argparse.SUPPRESS)
+        self.add_argument(
+            *names,
+            action=_Refused,
+            nargs=None if takes_value else "?",
+            const=why,
+            help=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+        )
 
     def parse(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """``(options, the other words)``. Raises SpecError, UnsupportedError, HelpRequested."""
@@ -165,5 +187,7 @@ class Parser(argparse.ArgumentParser):
 
             near = difflib.get_close_matches(name, self._option_string_actions, 1, 0.75) if len(name) > 2 else []
             mend = f"did you mean {near[0]}" if near else f"'{self.command} --help' lists those that are"
-            raise SpecError(name, f"isn't an option of {self.command}{f' (in {word})' if len(word) > 2 else ''}; {mend}")
+            raise SpecError(
+                name, f"isn't an option of {self.command}{f' (in {word})' if len(word) > 2 else ''}; {mend}"
+            )
         return found

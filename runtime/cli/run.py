@@ -41,29 +41,24 @@ def run(context: Context, words: list[str]) -> int:
         from .progress import Progress
 
         with Progress(sys.stderr, quiet=said.quiet) as progress:
-            return engine.run(options, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd,
-                              size=streams.size, progress=progress)
+            return engine.run(
+                options,
+                stdin_fd=streams.stdin_fd,
+                stdout_fd=streams.stdout_fd,
+                stderr_fd=streams.stderr_fd,
+                size=streams.size,
+                progress=progress,
+            )
 
     if options.detach:
         from .shim import detach
 
-        print(detach(context, begin, terminal=options.tty, remove=removes_kept(options), asked=asked))
+        print(detach(context, begin, terminal=options.tty, asked=asked))
         return 0
     with Streams(options.interactive, options.tty) as streams, begin(context.engine, streams) as process:
-        try:
-            ended = attach(process, streams)
-            tell_warnings(context.engine, process, asked)
-            return report_end(ended)
-        finally:
-            if removes_kept(options):
-                process.kill()
-                process.wait_gone()
-                context.engine.remove(process.container_id)
-
-
-def removes_kept(options: RunOptions) -> bool:
-    """Whether the container is kept on disk while it runs, for its name, and has to be removed at its end."""
-    return options.rm and options.name is not None
+        ended = attach(process, streams)
+        tell_warnings(context.engine, process, asked)
+        return report_end(ended)
 
 
 def attach(process: Process, streams: Streams, *, silent: bool = False) -> Exit:
@@ -88,7 +83,13 @@ def exec_(context: Context, words: list[str]) -> int:
     parser = context.parser(usage, interspersed=False)
     parser.flag("-i", "--interactive", help="pass standard input on to the command")
     parser.flag("-t", "--tty", help="give the command a terminal")
-    parser.value("-e", "--env", repeated=True, metavar="NAME[=VALUE]", help="set a variable; a bare NAME takes the caller's value")
+    parser.value(
+        "-e",
+        "--env",
+        repeated=True,
+        metavar="NAME[=VALUE]",
+        help="set a variable; a bare NAME takes the caller's value",
+    )
     parser.value("--env-file", repeated=True, metavar="FILE", help="read variables from a file")
     parser.value("-w", "--workdir", read=values.absolute, metavar="DIR", help="working directory inside")
     parser.value("-u", "--user", read=values.user, metavar="USER[:GROUP]", help="user and group, names or numbers")
@@ -107,9 +108,20 @@ def exec_(context: Context, words: list[str]) -> int:
             environment[entry[0]] = entry[1]
 
     def begin(engine: Engine, streams: Streams) -> Process:
-        return engine.exec(rest[0], rest[1:], stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd,
-                           env=environment, workdir=said.workdir, user=said.user, tty=said.tty, size=streams.size,
-                           privileged=said.privileged, timeout_s=said.timeout)
+        return engine.exec(
+            rest[0],
+            rest[1:],
+            stdin_fd=streams.stdin_fd,
+            stdout_fd=streams.stdout_fd,
+            stderr_fd=streams.stderr_fd,
+            env=environment,
+            workdir=said.workdir,
+            user=said.user,
+            tty=said.tty,
+            size=streams.size,
+            privileged=said.privileged,
+            timeout_s=said.timeout,
+        )
 
     if said.detach:
         from .shim import detach
@@ -124,9 +136,13 @@ def start_attached(context: Context, name: str, interactive: bool) -> int:
     """Start a stopped container joined to this terminal; the exit status is its command's."""
     terminal = _options(context, name).tty
     with Streams(interactive, terminal) as streams:
-        process = context.engine.start(name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd)
+        process = context.engine.start(
+            name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd
+        )
         if process is None:
-            raise CellwallError(f"container {name} has no command to attach to, as it waits for cells: start it without -a")
+            raise CellwallError(
+                f"container {name} has no command to attach to, as it waits for cells: start it without -a"
+            )
         with process:
             return report_end(attach(process, streams))
 

@@ -56,11 +56,15 @@ def _flag(*names: str, help: str, field: str = "") -> Option:
     return Option(names, "flag", help=help, field=field)
 
 
-def _value(*names: str, metavar: str, help: str, read: Read = values.words, field: str = "", choices: tuple[str, ...] = ()) -> Option:
+def _value(
+    *names: str, metavar: str, help: str, read: Read = values.words, field: str = "", choices: tuple[str, ...] = ()
+) -> Option:
     return Option(names, "value", metavar, help, read, choices, field)
 
 
-def _list(*names: str, metavar: str, help: str, read: Read = values.words, field: str = "", choices: tuple[str, ...] = ()) -> Option:
+def _list(
+    *names: str, metavar: str, help: str, read: Read = values.words, field: str = "", choices: tuple[str, ...] = ()
+) -> Option:
     return Option(names, "list", metavar, help, read, choices, field)
 
 
@@ -87,88 +91,224 @@ OPTIONS: tuple[Option, ...] = (
     _list("-e", "--env", metavar="NAME[=VALUE]", help="set a variable; a bare NAME takes the caller's value"),
     _list("--env-file", metavar="FILE", help="read variables from a file"),
     _value("-w", "--workdir", metavar="DIR", help="working directory inside", read=values.absolute, field="workdir"),
-    _value("-u", "--user", metavar="USER[:GROUP]", help="user and group, names or numbers", read=values.user, field="user"),
+    _value(
+        "-u", "--user", metavar="USER[:GROUP]", help="user and group, names or numbers", read=values.user, field="user"
+    ),
     _list("--group-add", metavar="GROUP", help="join one more group", field="group_add"),
     _value("--entrypoint", metavar="COMMAND", help="run this in place of the image's entrypoint"),
     _list("-l", "--label", metavar="NAME[=VALUE]", help="set a label", read=values.label),
     _list("--label-file", metavar="FILE", help="read labels from a file"),
     _flag("--init", help="run an init that forwards signals and reaps processes", field="init"),
     _value("--stop-signal", metavar="SIGNAL", help="signal that asks the command to end"),
-    _value("--stop-timeout", metavar="SECONDS", help="seconds between that signal and SIGKILL",
-           read=integer(0, 10**9), field="stop_timeout_s"),
+    _value(
+        "--stop-timeout",
+        metavar="SECONDS",
+        help="seconds between that signal and SIGKILL",
+        read=integer(0, 10**9),
+        field="stop_timeout_s",
+    ),
     _flag("--read-only", help="make the root filesystem read-only", field="read_only"),
     _list("--tmpfs", metavar="DIR[:OPTIONS]", help="mount a tmpfs", read=mount_values.tmpfs),
     _value("--shm-size", metavar="SIZE", help="size of /dev/shm", read=values.positive_size, field="shm_size_bytes"),
-    _list("-v", "--volume", metavar="[SOURCE:]DIR[:OPTIONS]", help="mount a host folder or a volume", read=mount_values.volume),
+    _list(
+        "-v",
+        "--volume",
+        metavar="[SOURCE:]DIR[:OPTIONS]",
+        help="mount a host folder or a volume",
+        read=mount_values.volume,
+    ),
     _list("--mount", metavar="KEY=VALUE,…", help="mount a host folder, a volume or a tmpfs", read=mount_values.mount),
     _refused("--volumes-from", why="taking over another container's volumes isn't there yet; name each with -v"),
     _refused("-p", "--publish", why=_PORTS),
     _refused("-P", "--publish-all", why=_PORTS, kind="flag"),
     _refused("--expose", why=_PORTS),
-    _value("--network", "--net", metavar="none|host", help="network of the container: none (the default) or host",
-           choices=("none", "host")),
+    _value(
+        "--network",
+        "--net",
+        metavar="none|host",
+        help="network of the container: none (the default) or host",
+        choices=("none", "host"),
+    ),
     _list("--dns", metavar="ADDRESS", help="name server for /etc/resolv.conf", read=values.address, field="dns"),
-    _list("--add-host", metavar="NAME:ADDRESS", help="one more line of /etc/hosts", read=values.add_host, field="add_hosts"),
+    _list(
+        "--add-host",
+        metavar="NAME:ADDRESS",
+        help="one more line of /etc/hosts",
+        read=values.add_host,
+        field="add_hosts",
+    ),
     _refused("--ip", why=_NETWORKS),
     _list("--cap-add", metavar="CAPABILITY", help="add a capability", read=values.capability, field="cap_add"),
-    _list("--cap-drop", metavar="CAPABILITY", help="drop a capability, or ALL", read=values.capability, field="cap_drop"),
+    _list(
+        "--cap-drop", metavar="CAPABILITY", help="drop a capability, or ALL", read=values.capability, field="cap_drop"
+    ),
     _flag("--privileged", help="give the container every right that cellwall itself has", field="privileged"),
-    _list("--security-opt", metavar="OPTION", help="no-new-privileges, seccomp=FILE, seccomp=unconfined, …",
-          field="security_opt"),
+    _list(
+        "--security-opt",
+        metavar="OPTION",
+        help="no-new-privileges, seccomp=FILE, seccomp=unconfined, …",
+        field="security_opt",
+    ),
     _one_of("--userns", help="user namespace: its own, or the host's", choices=("private", "host"), field="userns"),
-    _one_of("--pid", help="process ids: its own, or the host's", choices=("private", "host"), field="pid",
-            prefixes=("container",)),
-    _one_of("--ipc", help="IPC namespace: its own, or the host's", choices=("private", "none", "host"),
-            field="ipc", prefixes=("container",)),
+    _one_of(
+        "--pid",
+        help="process ids: its own, or the host's",
+        choices=("private", "host"),
+        field="pid",
+        prefixes=("container",),
+    ),
+    _one_of(
+        "--ipc",
+        help="IPC namespace: its own, or the host's",
+        choices=("private", "none", "host"),
+        field="ipc",
+        prefixes=("container",),
+    ),
     _one_of("--uts", help="host name: its own, or the host's", choices=("private", "host"), field="uts"),
-    _one_of("--cgroupns", help="cgroup namespace: its own, or the host's", choices=("private", "host"), field="cgroupns"),
+    _one_of(
+        "--cgroupns", help="cgroup namespace: its own, or the host's", choices=("private", "host"), field="cgroupns"
+    ),
     _list("--device", metavar="HOST[:DIR[:rwm]]", help="pass a device on", read=values.device, field="devices"),
     _refused("--gpus", why="passing on GPUs isn't there yet; name the devices one by one with --device"),
     _list("--ulimit", metavar="NAME=SOFT[:HARD]", help="set a resource limit", read=values.ulimit, field="ulimits"),
     _list("--sysctl", metavar="NAME=VALUE", help="set a kernel setting of the container's own", read=values.sysctl),
-    _value("--oom-score-adj", metavar="NUMBER", help="-1000 to 1000: the higher, the sooner killed when memory is short",
-           read=integer(-1000, 1000), field="oom_score_adj"),
+    _value(
+        "--oom-score-adj",
+        metavar="NUMBER",
+        help="-1000 to 1000: the higher, the sooner killed when memory is short",
+        read=integer(-1000, 1000),
+        field="oom_score_adj",
+    ),
     _value("-m", "--memory", metavar="SIZE", help="memory limit", read=values.memory, field="memory_bytes"),
-    _value("--memory-swap", metavar="SIZE", help="limit of memory and swap together, -1 for unlimited swap",
-           read=values.memory_swap, field="memory_swap_bytes"),
-    _value("--memory-reservation", metavar="SIZE", help="soft memory limit", read=values.memory,
-           field="memory_reservation_bytes"),
-    _value("--cpus", metavar="NUMBER", help="how many CPUs' worth of time, such as 1.5", read=values.cpus, field="cpus"),
-    _value("-c", "--cpu-shares", metavar="NUMBER", help="relative weight, 1024 is the usual one", read=integer(2, 262144),
-           field="cpu_shares"),
-    _value("--cpuset-cpus", metavar="LIST", help="CPUs to run on, such as 0-3,6", read=values.cpuset, field="cpuset_cpus"),
+    _value(
+        "--memory-swap",
+        metavar="SIZE",
+        help="limit of memory and swap together, -1 for unlimited swap",
+        read=values.memory_swap,
+        field="memory_swap_bytes",
+    ),
+    _value(
+        "--memory-reservation",
+        metavar="SIZE",
+        help="soft memory limit",
+        read=values.memory,
+        field="memory_reservation_bytes",
+    ),
+    _value(
+        "--cpus", metavar="NUMBER", help="how many CPUs' worth of time, such as 1.5", read=values.cpus, field="cpus"
+    ),
+    _value(
+        "-c",
+        "--cpu-shares",
+        metavar="NUMBER",
+        help="relative weight, 1024 is the usual one",
+        read=integer(2, 262144),
+        field="cpu_shares",
+    ),
+    _value(
+        "--cpuset-cpus", metavar="LIST", help="CPUs to run on, such as 0-3,6", read=values.cpuset, field="cpuset_cpus"
+    ),
     _value("--cpuset-mems", metavar="LIST", help="memory nodes to use", read=values.cpuset, field="cpuset_mems"),
-    _value("--pids-limit", metavar="NUMBER", help="most processes and threads at once, -1 for unlimited",
-           read=integer(1, values.PIDS_HIGHEST, (-1, 0)), field="pids_limit"),
-    _value("--blkio-weight", metavar="NUMBER", help="relative weight of disk access, 10 to 1000",
-           read=integer(10, 1000, (0,)), field="blkio_weight"),
-    _list("--device-read-bps", metavar="DEVICE:RATE", help="read at most so many bytes a second", read=values.rate_bps,
-          field="device_read_bps"),
-    _list("--device-write-bps", metavar="DEVICE:RATE", help="write at most so many bytes a second", read=values.rate_bps,
-          field="device_write_bps"),
-    _list("--device-read-iops", metavar="DEVICE:RATE", help="at most so many reads a second", read=values.rate_iops,
-          field="device_read_iops"),
-    _list("--device-write-iops", metavar="DEVICE:RATE", help="at most so many writes a second", read=values.rate_iops,
-          field="device_write_iops"),
-    _value("--net-cls-classid", metavar="NUMBER", help="class of the container's packets for tc (cgroup v1)",
-           read=integer(0, 0xFFFFFFFF), field="net_cls_classid"),
+    _value(
+        "--pids-limit",
+        metavar="NUMBER",
+        help="most processes and threads at once, -1 for unlimited",
+        read=integer(1, values.PIDS_HIGHEST, (-1, 0)),
+        field="pids_limit",
+    ),
+    _value(
+        "--blkio-weight",
+        metavar="NUMBER",
+        help="relative weight of disk access, 10 to 1000",
+        read=integer(10, 1000, (0,)),
+        field="blkio_weight",
+    ),
+    _list(
+        "--device-read-bps",
+        metavar="DEVICE:RATE",
+        help="read at most so many bytes a second",
+        read=values.rate_bps,
+        field="device_read_bps",
+    ),
+    _list(
+        "--device-write-bps",
+        metavar="DEVICE:RATE",
+        help="write at most so many bytes a second",
+        read=values.rate_bps,
+        field="device_write_bps",
+    ),
+    _list(
+        "--device-read-iops",
+        metavar="DEVICE:RATE",
+        help="at most so many reads a second",
+        read=values.rate_iops,
+        field="device_read_iops",
+    ),
+    _list(
+        "--device-write-iops",
+        metavar="DEVICE:RATE",
+        help="at most so many writes a second",
+        read=values.rate_iops,
+        field="device_write_iops",
+    ),
+    _value(
+        "--net-cls-classid",
+        metavar="NUMBER",
+        help="class of the container's packets for tc (cgroup v1)",
+        read=integer(0, 0xFFFFFFFF),
+        field="net_cls_classid",
+    ),
     _value("--platform", metavar="OS/ARCH", help="platform of the image", read=values.platform, field="platform"),
     _one_of("--pull", help="when to pull the image", choices=("missing", "always", "never"), field="pull"),
     _value("--log-driver", metavar="NAME", help="json-file, the only one so far", choices=("json-file",)),
-    _value("-s", "--storage-driver", metavar="NAME", help="storage driver of the container", choices=("overlay", "vfs"),
-           field="storage_driver"),
+    _value(
+        "-s",
+        "--storage-driver",
+        metavar="NAME",
+        help="storage driver of the container",
+        choices=("overlay", "vfs"),
+        field="storage_driver",
+    ),
     _list("--storage-opt", metavar="size=SIZE", help="most that the container may write", read=values.pair),
-    _value("--timeout", metavar="SECONDS", help="kill the command after so long (30, 500ms, 5m)", read=values.duration,
-           field="timeout_s"),
+    _value(
+        "--timeout",
+        metavar="SECONDS",
+        help="kill the command after so long (30, 500ms, 5m)",
+        read=values.duration,
+        field="timeout_s",
+    ),
 )
 
 # What docker run has besides. Known, so that the answer is better than "unknown option".
 _NOT_THERE = (
-    "--attach", "--blkio-weight-device", "--cgroup-parent", "--cidfile", "--cpu-period", "--cpu-quota",
-    "--cpu-rt-period", "--cpu-rt-runtime", "--detach-keys", "--device-cgroup-rule", "--dns-option", "--dns-search",
-    "--health-cmd", "--health-interval", "--health-retries", "--health-start-period", "--health-timeout", "--ip6",
-    "--isolation", "--link", "--link-local-ip", "--log-opt", "--mac-address", "--memory-swappiness",
-    "--network-alias", "--restart", "--runtime", "--volume-driver",
+    "--attach",
+    "--blkio-weight-device",
+    "--cgroup-parent",
+    "--cidfile",
+    "--cpu-period",
+    "--cpu-quota",
+    "--cpu-rt-period",
+    "--cpu-rt-runtime",
+    "--detach-keys",
+    "--device-cgroup-rule",
+    "--dns-option",
+    "--dns-search",
+    "--health-cmd",
+    "--health-interval",
+    "--health-retries",
+    "--health-start-period",
+    "--health-timeout",
+    "--ip6",
+    "--isolation",
+    "--link",
+    "--link-local-ip",
+    "--log-opt",
+    "--mac-address",
+    "--memory-swappiness",
+    "--network-alias",
+    "--restart",
+    "--runtime",
+    "--volume-driver",
 )
 
 
@@ -183,8 +323,14 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = ()) -> None:
         elif option.kind == "flag":
             parser.flag(*names, dest=option.dest, help=option.help)
         else:
-            parser.value(*names, dest=option.dest, read=option.read, repeated=option.kind == "list",
-                         metavar=option.metavar, help=option.help)
+            parser.value(
+                *names,
+                dest=option.dest,
+                read=option.read,
+                repeated=option.kind == "list",
+                metavar=option.metavar,
+                help=option.help,
+            )
     for name in _NOT_THERE:
         if name not in omit:
             parser.refuse(name, why="cellwall doesn't have this option of docker's")
@@ -211,7 +357,9 @@ def run_options_of(
         value = getattr(parsed, option.dest, None)
         if option.field and value is not None:
             fields[option.field] = tuple(value) if option.kind == "list" else value
-    said: dict[str, Any] = {option.dest: getattr(parsed, option.dest, [] if option.kind == "list" else None) for option in OPTIONS}
+    said: dict[str, Any] = {
+        option.dest: getattr(parsed, option.dest, [] if option.kind == "list" else None) for option in OPTIONS
+    }
     fields["env"] = _environment(said["env_file"], said["env"], caller)
     fields["labels"] = _labels(said["label_file"], said["label"])
     fields["sysctls"] = dict(said["sysctl"])
@@ -240,8 +388,10 @@ def check_together(options: RunOptions) -> None:
         if memory is None:
             raise SpecError("--memory-swap", "counts memory and swap together, so it needs --memory as well")
         if swap < memory:
-            raise SpecError("--memory-swap", f"{swap} is out of range: it counts memory and swap together, so at least "
-                                             f"--memory's {memory}")
+            raise SpecError(
+                "--memory-swap",
+                f"{swap} is out of range: it counts memory and swap together, so at least --memory's {memory}",
+            )
     if memory is not None and soft is not None and soft > memory:
         raise SpecError("--memory-reservation", f"{soft} is out of range: at most --memory's {memory}")
     if options.network == "host" and (bad := next((name for name in options.sysctls if name.startswith("net.")), "")):
@@ -303,7 +453,9 @@ def signal_name(flag: str, text: str) -> str:
         number = int(name)
         return signal.Signals(number).name.removeprefix("SIG") if number in set(signal.Signals) else name
     base, sign, extra = name.partition("+")
-    if f"SIG{name}" in signal.Signals.__members__ or (base == "RTMIN" and sign and extra.isdecimal() and int(extra) <= 30):
+    if f"SIG{name}" in signal.Signals.__members__ or (
+        base == "RTMIN" and sign and extra.isdecimal() and int(extra) <= 30
+    ):
         return name
     raise SpecError(flag, f"{text!r} isn't a signal; write its name or a number from 1 to {int(signal.SIGRTMAX)}")
 
@@ -311,14 +463,18 @@ def signal_name(flag: str, text: str) -> str:
 RUN_USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 
 
-def run_parser(command: str = "cellwall run", usage: str = RUN_USAGE, *, interspersed: bool = False, omit: Collection[str] = ()) -> Parser:
+def run_parser(
+    command: str = "cellwall run", usage: str = RUN_USAGE, *, interspersed: bool = False, omit: Collection[str] = ()
+) -> Parser:
     """A Parser with the run options on it. The magic asks for ``interspersed``: its options stand behind IMAGE."""
     parser = Parser(command, usage, "Run a command in a new container.", interspersed=interspersed)
     add_run_options(parser, omit=omit)
     return parser
 
 
-def parse_run(words: Sequence[str], *, config: Config | None = None, environment: Mapping[str, str] | None = None) -> RunOptions:
+def parse_run(
+    words: Sequence[str], *, config: Config | None = None, environment: Mapping[str, str] | None = None
+) -> RunOptions:
     """RunOptions of a whole ``docker run`` line behind ``run``: options, IMAGE, and the command with its own options."""
     parsed, rest = run_parser().parse(words)
     if not rest:
@@ -338,7 +494,9 @@ def from_keywords(image: str, command: Sequence[str] = (), *, config: Config | N
     for name, said in words.items():
         option = known.get(name)
         if option is None:
-            raise TypeError(f"{name!r} is no run option of cellwall; options are named as the flags: {', '.join(known)}")
+            raise TypeError(
+                f"{name!r} is no run option of cellwall; options are named as the flags: {', '.join(known)}"
+            )
         if said is None:
             continue
         if option.kind == "flag":
@@ -374,5 +532,16 @@ def describe() -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["OPTIONS", "Option", "PullPolicy", "add_run_options", "check_together", "describe", "from_keywords", "parse_run",
-           "run_options_of", "run_parser", "signal_name"]
+__all__ = [
+    "OPTIONS",
+    "Option",
+    "PullPolicy",
+    "add_run_options",
+    "check_together",
+    "describe",
+    "from_keywords",
+    "parse_run",
+    "run_options_of",
+    "run_parser",
+    "signal_name",
+]

@@ -1,7 +1,7 @@
 """What a container in the background (``-d``) lives by: a process that outlives the command line.
 
 It is forked before the engine exists, so from a process of one thread; pulls and starts in the caller's sight; then
-takes a session of its own, keeps the log until the container has ended, and removes what has to be removed. The launcher
+takes a session of its own, and keeps the log until the container has ended. The launcher
 is its child: whoever kills it, kills the container, and the next engine's reconcile cleans up.
 May import the engine.
 """
@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from .run import Begin
 
 
-def detach(
-    context: Context, begin: Begin, *, terminal: bool, remove: bool = False, name: str = "", asked: Sequence[str] = ()
-) -> str:
+def detach(context: Context, begin: Begin, *, terminal: bool, name: str = "", asked: Sequence[str] = ()) -> str:
     """Have ``begin`` start a process in the background; returns its container's id once it runs.
 
-    ``remove``: the container is removed at its end. ``name``: the container that ``begin`` starts where that gives no process.
+    ``name``: the container that ``begin`` starts where that gives no process.
     ``asked``: the flags whose warnings are told each time.
     Raises what went wrong before the command ran.
     """
@@ -37,7 +35,7 @@ def detach(
     pid = os.fork()
     if pid == 0:
         os.close(read_fd)
-        _serve(context, begin, Wish(terminal, remove, name, asked), write_fd)
+        _serve(context, begin, Wish(terminal, name, asked), write_fd)
     os.close(write_fd)
     try:
         with os.fdopen(read_fd, "rb") as file:
@@ -47,7 +45,9 @@ def detach(
         raise
     if not told:
         _, status = os.waitpid(pid, 0)
-        raise CellwallError(f"the container's process in the background ended early ({os.waitstatus_to_exitcode(status)})")
+        raise CellwallError(
+            f"the container's process in the background ended early ({os.waitstatus_to_exitcode(status)})"
+        )
     answer: dict[str, Any] = json.loads(told)
     if "id" in answer:
         return str(answer["id"])
@@ -59,7 +59,6 @@ class Wish(NamedTuple):
     """What ``detach`` was asked for."""
 
     terminal: bool
-    remove: bool
     name: str
     asked: Sequence[str]
 
@@ -97,16 +96,12 @@ def _keep(context: Context, process: Process, streams: Streams, wish: Wish, writ
     process.wait_started()
     ended = process.poll()
     if ended is not None and ended.message:
-        if wish.remove:
-            context.engine.remove(process.container_id)
         raise InitError("start", ended.message, status=ended.status)
     tell_warnings(context.engine, process, wish.asked)
     _tell(write_fd, {"id": process.container_id})
     _leave_the_caller()
     attach(process, streams, silent=True)
     process.wait_gone()
-    if wish.remove:
-        context.engine.remove(process.container_id)
 
 
 def _tell(write_fd: int, answer: dict[str, Any]) -> None:

@@ -39,13 +39,25 @@ def _versions() -> dict[str, str]:
     from ... import __version__
 
     kernel = os.uname()
-    return {"Version": __version__, "Python": platform.python_version(), "Kernel": kernel.release, "Os": "linux", "Arch": kernel.machine}
+    return {
+        "Version": __version__,
+        "Python": platform.python_version(),
+        "Kernel": kernel.release,
+        "Os": "linux",
+        "Arch": kernel.machine,
+    }
 
 
 def doctor(context: Context, words: list[str]) -> int:
     """Print what this machine can do: ok, limited or missing, and the one command that mends it."""
     parser = context.parser("[OPTIONS]")
-    parser.value("--format", read=values.choice("json", "text"), metavar="json|text", help="data, or text for a person", default="text")
+    parser.value(
+        "--format",
+        read=values.choice("json", "text"),
+        metavar="json|text",
+        help="data, or text for a person",
+        default="text",
+    )
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     from ..probes import doctor as written
@@ -111,7 +123,9 @@ def _information(context: Context) -> dict[str, Any]:
         "DataRoot": str(engine.paths.data),
         "RunRoot": str(engine.paths.run),
         "ConfigFile": str(config.file) if config.file else "none",
-        "Settings": [{"Key": one.key, "Value": _shown(one.key, one.value), "Source": one.source} for one in config.settings()],
+        "Settings": [
+            {"Key": one.key, "Value": _shown(one.key, one.value), "Source": one.source} for one in config.settings()
+        ],
         "Warnings": list(engine.warnings),
     }
 

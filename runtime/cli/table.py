@@ -35,8 +35,9 @@ def listing(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], 
         template = template.removeprefix("table ").replace("\\t", "\t")
         names = [match[2].rpartition(".")[2] for match in _TEMPLATE.finditer(template)]
         headings = {key: heading for heading, key in columns}
-        return table([headings.get(name, name.upper()) for name in names],
-                     [fill(template, row).split("\t") for row in rows])
+        return table(
+            [headings.get(name, name.upper()) for name in names], [fill(template, row).split("\t") for row in rows]
+        )
     return "".join(fill(template, row) + "\n" for row in rows)
 
 
@@ -84,7 +85,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(len(line[column]) if column < len(line) else 0 for line in lines) for column in range(len(headings))]
     return "".join(
-        "   ".join(cell.ljust(widths[column] if column < len(widths) else 0) for column, cell in enumerate(line)).rstrip() + "\n"
+        "   ".join(
+            cell.ljust(widths[column] if column < len(widths) else 0) for column, cell in enumerate(line)
+        ).rstrip()
+        + "\n"
         for line in lines
     )
 

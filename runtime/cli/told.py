@@ -24,7 +24,11 @@ def _first_time(text: str, folder: Path) -> bool:
     """Whether ``text`` wasn't told before; from now on it was. True where that can't be noted."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(folder / hashlib.sha256(text.encode()).hexdigest()[:32], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(
+            os.open(
+                folder / hashlib.sha256(text.encode()).hexdigest()[:32], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+        )
     except FileExistsError:
         return False
     except OSError:  # a full or read-only disk: telling it again does no harm

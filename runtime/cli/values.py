@@ -18,8 +18,22 @@ LARGEST = (1 << 63) - 1  # the kernel's own files hold sizes in signed 64 bits
 MEMORY_LOWEST = 6 * MIB  # docker's: with less, a container's init itself may not fit
 PIDS_HIGHEST = 1 << 22  # PID_MAX_LIMIT of 64-bit kernels; proc_sys_kernel(5), pid_max
 ULIMITS = (
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 )
 
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))? ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE | re.ASCII)
@@ -52,7 +66,11 @@ def size(flag: str, text: str, low: int = 1, high: int = LARGEST) -> int:
     if fraction:
         number += int(fraction) * scale // 10 ** len(fraction)
     if not low <= number <= high:
-        limits = f"at least {size_text(low)}" if high == LARGEST and number < low else f"{size_text(low)} to {size_text(high)}"
+        limits = (
+            f"at least {size_text(low)}"
+            if high == LARGEST and number < low
+            else f"{size_text(low)} to {size_text(high)}"
+        )
         raise SpecError(flag, f"{text} is out of range: {limits}")
     return number
 
@@ -149,8 +167,10 @@ def sysctl(flag: str, text: str) -> tuple[str, str]:
     ipc = {"kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"}
     ipc |= {"kernel.shmmni", "kernel.shm_rmid_forced"}
     if not (name in ipc or name.startswith(("net.", "fs.mqueue."))) or ".." in name:
-        raise SpecError(flag, f"{name} isn't a container's own; those are kernel.msg*, kernel.shm*, kernel.sem, "
-                              "fs.mqueue.* and net.*")
+        raise SpecError(
+            flag,
+            f"{name} isn't a container's own; those are kernel.msg*, kernel.shm*, kernel.sem, fs.mqueue.* and net.*",
+        )
     return name, value
 
 
@@ -242,8 +262,11 @@ def device(flag: str, text: str) -> str:
 
 def container_name(flag: str, text: str) -> str:
     if not _CONTAINER_NAME.fullmatch(text):
-        raise SpecError(flag, f"{text!r} isn't a container name; it has two or more of a-z A-Z 0-9 _ . - and starts "
-                              "with a letter or digit")
+        raise SpecError(
+            flag,
+            f"{text!r} isn't a container name; it has two or more of a-z A-Z 0-9 _ . - and starts "
+            "with a letter or digit",
+        )
     return text
 
 

@@ -6,12 +6,12 @@ Events on the channel: ``started`` (with a pidfd), ``terminal`` (with its main e
 
 from __future__ import annotations
 
-import binascii
 import os
 import signal
 import socket
 import time
 
+from .. import state
 from ..cgroups import Group
 from ..errors import SyscallError
 from ..linux.process import (
@@ -22,18 +22,17 @@ from ..linux.process import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
     clone3,
     openat2,
     pidfd_open,
     pidfd_send_signal,
     start_time,
 )
-from ..linux.process import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS
-from .. import state
 from . import init, joining
 from .process import CELL_FOLDER
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
-from .server import refuse
 from .wire import pair, receive, send
 
 TYPE_CHECKING = False
@@ -93,7 +92,7 @@ class Task:
             self.close_channel()
             self.kill()
         elif "signal" in message:
-            self.send_signal(message["signal"])
+            self.send_signal(int(message["signal"]))  # type: ignore[call-overload]
         elif "kill" in message:
             self.kill()
 
@@ -136,6 +135,8 @@ class Task:
             return
         if "failed" in message:
             self.failure = message
+        elif "warnings" in message:
+            self.tell({"event": "warnings", "messages": message["warnings"]})
         elif "terminal" in message:
             self.tell({"event": "terminal"}, fds)
         elif "joined" in message:
@@ -446,7 +447,11 @@ class Container(Task):
 
             temporary = f"{os.path.dirname(exit_path)}/.tmp-exit"
             try:
-                _write(temporary, json.dumps(message | {"finished": time.time()}), os.O_CREAT | os.O_TRUNC)
+                _write(
+                    temporary,
+                    json.dumps(message | {"started": self.request["record"]["started"], "finished": time.time()}),
+                    os.O_CREAT | os.O_TRUNC,
+                )
                 os.rename(temporary, exit_path)
             except FileNotFoundError:  # the container was removed while it ran
                 pass
@@ -520,7 +525,16 @@ class Joined(Task):
             # It never came to be.
             self.server.cancel(self.deadline)
             failure = self.failure or {"message": "the container ended", "status": 125}
-            self.ended({"event": "exited", "code": failure["status"], "cgroup": {}, "timed_out": False, "wall_s": 0.0, "failure": failure})
+            self.ended(
+                {
+                    "event": "exited",
+                    "code": failure["status"],
+                    "cgroup": {},
+                    "timed_out": False,
+                    "wall_s": 0.0,
+                    "failure": failure,
+                }
+            )
 
     def kill(self) -> None:
         """Kill every process of this command, also those that it put into sessions of their own."""

@@ -239,7 +239,9 @@ def _target(root_fd: int, target: str, kind: str) -> int:
             if error.errno != EEXIST:
                 raise
             # A dangling link: what it names isn't there, and making that is not ours to guess.
-            raise InitError("mounts", f"mount point {target}: {path} is a link that leads nowhere in the image") from error
+            raise InitError(
+                "mounts", f"mount point {target}: {path} is a link that leads nowhere in the image"
+            ) from error
         finally:
             os.close(parent_fd)
     return openat2(root_fd, target, flags)

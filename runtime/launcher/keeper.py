@@ -53,6 +53,8 @@ def run_below(
     from .init import report
     from .process import Step, exec_first
 
+    set_name("cellwall-init")
+    set_command_line("cellwall-init")
     waited = _FORWARDED | {signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     if filter_program:

@@ -9,7 +9,9 @@ from ..storage.lowers import Lowers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    Kind = TypeVar("Kind", bound=str)
 
 
 def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tuple[str, str]]:
@@ -23,7 +25,7 @@ def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tu
         try:
             lowers = Lowers(dirfds)
             prefix = upper["at"].rstrip("/")
-            for kind, path in scan_upper(upper["fd"], lambda name: lowers.find(name) is not None, lowers.names):
+            for kind, path in scan_upper(upper["fd"], lowers.exists, lowers.names):
                 found.append((kind, prefix + os.fsdecode(path)))
         finally:
             for fd in dirfds:
@@ -31,11 +33,11 @@ def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tu
     return without_mount_points(found, mount_points)
 
 
-def without_mount_points(found: list[tuple[str, str]], mount_points: list[str]) -> list[tuple[str, str]]:
+def without_mount_points(found: list[tuple[Kind, str]], mount_points: list[str]) -> list[tuple[Kind, str]]:
     """``found`` (kind and path) sorted by path, less ``mount_points`` and the folders that changed for their sake alone."""
     made = {point.rstrip("/") for point in mount_points} - {""}
     ancestors = {path[:end] for path in made for end in range(1, len(path)) if path[end] == "/"}
-    kept: list[tuple[str, str]] = []
+    kept: list[tuple[Kind, str]] = []
     used: set[str] = set()
     # Backwards, so that what is below a folder comes before it: a folder stays where something below it is left.
     for kind, path in sorted(found, key=lambda change: change[1], reverse=True):

@@ -10,14 +10,13 @@ from __future__ import annotations
 import binascii
 import fcntl
 import os
-import resource
 import signal
 import socket
 import struct
 from errno import EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from ..errors import InitError, SyscallError
-from ..linux import capabilities, seccomp
+from ..linux import capabilities, rlimits, seccomp
 from ..linux.mounts import AT_FDCWD, move_mount, open_tree
 from ..linux.process import (
     CLOSE_RANGE_CLOEXEC,
@@ -28,6 +27,7 @@ from ..linux.process import (
     openat2,
     prctl,
 )
+
 # Nothing can be imported after pivot_root: all that runs in a container is loaded with the launcher.
 from . import keeper, users
 from .wire import send
@@ -66,8 +66,9 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     if process["terminal"]:
         fcntl.ioctl(0, _TIOCSCTTY, 0)
     step.name = "rlimits"
-    for name, (soft, hard) in process["rlimits"].items():
-        _set_rlimit(name, soft, hard)
+    lowered = rlimits.apply_bundle(process["rlimits"])
+    if lowered:
+        send(sync, {"warnings": lowered})
     step.name = "user"
     uid, gid, groups, home = users.resolve(process["user"], process["groups"])
     environment: dict[str, str] = process["env"]
@@ -85,7 +86,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     capabilities.limit_bounding(keep)
     if filter_program and not late_filter:
         # Without no_new_privs a filter needs CAP_SYS_ADMIN: so it comes before the capabilities go.
-        seccomp.load(filter_program)
+        seccomp.load(filter_program, process["seccomp_flags"])
     step.name = "user"
     prctl(PR_SET_KEEPCAPS, 1)
     try:
@@ -95,7 +96,9 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
         os.setresuid(uid, uid, uid)
     except OSError as error:
         raise InitError(
-            "user", f"user {uid}:{gid} is outside the {process['id_count']} ids of this container: take a smaller one", error.errno
+            "user",
+            f"user {uid}:{gid} is outside the {process['id_count']} ids of this container: take a smaller one",
+            error.errno or 0,
         ) from error
     prctl(PR_SET_KEEPCAPS, 0)
     # Changing the user made the kernel forget it.
@@ -121,7 +124,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     if process["init"]:
         keeper.run_below(sync, candidates, arguments, environment, late_filter)
     if late_filter:
-        seccomp.load(late_filter)
+        seccomp.load(late_filter, process["seccomp_flags"])
     exec_first(candidates, arguments, environment)
 
 
@@ -136,7 +139,10 @@ def exec_first(candidates: list[str], arguments: list[str], environment: dict[st
             if error.errno in (ENOENT, ENOTDIR):
                 if os.path.exists(path) and not os.path.isdir(path):
                     raise InitError(
-                        "exec", f"{path}: its interpreter isn't in the image (see its #! line, or its ELF loader)", ENOENT, 127
+                        "exec",
+                        f"{path}: its interpreter isn't in the image (see its #! line, or its ELF loader)",
+                        ENOENT,
+                        127,
                     ) from error
                 continue
             refused = error
@@ -176,10 +182,14 @@ def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str
     except FileExistsError:
         pass
     except OSError as error:
-        raise InitError("cell", f"the cell's text can't be written to {CELL_FOLDER}: {(error.strerror or '').lower()}") from error
+        raise InitError(
+            "cell", f"the cell's text can't be written to {CELL_FOLDER}: {(error.strerror or '').lower()}"
+        ) from error
     # The container could have put a link there: a new file in the real folder, or nothing.
     folder_fd = openat2(AT_FDCWD, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY)
-    fd = os.open(script["name"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder_fd)
+    fd = os.open(
+        script["name"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder_fd
+    )
     try:
         os.fchmod(fd, 0o755)
         view = memoryview(text)
@@ -218,24 +228,13 @@ def _enter(folder: str, *, create: bool) -> None:
         os.chdir(folder)
     except PermissionError as error:
         if not create:
-            raise InitError("working folder", f"working folder {folder}: its user may not enter it", EACCES, 126) from error
+            raise InitError(
+                "working folder", f"working folder {folder}: its user may not enter it", EACCES, 126
+            ) from error
     except NotADirectoryError as error:
-        raise InitError("working folder", f"working folder {folder}: not a folder in the image", ENOTDIR, 126) from error
-
-
-def _set_rlimit(name: str, soft: int, hard: int) -> None:
-    """Set one limit, no higher than the hard one where raising it isn't permitted."""
-    which = getattr(resource, name, None)
-    if which is None:
-        raise InitError("rlimits", f"--ulimit: this kernel has no {name}")
-    infinity = resource.RLIM_INFINITY
-    wanted = (infinity if soft < 0 else soft, infinity if hard < 0 else hard)
-    try:
-        resource.setrlimit(which, wanted)
-    except (ValueError, PermissionError):
-        _, ceiling = resource.getrlimit(which)
-        lower = [ceiling if value == infinity or (ceiling != infinity and value > ceiling) else value for value in wanted]
-        resource.setrlimit(which, (lower[0], lower[1]))
+        raise InitError(
+            "working folder", f"working folder {folder}: not a folder in the image", ENOTDIR, 126
+        ) from error
 
 
 def _terminal(sync: socket.socket, process: dict[str, Any]) -> list[int]:

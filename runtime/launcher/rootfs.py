@@ -15,12 +15,12 @@ from ..errors import SyscallError, UnsupportedError, VolumeError
 from ..linux.mounts import (
     AT_FDCWD,
     AT_RECURSIVE,
+    MNT_DETACH,
     MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
-    MNT_DETACH,
     MS_NODEV,
     MS_NOSUID,
     MS_PRIVATE,
@@ -51,7 +51,20 @@ ATTRIBUTES = {
     "noexec": MOUNT_ATTR_NOEXEC,
 }
 # What a mount's options may say without being the filesystem's own.
-_NEUTRAL = {"rw", "suid", "dev", "exec", "rbind", "bind", "rprivate", "private", "relatime", "strictatime", "noatime", "diratime"}
+_NEUTRAL = {
+    "rw",
+    "suid",
+    "dev",
+    "exec",
+    "rbind",
+    "bind",
+    "rprivate",
+    "private",
+    "relatime",
+    "strictatime",
+    "noatime",
+    "diratime",
+}
 
 DEFAULT_DEVICES = [
     ("null", 1, 3),
@@ -131,7 +144,9 @@ def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
     return attributes, rest
 
 
-def _clone(path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True) -> tuple[int, bool]:
+def _clone(
+    path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True
+) -> tuple[int, bool]:
     """A detached copy of the mount at ``path`` with the container's id map: ``(fd, whether it is mapped)``."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     fd = open_tree(AT_FDCWD, path, flags)
@@ -193,7 +208,9 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
                 mount_setattr(fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
                 held.remove(fd)
                 rootfs.add(item["at"], fd)
-                rootfs.warnings.append(f"{path} is read-only in this container: its filesystem can't translate user ids")
+                rootfs.warnings.append(
+                    f"{path} is read-only in this container: its filesystem can't translate user ids"
+                )
                 return
             lowers.append(fd)
         options: dict[str, str | int | None] = {"source": "overlay"}
@@ -256,7 +273,9 @@ def _overlay_of(options: dict[str, str | int | None], paths: list[str], names: t
                 fsconfig(context_fd, "lowerdir+", lower)
         except SyscallError as error:
             if len(":".join(lowers)) >= 4096:
-                raise UnsupportedError(f"overlay of {len(lowers)} layers ({error})", "Linux 6.5 or newer takes them") from error
+                raise UnsupportedError(
+                    f"overlay of {len(lowers)} layers ({error})", "Linux 6.5 or newer takes them"
+                ) from error
             fsconfig(context_fd, "lowerdir", ":".join(lowers))
         fsconfig(context_fd, "upperdir", f"{above}/{names[0]}")
         fsconfig(context_fd, "workdir", f"{above}/{names[1]}")
@@ -293,7 +312,9 @@ def device_mount(rootfs: Rootfs, target: str, options: list[str], ids: Ids, extr
     attributes, rest = split_options(options)
     # Not nodev: the nodes in it are made here and are the point of it.
     owner = {"uid": str(ids.base), "gid": str(ids.base)}
-    fd = new_mount("tmpfs", {"source": "tmpfs", "mode": "0755", "size": "65536k", **owner, **rest}, attributes & ~MOUNT_ATTR_NODEV)
+    fd = new_mount(
+        "tmpfs", {"source": "tmpfs", "mode": "0755", "size": "65536k", **owner, **rest}, attributes & ~MOUNT_ATTR_NODEV
+    )
     rootfs.add(target, fd)
     old_umask = os.umask(0)
     try:
@@ -334,7 +355,9 @@ def files_mount(rootfs: Rootfs, files: dict[str, str], ids: Ids) -> None:
     """Add ``files`` (container path -> text), each as a bind mount from one small tmpfs: /etc/hosts and its kind."""
     if not files:
         return
-    tmpfs_fd = new_mount("tmpfs", {"source": "cellwall", "mode": "0755", "size": "1m"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    tmpfs_fd = new_mount(
+        "tmpfs", {"source": "cellwall", "mode": "0755", "size": "1m"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    )
     for index, text in enumerate(files.values()):
         fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=tmpfs_fd)
         try:
@@ -354,7 +377,9 @@ def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
     try:
         fd, mapped = _clone(source, ids, attributes=attributes, recursive=recursive, must_map=False)
     except SyscallError as error:
-        raise VolumeError(f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder") from error
+        raise VolumeError(
+            f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"
+        ) from error
     if not mapped:
         rootfs.warnings.append(
             f"{source}: its filesystem can't translate user ids, so its files belong to nobody in this container"

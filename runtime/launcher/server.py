@@ -38,7 +38,9 @@ class Server:
         self.owner = {"pid": pid, "started": start_time(pid)}
         self.rootless = os.environ.get("CELLWALL_IN_USERNS") is not None
         self.own_maps = {kind: _own_map(kind) for kind in ("uid", "gid")} if self.rootless else {}
-        self.id_count = min(sum(length for _, length in rows) for rows in self.own_maps.values()) if self.rootless else 65536
+        self.id_count = (
+            min(sum(length for _, length in rows) for rows in self.own_maps.values()) if self.rootless else 65536
+        )
         self.stopping = False
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
@@ -115,7 +117,12 @@ class Server:
         elif operation == "identity":
             userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                reply = {"pid": os.getpid(), "rootless": self.rootless, "id_count": self.id_count, **self.owner}
+                reply: dict[str, object] = {
+                    "pid": os.getpid(),
+                    "rootless": self.rootless,
+                    "id_count": self.id_count,
+                    **self.owner,
+                }
                 send(channel, reply, [userns_fd])
             finally:
                 os.close(userns_fd)

@@ -118,7 +118,7 @@ def new_mount(filesystem: str, options: dict[str, str | int | None] | None = Non
 
 def _context_messages(context_fd: int) -> str:
     """What the kernel says about a failed context: it queues one message per read."""
-    found = []
+    found: list[str] = []
     while len(found) < 8:
         try:
             found.append(os.read(context_fd, 4096).decode("utf-8", "replace").strip())
@@ -154,7 +154,13 @@ class _MountAttr(ctypes.Structure):
 
 
 def mount_setattr(
-    mount_fd: int, attr_set: int = 0, attr_clr: int = 0, *, propagation: int = 0, userns_fd: int = -1, recursive: bool = False
+    mount_fd: int,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    *,
+    propagation: int = 0,
+    userns_fd: int = -1,
+    recursive: bool = False,
 ) -> None:
     """Change the attributes of the mount that ``mount_fd`` is the root of.
 
@@ -164,7 +170,13 @@ def mount_setattr(
     value = _MountAttr(attr_set, attr_clr, propagation, userns_fd if userns_fd >= 0 else 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     syscall(
-        "mount_setattr", mount_fd, b"", flags, ctypes.byref(value), ctypes.sizeof(value), what=f"mount_setattr {attr_set:#x}"
+        "mount_setattr",
+        mount_fd,
+        b"",
+        flags,
+        ctypes.byref(value),
+        ctypes.sizeof(value),
+        what=f"mount_setattr {attr_set:#x}",
     )
 
 

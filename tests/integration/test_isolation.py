@@ -25,7 +25,9 @@ def status(text: str) -> dict[str, str]:
 
 
 def test_every_namespace_is_its_own(engine: Engine, busybox: str) -> None:
-    result = cellwall.run(busybox, script=f"cd /proc/self/ns; for n in {' '.join(NAMESPACES)}; do readlink $n; done", engine=engine)
+    result = cellwall.run(
+        busybox, script=f"cd /proc/self/ns; for n in {' '.join(NAMESPACES)}; do readlink $n; done", engine=engine
+    )
     inside = result.stdout.split()
     outside = [os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES]
     assert len(inside) == len(NAMESPACES)
@@ -38,7 +40,8 @@ def test_two_containers_share_no_namespace_and_no_id(engine: Engine, busybox: st
 
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(cellwall.run(busybox, script=script, engine=engine).stdout)) for _ in range(2)
+        threading.Thread(target=lambda: found.append(cellwall.run(busybox, script=script, engine=engine).stdout))
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -60,7 +63,9 @@ def test_security_state(engine: Engine, busybox: str) -> None:
 
 
 def test_root_inside_is_nobody_outside(engine: Engine, busybox: str) -> None:
-    inside, outside, count = map(int, cellwall.run(busybox, ["cat", "/proc/self/uid_map"], engine=engine).stdout.split())
+    inside, outside, count = map(
+        int, cellwall.run(busybox, ["cat", "/proc/self/uid_map"], engine=engine).stdout.split()
+    )
     assert inside == 0
     assert outside >= 0x70000000
     assert count == 65536
@@ -77,11 +82,8 @@ def test_none_of_the_hosts_environment(engine: Engine, busybox: str, monkeypatch
     monkeypatch.setenv("CELLWALL_TEST_SECRET", "token-4711")
     result = cellwall.run(busybox, script="env; cat /proc/*/environ", engine=engine)
     assert "token-4711" not in result.stdout
-    assert set(line.partition("=")[0] for line in cellwall.run(busybox, ["env"], engine=engine).stdout.splitlines()) == {
-        "PATH",
-        "HOME",
-        "HOSTNAME",
-    }
+    lines = cellwall.run(busybox, ["env"], engine=engine).stdout.splitlines()
+    assert {line.partition("=")[0] for line in lines} == {"PATH", "HOME", "HOSTNAME"}
 
 
 def test_only_its_own_processes(engine: Engine, busybox: str) -> None:
@@ -91,7 +93,9 @@ def test_only_its_own_processes(engine: Engine, busybox: str) -> None:
 
 
 def test_only_loopback_and_it_is_up(engine: Engine, busybox: str) -> None:
-    script = "ls /sys/class/net; cat /sys/class/net/lo/flags; nc -l -p 7 -e true & sleep 0.2; nc 127.0.0.1 7 && echo reached"
+    script = (
+        "ls /sys/class/net; cat /sys/class/net/lo/flags; nc -l -p 7 -e true & sleep 0.2; nc 127.0.0.1 7 && echo reached"
+    )
     words = cellwall.run(busybox, script=script, engine=engine).stdout.split()
     assert words[0] == "lo"
     assert int(words[1], 16) & 1, "IFF_UP"
@@ -138,7 +142,9 @@ def test_a_device_node_of_ones_own_is_refused(engine: Engine, busybox: str) -> N
     assert result.exit_status != 0
 
 
-@pytest.mark.parametrize("command", ["mount -t tmpfs x /mnt", "unshare -m true", "unshare -U true", "chroot /proc/1/root true && dmesg -c"])
+@pytest.mark.parametrize(
+    "command", ["mount -t tmpfs x /mnt", "unshare -m true", "unshare -U true", "chroot /proc/1/root true && dmesg -c"]
+)
 def test_what_is_refused(engine: Engine, busybox: str, command: str) -> None:
     assert cellwall.run(busybox, script=f"mkdir -p /mnt; {command}", engine=engine).exit_status != 0
 

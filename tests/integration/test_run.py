@@ -161,7 +161,9 @@ def test_an_unknown_user_is_named(engine: Engine, people: str, user: str) -> Non
 
 
 def test_home_and_environment(engine: Engine, people: str) -> None:
-    result = cellwall.run(people, script="echo $HOME $A $HOSTNAME $PATH", user="alice", env={"A": "b c"}, hostname="h1", engine=engine)
+    result = cellwall.run(
+        people, script="echo $HOME $A $HOSTNAME $PATH", user="alice", env={"A": "b c"}, hostname="h1", engine=engine
+    )
     assert result.stdout.split() == ["/home/alice", "b", "c", "h1", "/bin"]
 
 
@@ -187,7 +189,10 @@ def test_a_host_folder(engine: Engine, busybox: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the host\n")
     mounts = [f"{tmp_path}:/data", f"{tmp_path}:/readonly:ro"]
     result = cellwall.run(
-        busybox, script="cat /data/in; echo back > /data/out; stat -c %u /data/in; echo x > /readonly/y", volume=mounts, engine=engine
+        busybox,
+        script="cat /data/in; echo back > /data/out; stat -c %u /data/in; echo x > /readonly/y",
+        volume=mounts,
+        engine=engine,
     )
     assert result.stdout.splitlines() == ["from the host", "0"]
     assert (tmp_path / "out").read_text() == "back\n"
@@ -218,7 +223,9 @@ def test_a_mount_point_that_leads_out_stays_inside(engine: Engine, tmp_path: Pat
 
 def test_read_only_root_and_tmpfs(engine: Engine, busybox: str) -> None:
     script = "touch /x 2>/dev/null || echo refused; touch /scratch/y && echo kept; df -k /scratch | tail -1"
-    words = cellwall.run(busybox, script=script, read_only=True, tmpfs=["/scratch:size=8m"], engine=engine).stdout.split()
+    words = cellwall.run(
+        busybox, script=script, read_only=True, tmpfs=["/scratch:size=8m"], engine=engine
+    ).stdout.split()
     assert words[:2] == ["refused", "kept"]
     assert words[3] == "8192"
 
@@ -359,7 +366,11 @@ def test_a_terminal(engine: Engine, busybox: str) -> None:
 
     from cellwall.runtime.options import RunOptions
 
-    options = replace(RunOptions(image=busybox, command=("sh", "-c", "tty; stty size; ls -l /dev/console | cut -c1")), tty=True, rm=True)
+    options = replace(
+        RunOptions(image=busybox, command=("sh", "-c", "tty; stty size; ls -l /dev/console | cut -c1")),
+        tty=True,
+        rm=True,
+    )
     null_fd = os.open(os.devnull, os.O_RDWR)
     with engine.run(options, stdin_fd=null_fd, stdout_fd=null_fd, stderr_fd=null_fd, size=(33, 99)) as process:
         terminal_fd = process.wait_terminal()

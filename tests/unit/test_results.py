@@ -28,7 +28,10 @@ from cellwall.runtime.launcher.client import read_exit
             {"code": 2, "cgroup": {"pids_limit_hits": 4, "pids_limit": 64}},
             "exit status 2; it reached its limit of 64 processes, raise it with --pids-limit",
         ),
-        ({"code": 125, "failure": {"status": 127, "message": "x: not found in the image"}}, "x: not found in the image"),
+        (
+            {"code": 125, "failure": {"status": 127, "message": "x: not found in the image"}},
+            "x: not found in the image",
+        ),
     ],
 )
 def test_reason(message: dict[str, object], reason: str) -> None:

@@ -55,7 +55,15 @@ def test_config_is_an_oci_bundles() -> None:
     assert json.loads(json.dumps(spec)) == spec
     assert spec["ociVersion"].startswith("1.")
     assert spec["process"]["cwd"] == "/work"
-    assert {n["type"] for n in spec["linux"]["namespaces"]} == {"mount", "user", "pid", "network", "ipc", "uts", "cgroup"}
+    assert {n["type"] for n in spec["linux"]["namespaces"]} == {
+        "mount",
+        "user",
+        "pid",
+        "network",
+        "ipc",
+        "uts",
+        "cgroup",
+    }
     assert spec["linux"]["resources"]["memory"] == {"limit": 1 << 26}
     assert spec["linux"]["resources"]["cpu"] == {"quota": 150_000, "period": 100_000}
     assert spec["annotations"]["org.cellwall.label.both"] == "user"
@@ -119,7 +127,10 @@ def test_a_cells_text() -> None:
     assert base64.b64decode(made.process["script"]["text"]) == b"echo \xff"
     assert made.process["script"]["interpreter"] == ["python3"]
     assert plan(RunOptions(image="i"), {}, ID, script=Script(b"x")).process["script"]["interpreter"] == []
-    assert plan(RunOptions(image="i"), {}, ID, script=Script(b"x", "awk -f")).process["script"]["interpreter"] == ["awk", "-f"]
+    assert plan(RunOptions(image="i"), {}, ID, script=Script(b"x", "awk -f")).process["script"]["interpreter"] == [
+        "awk",
+        "-f",
+    ]
 
 
 def test_privileged_and_security_options() -> None:
@@ -128,7 +139,9 @@ def test_privileged_and_security_options() -> None:
     assert "CAP_SYS_ADMIN" in made.process["capabilities"]
     assert "seccomp" not in made.spec["linux"]
     assert made.spec["linux"]["maskedPaths"] == []
-    assert not plan(RunOptions(image="i", security_opt=("no-new-privileges=false",)), IMAGE, ID).process["no_new_privileges"]
+    assert not plan(RunOptions(image="i", security_opt=("no-new-privileges=false",)), IMAGE, ID).process[
+        "no_new_privileges"
+    ]
 
 
 def test_options_survive_json() -> None:

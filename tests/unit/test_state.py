@@ -94,4 +94,7 @@ def test_the_log_keeps_every_byte(tmp_path: Path) -> None:
         log.write("stderr", "ü\n".encode())
     with path.open("ab") as file:
         file.write(b'{"log": "cut')
-    assert [(stream, data) for stream, _, data in logs.read(path)] == [("stdout", b"a\xff\xfe\n"), ("stderr", "ü\n".encode())]
+    assert [(stream, data) for stream, _, data in logs.read(path)] == [
+        ("stdout", b"a\xff\xfe\n"),
+        ("stderr", "ü\n".encode()),
+    ]
