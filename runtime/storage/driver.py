@@ -3,9 +3,11 @@
 A *mount plan* is JSON: a list of mounts in the order in which they are made, each one of
 
     {"at": "/", "type": "overlay", "lowers": [paths, top first], "upper": path or None, "work": path or None}
-    {"at": "/", "type": "bind", "source": path}
+    {"at": "/", "type": "bind", "source": path, "lowers": [paths, top first], "id_map": [host base, count]}
 
-With ``upper`` None the launcher puts a tmpfs of limited size there. An entry may carry ``"fallback": "bind"``: where the
+With ``upper`` None the launcher puts a tmpfs of limited size there (overlayfs wants an upper or two lowers, so a read-only
+container has one as well). A bind's ``lowers`` say what it was copied from; ``id_map`` other than [0, 0] says that its files
+carry the container's own ids, so that the mount needs no id map. An entry may carry ``"fallback": "bind"``: where the
 overlay can't be made the first of ``lowers`` is bound read-only instead.
 """
 
@@ -146,6 +148,12 @@ def open_driver(
         if found is None:
             return driver
     raise UnsupportedError(f"storage driver {name or NAMES[-1]}", found or "")
+
+
+def explain(paths: Paths, identity: Identity | None = None) -> dict[str, str | None]:
+    """Every driver's name with the reason why it can't work here, or None where it can."""
+    identity = identity or RootIdentity()
+    return {name: _make(name, paths, identity, Limits()).check() for name in NAMES}
 
 
 def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> StorageDriver:

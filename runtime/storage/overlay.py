@@ -58,11 +58,10 @@ class OverlayDriver:
                     userns_fd=self._identity.userns_fd(),
                     held_fds=(lock_fd,),
                 )
+                write_synced(folder / _STAMP, state)
+                (folder / _STAMP).rename(stamp)
         except (CellwallError, OSError) as error:
             return f"{error}; use -s vfs, or put the store on another filesystem with CELLWALL_ROOT"
-        temporary = stamp.with_name(f".tmp-{_STAMP}-{os.getpid()}")
-        write_synced(temporary, state)
-        temporary.rename(stamp)
         return None
 
     def has_layer(self, chain_id: Digest) -> bool:

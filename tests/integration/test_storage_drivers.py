@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from cellwall.runtime.errors import NotFound, SpecError, UnsupportedError
+from cellwall.runtime.errors import NotFound, SpecError, SyscallError, UnsupportedError
 from cellwall.runtime.images.digest import Digest, chain_ids
 from cellwall.runtime.linux.mounts import mount, umount2
 from cellwall.runtime.paths import Paths
-from cellwall.runtime.storage.driver import Plan, StorageDriver, open_driver
+from cellwall.runtime.storage.driver import Plan, StorageDriver, explain, open_driver
 from cellwall.runtime.storage.merge import capability_of
 from cellwall.runtime.storage.removal import remove_tree
 
@@ -259,6 +259,22 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(tmp_path: Pat
     assert driver.sweep() == 0
 
 
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C in the caller, in the middle of a layer: KeyboardInterrupt, no worker, no folder."""
+    root = tmp_path / "state"
+    archive = tmp_path / "base.tar"
+    archive.write_bytes(BASE)
+    source = str(Path(__file__).parents[2] / "src")
+    command = [sys.executable, "-c", MAKER, str(root), source, str(archive)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as maker:
+        assert maker.stdout is not None
+        assert maker.stderr is not None
+        assert maker.stdout.readline() == b"waiting\n"
+        maker.send_signal(signal.SIGINT)
+        assert maker.stderr.read().strip().endswith(b"KeyboardInterrupt")
+    assert os.listdir(root / "storage/vfs/layers") == []
+
+
 def test_removal_goes_deep_and_never_follows_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -293,6 +309,16 @@ def test_choosing_a_driver(tmp_path: Path) -> None:
     assert list(tmp_path.rglob(".tmp-*")) == []
 
 
+def test_a_store_that_cannot_be_written_is_said_with_what_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "storage").write_bytes(b"a file where the folder should be")
+    paths = Paths(tmp_path, tmp_path / "run")
+    with pytest.raises(UnsupportedError, match="CELLWALL_ROOT"):
+        open_driver("overlay", paths)
+    driver = open_driver("vfs", paths)
+    with pytest.raises(SyscallError, match="CELLWALL_ROOT"):
+        driver.add_layer(Digest.of(b"x"), None, [], io.BytesIO(BASE), digest="x")
+
+
 def test_where_overlay_cannot_stack_vfs_is_taken(tmp_path: Path) -> None:
     """A filesystem that is itself an overlay takes no further upper layer: the check must find that out."""
     for name in ("lower", "upper", "work", "store"):
@@ -305,6 +331,9 @@ def test_where_overlay_cannot_stack_vfs_is_taken(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError, match="use -s vfs"):
             open_driver("overlay", paths)
         assert open_driver(None, paths).name == "vfs"
+        reasons = explain(paths)
+        assert reasons["vfs"] is None
+        assert "use -s vfs" in str(reasons["overlay"])
         assert list(store.rglob(".tmp-*")) == []
     finally:
         umount2(str(store))
