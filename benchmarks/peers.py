@@ -1,0 +1,294 @@
+"""Who is measured: each way to run /bin/true of one root filesystem in a fresh container, and the floor below them all.
+
+What each does differs, and the table's reader has to know: ``Peer.note`` says what one leaves out or has done beforehand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import rootfs
+from spawner import Spawner
+
+WARM = "cellwall, from Python"
+PODMAN = "podman run --rm"
+_CODE = """
+import json, sys, time
+begin = time.perf_counter()
+import cellwall
+run = cellwall.run
+imported = time.perf_counter()
+result = run(sys.argv[1], ["/bin/true"])
+ended = time.perf_counter()
+print(json.dumps([result.exit_status, imported - begin, ended - imported]))
+sys.exit(result.exit_status)
+"""
+
+
+class RunFailed(Exception):
+    """A run didn't end with status 0; the text says what it said."""
+
+
+@dataclass
+class Peer:
+    """``run`` does it once and returns seconds, or raises RunFailed. ``parts_ms`` are times that a run has measured inside."""
+
+    name: str
+    command: str
+    note: str
+    run: Callable[[], float]
+    parts_ms: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class Skipped:
+    name: str
+    reason: str
+
+
+class Lineup:
+    """All peers on one scratch folder. Closing it takes down whatever they needed: processes, mounts, control groups, files."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.root = os.geteuid() == 0
+        self.group = f"cellwall-bench-{os.getpid()}"
+        self.stack = ExitStack()
+        self.rootfs = rootfs.make_rootfs(scratch / "rootfs")
+        self.image = rootfs.make_layout(self.rootfs, scratch / "layout")
+        # Mounts of the set-up must not be seen outside, nor outlive this.
+        own_mounts = ("--mount", "--propagation", "private") if self.root else ()
+        self.here = self._spawner("here", own_mounts)
+        self._apart: Spawner | None = None
+        self.peers: list[Peer] = []
+        self.skipped: list[Skipped] = []
+
+    def _spawner(self, name: str, unshare: tuple[str, ...]) -> Spawner:
+        made = Spawner(str(self.scratch), name, unshare=unshare)
+        self.stack.callback(made.close)
+        return made
+
+    @property
+    def apart(self) -> Spawner:
+        """Where podman and crun are started: what they keep for the whole machine is put in namespaces that end with this.
+
+        That is /run/libpod, /run/containers, the locks in /dev/shm, the bridge and its firewall rules. crun 1.8 refuses to run
+        where a version 2 tree with controllers is mounted beside version 1, so that tree is unmounted here.
+        """
+        if self._apart is None:
+            if not self.root:
+                self._apart = self.here
+                return self._apart
+            self._apart = self._spawner("apart", ("--mount", "--net", "--propagation", "private"))
+            if os.path.ismount("/sys/fs/cgroup/unified"):
+                self._apart.check("umount", "/sys/fs/cgroup/unified")
+            for folder in ("/run", "/dev/shm"):
+                self._apart.check("mount", "-t", "tmpfs", "tmpfs", folder)
+        return self._apart
+
+    def assemble(self) -> None:
+        """Prepare every peer and let each run once: one that can't is skipped, with what it said. Raises RunFailed for cellwall."""
+        for maker in (self._cellwall, self._podman, self._runtimes, self._sandboxes, self._floor):
+            for peer in maker():
+                try:
+                    peer.run()
+                except RunFailed as error:
+                    if peer.name == WARM:
+                        raise
+                    self.skipped.append(Skipped(peer.name, str(error)))
+                else:
+                    self.peers.append(peer)
+        for peer in self.peers:
+            for times in peer.parts_ms.values():
+                times.clear()
+
+    def close(self) -> None:
+        self.stack.close()
+        remove_groups(self.group)
+
+    def _missing(self, name: str, program: str, *, root: bool = False) -> bool:
+        if shutil.which(program) is None:
+            self.skipped.append(Skipped(name, f"{program} is not installed"))
+        elif root and not self.root:
+            self.skipped.append(Skipped(name, "needs root"))
+        else:
+            return False
+        return True
+
+    def _command(
+        self, name: str, argv: list[str], note: str, where: Spawner, environment: dict[str, str] | None = None
+    ) -> Peer:
+        def run() -> float:
+            seconds, status = where.run(argv, environment)
+            if status:
+                raise RunFailed(f"status {status}: {where.error()}")
+            return seconds
+
+        return Peer(name, self._shown(argv), note, run)
+
+    def _shown(self, argv: list[str]) -> str:
+        text = shlex.join(argv).replace(str(self.scratch), "$SCRATCH")
+        return text.replace(os.path.dirname(sys.executable) + "/", "")
+
+    # -- cellwall
+
+    def _cellwall(self) -> Iterator[Peer]:
+        import cellwall
+        from cellwall.runtime.engine import Engine
+
+        engine = Engine.default()
+        self.stack.callback(engine.close)
+
+        def warm() -> float:
+            begin = time.perf_counter()
+            result = cellwall.run(self.image, ["/bin/true"], engine=engine)
+            seconds = time.perf_counter() - begin
+            if result.exit_status:
+                raise RunFailed(result.exit.reason)
+            return seconds
+
+        yield Peer(
+            WARM,
+            'cellwall.run("oci:$SCRATCH/layout:latest", ["/bin/true"])',
+            "launcher already running; user namespace, seccomp, limits, list of changes",
+            warm,
+        )
+        yield self._first()
+        script = Path(sys.executable).with_name("cellwall")
+        start = [str(script)] if script.exists() else [sys.executable, "-m", "cellwall"]
+        yield self._command(
+            "cellwall run --rm",
+            [*start, "run", "--rm", self.image, "/bin/true"],
+            "a new Python process and a new launcher each time",
+            self.here,
+        )
+        yield self._command(
+            "python -c pass",
+            [sys.executable, "-c", "pass"],
+            "the interpreter alone: what the two above can't go below",
+            self.here,
+        )
+
+    def _first(self) -> Peer:
+        imports: list[float] = []
+        runs: list[float] = []
+
+        def first() -> float:
+            seconds, status = self.here.run([sys.executable, "-c", _CODE, self.image])
+            if status:
+                raise RunFailed(f"status {status}: {self.here.error()}")
+            _, import_s, run_s = json.loads(self.here.output())
+            imports.append(import_s * 1e3)
+            runs.append(run_s * 1e3)
+            return seconds
+
+        name = "cellwall, first in a process"
+        return Peer(
+            f"{name}: the whole process",
+            "python -c 'import cellwall; cellwall.run(...)'",
+            "from before the interpreter starts to after it ended, launcher's start and end included",
+            first,
+            {f"{name}: its import": imports, f"{name}: its run()": runs},
+        )
+
+    # -- engines and runtimes
+
+    def _podman(self) -> Iterator[Peer]:
+        name = PODMAN
+        if self._missing(name, "podman"):
+            return
+        home = self.scratch / "podman"
+        start = ["podman", "--root", f"{home}/root", "--runroot", f"{home}/runroot", "--tmpdir", f"{home}/tmp"]
+        start += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+        try:
+            self.apart.check(*start, "pull", "--quiet", self.image)
+        except RuntimeError as error:
+            self.skipped.append(Skipped(name, str(error)))
+            return
+        image = self.apart.output().strip().splitlines()[-1]
+        limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--cgroup-parent", f"/{self.group}"]
+        run = [*start, "run", "--rm", "--log-driver", "k8s-file", *limits]
+        runtime = "crun" if shutil.which("crun") else "runc"
+        yield self._command(
+            name,
+            [*run, image, "/bin/true"],
+            f"its default network (a bridge, a veth pair, NAT rules), {runtime} and conmon; overlay on the scratch folder's disk",
+            self.apart,
+        )
+        yield self._command(
+            f"{name} --network none",
+            [*run, "--network", "none", image, "/bin/true"],
+            "the like of cellwall's default: no network but lo",
+            self.apart,
+        )
+
+    def _runtimes(self) -> Iterator[Peer]:
+        for runtime in ("crun", "runc"):
+            name = f"{runtime} run"
+            if self._missing(name, runtime, root=True):
+                continue
+            where = self.apart if runtime == "crun" else self.here
+            bundle = rootfs.make_bundle(runtime, self.scratch / f"bundle-{runtime}")
+            layers = self.scratch / f"layers-{runtime}"
+            layers.mkdir()
+            for command in rootfs.mount_overlay(self.rootfs, str(layers), bundle / "rootfs"):
+                where.check(*command)
+            argv = [runtime, "--root", str(self.scratch / f"state-{runtime}"), "run"]
+            yield self._command(
+                name,
+                [*argv, "--bundle", str(bundle), f"{self.group}-{runtime}"],
+                "no image, no user namespace, no seccomp filter; overlay mounted beforehand, memory and pids limits",
+                where,
+            )
+
+    # -- sandboxes
+
+    def _sandboxes(self) -> Iterator[Peer]:
+        tree = str(self.rootfs)
+        name = "bwrap --unshare-all"
+        if not self._missing(name, "bwrap"):
+            yield self._command(
+                name,
+                ["bwrap", "--unshare-all", "--bind", tree, "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"],
+                "no image, no overlay, no control group, no seccomp filter",
+                self.here,
+            )
+        name = "unshare + chroot"
+        if not self._missing(name, "unshare"):
+            flags = "-fpmuinC" if self.root else "-rfpmuinC"
+            yield self._command(
+                name,
+                ["unshare", flags, f"--mount-proc={tree}/proc", "chroot", tree, "/bin/true"],
+                "namespaces only",
+                self.here,
+            )
+
+    def _floor(self) -> Iterator[Peer]:
+        yield self._command(
+            "posix_spawn of true", [f"{self.rootfs}/bin/true"], "no container at all: the floor", self.here
+        )
+
+
+def remove_groups(name: str) -> None:
+    """Remove the control groups called ``name`` that podman was given and leaves behind, in every hierarchy."""
+    top = Path("/sys/fs/cgroup")
+    for group in [top / name, *top.glob(f"*/{name}")]:
+        for folder, _, _ in sorted(os.walk(group), reverse=True):
+            for delay_s in (0.01, 0.1, 1.0, None):
+                try:
+                    os.rmdir(folder)
+                    break
+                except OSError:
+                    # A process that was just waited for may still be counted.
+                    if delay_s is None:
+                        raise
+                    time.sleep(delay_s)
