@@ -140,7 +140,13 @@ class Engine:
             if driver_in_force.name not in self._images:
                 from .images.store import ImageStore
 
-                store = ImageStore(self.paths, driver_in_force, self.config.registry_config(), in_use=self._in_use)
+                store = ImageStore(
+                    self.paths,
+                    driver_in_force,
+                    self.config.registry_config(),
+                    in_use=self._in_use,
+                    other_driver=self._driver,
+                )
                 store.sweep()
                 self._images[driver_in_force.name] = store
             return self._images[driver_in_force.name]
@@ -202,16 +208,18 @@ class Engine:
         container_id = secrets.token_hex(32)
         made = plan(options, image.config, container_id, script=script, size=size, **self._limits())
         record = self._record(container_id, options, image, made.argv)
-        if record["ephemeral"]:
-            self._prepare(record, None)
-        else:
-            self._keep(record, keeper=False)
-        try:
-            process = self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
-        except BaseException:
-            if not record["ephemeral"]:
-                self._remove_record(record)
-            raise
+        # Nobody may remove a layer between the look at it and its mount.
+        with self._store(options.storage_driver).held():
+            if record["ephemeral"]:
+                self._prepare(record, None)
+            else:
+                self._keep(record, keeper=False)
+            try:
+                process = self._launch(record, made, [stdin_fd, stdout_fd, stderr_fd], options)
+            except BaseException:
+                if not record["ephemeral"]:
+                    self._remove_record(record)
+                raise
         if options.rm and not record["ephemeral"]:
             process.at_end(lambda: self._remove_record(record))
         return process

@@ -11,6 +11,7 @@ import argparse
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError, UnsupportedError
@@ -482,6 +483,12 @@ def parse_run(
     return run_options_of(parsed, rest[0], rest[1:], config=config, environment=environment)
 
 
+@lru_cache(maxsize=1)
+def _keyword_parser() -> Parser:
+    """Made once: it has some ninety options, and making it costs more than reading a line."""
+    return run_parser("cellwall.run")
+
+
 def from_keywords(image: str, command: Sequence[str] = (), *, config: Config | None = None, **words: Any) -> RunOptions:
     """RunOptions of Python's keywords: the flags' names with underscores (``memory="64m"``, ``cap_drop=["ALL"]``, ``rm=True``).
 
@@ -507,7 +514,7 @@ def from_keywords(image: str, command: Sequence[str] = (), *, config: Config | N
             line += [f"{option.flag}={item}" for item in said]
         else:
             line.append(f"{option.flag}={said}")
-    parsed, _ = run_parser(f"cellwall.run {image}").parse(line)
+    parsed, _ = _keyword_parser().parse(line)
     options = run_options_of(parsed, image, command, config=config)
     if entrypoint is not None:
         from dataclasses import replace

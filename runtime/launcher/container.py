@@ -495,7 +495,8 @@ class Joined(Task):
             self.group = Group.open(container["cellwall"]["cgroup"])
             self.baseline = self.group.events()
             self.leaf = self.group.leaf(self.request["name"])
-            join_fds = self.group.join_fds(self.leaf)
+            clone_fd = self.group.clone_fd(self.leaf, partial=True)
+            join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
             if self.script:
                 self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.sync, other = pair()
@@ -505,13 +506,14 @@ class Joined(Task):
                 "setgroups": container["cellwall"]["setgroups"],
                 "id_count": container["cellwall"]["id_count"],
             }
-            self.joiner = os.fork()
+            self.joiner, joiner_fd = clone3(0, clone_fd)
             if self.joiner == 0:
                 self.sync.close()
                 joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
             other.close()
-            for fd in join_fds:
-                os.close(fd)
+            for fd in (joiner_fd, clone_fd, *join_fds):
+                if fd >= 0:
+                    os.close(fd)
             self.arm()
         finally:
             os.close(target_fd)

@@ -1,0 +1,138 @@
+"""Containers of an ordinary user: in a user namespace of the launcher's, with subordinate ids where there are some."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..registries import busybox_image, write_layout
+
+pytestmark = pytest.mark.needs("root", "user-namespaces", "overlay-userns")
+
+SOURCE = Path(__file__).resolve().parents[2]
+User = Callable[[str], Any]
+
+
+def user_with_subordinate_ids() -> pwd.struct_passwd:
+    for line in Path("/etc/subuid").read_text().splitlines() if Path("/etc/subuid").exists() else ():
+        try:
+            found = pwd.getpwnam(line.split(":")[0])
+        except KeyError:
+            continue
+        if found.pw_uid:
+            return found
+    pytest.skip("no user of this machine has subordinate ids: sudo useradd --create-home NAME gives one")
+
+
+@pytest.fixture(params=["subordinate ids", "one id"])
+def user(request: pytest.FixtureRequest, cellwall_root: Path) -> Iterator[User]:
+    """Runs Python code as an ordinary user with a state folder of their own; returns what it printed, as JSON."""
+    if request.param == "one id":
+        uid = gid = 64123
+    else:
+        account = user_with_subordinate_ids()
+        uid, gid = account.pw_uid, account.pw_gid
+    home = Path(tempfile.mkdtemp(prefix="cw-user-", dir="/tmp"))
+    # The checkout may lie where that user can't read.
+    shutil.copytree(SOURCE / "runtime", home / "cellwall" / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(SOURCE / "__init__.py", home / "cellwall")
+    (home / "run").mkdir()
+    write_layout(home / "image", {"latest": busybox_image()})
+    for folder, _, _ in os.walk(home):
+        os.chown(folder, uid, gid)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "PYTHONPATH": f"{home}:{os.pathsep.join(p for p in sys.path if p.endswith('site-packages'))}",
+    }
+
+    def run(code: str) -> Any:
+        script = f"import cellwall, json, os\nimage = 'oci:{home}/image:latest'\n" + code
+        done = subprocess.run(
+            [shutil.which("python3", path="/usr/bin:/bin") or sys.executable, "-c", script],
+            user=uid,
+            group=gid,
+            extra_groups=[],
+            env=environment,
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    run.has_ids = request.param != "one id"  # type: ignore[attr-defined]
+    yield run
+    shutil.rmtree(home)
+
+
+def test_isolation(user: User) -> None:
+    found = user(
+        "r = cellwall.run(image, script='cat /proc/self/status /proc/self/uid_map; id -u; touch /x && stat -c %u /x /bin/sh')\n"
+        "print(json.dumps({'out': r.stdout, 'status': r.exit_status, 'diff': [str(c) for c in r.diff()]}))"
+    )
+    assert found["status"] == 0
+    lines = found["out"].splitlines()
+    assert "Seccomp:\t2" in lines
+    assert "NoNewPrivs:\t1" in lines
+    assert lines[-3:] == ["0", "0", "0"]
+    assert found["diff"] == ["A /x"]
+
+
+def test_a_named_container_and_a_second_launcher(user: User) -> None:
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "from cellwall.runtime.api import Box\n"
+        "box = cellwall.container(image, name='lab')\n"
+        "box.run('echo hi > /root/file')\n"
+        "other = Engine()\n"
+        "said = Box(other, 'lab').run('cat /root/file; id -u').stdout.split()\n"
+        "other.close()\n"
+        "box.remove()\n"
+        "print(json.dumps(said))"
+    )
+    assert found == ["hi", "0"]
+
+
+def test_another_user_inside(user: User) -> None:
+    found = user(
+        "r = cellwall.run(image, ['id', '-u'], user='1000')\nprint(json.dumps([r.exit_status, r.stdout, r.reason]))"
+    )
+    if user.has_ids:  # type: ignore[attr-defined]
+        assert found[:2] == [0, "1000\n"]
+    else:
+        assert found[0] == 125
+        assert "outside the 1 ids of this container" in found[2]
+
+
+def test_what_is_not_in_force_is_said(user: User) -> None:
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "r = cellwall.run(image, ['true'], memory='64m')\n"
+        "print(json.dumps([r.exit.memory_limit_bytes, Engine.default().warnings]))"
+    )
+    # Either the limit holds (a delegated group), or the user is told that it doesn't.
+    assert found[0] == 64 << 20 or any("--memory is not in force" in text for text in found[1])
+
+
+def test_nothing_is_left(user: User) -> None:
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "cellwall.run(image, script='setsid sleep 50 & sleep 0.1')\n"
+        "cellwall.run(image, script='sleep 50', timeout=0.3)\n"
+        "engine = Engine.default(); engine.close()\n"
+        "left = [str(p) for p in engine.paths.run.rglob('*') if not p.is_dir()]\n"
+        "print(json.dumps(left))"
+    )
+    assert found == []
