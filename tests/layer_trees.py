@@ -23,7 +23,9 @@ def entry(
     info.mtime = 1_600_000_000
     info.size = len(data)
     attributes = fields.pop("xattrs", None) or {}
-    info.pax_headers = {f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in attributes.items()}
+    info.pax_headers = {
+        f"SCHILY.xattr.{key}": value.decode("utf-8", "surrogateescape") for key, value in attributes.items()
+    }
     for key, value in fields.items():
         setattr(info, key, value)
     return info, data
