@@ -199,6 +199,7 @@ class Process:
         self._exit: Exit | None = None
         self._gone = False
         self._at_end: Callable[[], object] | None = None
+        self._owner = os.getpid()
         self.container_id = container_id
         self.argv = argv
         self.pid: int | None = None
@@ -305,7 +306,8 @@ class Process:
 
     def close(self) -> None:
         """End the command if it still runs, and give up its descriptors."""
-        if self._at_end is not None and self._channel.fileno() >= 0:
+        # A fork of the client has copies of these; what runs is its parent's.
+        if self._at_end is not None and self._channel.fileno() >= 0 and self._owner == os.getpid():
             callback, self._at_end = self._at_end, None
             self.kill()
             self.wait_gone()
