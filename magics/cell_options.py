@@ -125,13 +125,16 @@ def parse_cell(
         raise SpecError(command, f"needs an image, such as {command} host; usage: {command} {USAGE}")
     if len(rest) > 1:
         raise SpecError(
-            command, f"{rest[1]!r} isn't expected behind the image {rest[0]!r}: the cell's text is what runs, "
-            "and values with blanks need quotes"
+            command,
+            f"{rest[1]!r} isn't expected behind the image {rest[0]!r}: the cell's text is what runs, "
+            "and values with blanks need quotes",
         )
     cell = _cell_options(parsed)
     options = run_options_of(parsed, rest[0], config=config, environment=environment)
     if options.detach:
-        raise SpecError("--detach", "a cell's container ends with the cell; use --bg to go on while it runs, or --name to keep it")
+        raise SpecError(
+            "--detach", "a cell's container ends with the cell; use --bg to go on while it runs, or --name to keep it"
+        )
     if options.interactive and cell.stdin_variable is None:
         # `-it` out of habit: there is no terminal to read from, so the command sees the end of its input at once.
         options = replace(options, interactive=False)

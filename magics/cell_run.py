@@ -116,7 +116,9 @@ class CellRun:
             return process, process.container_id
         # The limits of time and the record of changes are the cell's; the container outlives it.
         container = self.engine.ensure(
-            replace(options, timeout_s=None, record_changes=False), progress=self._progress, cancelled=lambda: self._killed
+            replace(options, timeout_s=None, record_changes=False),
+            progress=self._progress,
+            cancelled=lambda: self._killed,
         )
         process = self.engine.exec(
             container.id,

@@ -21,11 +21,17 @@ from .streams import CellStream, Screen
 if TYPE_CHECKING:
     from . import Session
 
-# -I keeps the notebook's folder off the path; the package's own comes last, so that nothing beside it hides a standard module.
-_START = (
-    "import sys; sys.path.append(sys.argv.pop(1)); "
-    "from cellwall.runtime.cli import main; raise SystemExit(main(sys.argv[1:]))"
-)
+# -I keeps the notebook's folder off the path. The package is the very one that this process runs, wherever it was found.
+_START = """
+import importlib.util, sys
+folder = sys.argv.pop(1)
+spec = importlib.util.spec_from_file_location("cellwall", f"{folder}/__init__.py", submodule_search_locations=[folder])
+package = importlib.util.module_from_spec(spec)
+sys.modules["cellwall"] = package
+spec.loader.exec_module(package)
+from cellwall.runtime.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
 _PREFIX = b"cellwall: "
 _CHUNK = 65536
 # A command that was interrupted takes its container down and ends; one that doesn't is killed, and so is the container with it.
@@ -54,7 +60,9 @@ def run(session: Session, group: str, line: str) -> None:
         status = _run(words or ["--help"], stdout, stderr)
         if status:
             message = stderr.message
-            ended = Exit(status if status > 0 else 128 - status, signal=-status if status < 0 else None, message=message)
+            ended = Exit(
+                status if status > 0 else 128 - status, signal=-status if status < 0 else None, message=message
+            )
             raise CellError(Result(["cellwall", *words], ended))
 
 
@@ -84,9 +92,7 @@ class _Errors:
 
 
 def _run(words: list[str], stdout: CellStream, stderr: _Errors) -> int:
-    package = Path(__file__).absolute().parent.parent
-    parent = package.parent if package.name == "cellwall" else Path(sys.modules["cellwall"].__path__[0]).parent
-    command = [sys.executable, "-I", "-c", _START, str(parent), *words]
+    command = [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     ) as child:

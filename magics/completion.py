@@ -79,7 +79,8 @@ class Sources:
 def cell_words(line: str, source: Sources) -> tuple[str, list[str]]:
     """What may stand at the end of ``line``, the text behind ``%%container``: ``(the fragment it replaces, the words)``."""
     options = [
-        option | {"names": [name for name in option["names"] if name not in OMITTED]} for option in [*describe(), *describe_cell()]
+        option | {"names": [name for name in option["names"] if name not in OMITTED]}
+        for option in [*describe(), *describe_cell()]
     ]
     return option_words(line, options, source, source.images)
 
@@ -105,14 +106,20 @@ def command_words(group: str, line: str, source: Sources) -> tuple[str, list[str
     """What may stand at the end of ``line``, the text behind ``%container`` or ``%image``."""
     said, fragment = _words(line)
     if not said:
-        return fragment, _starting(fragment, [*GROUPS[group], *(name for name in COMMANDS if name not in GROUPS[group])])
+        return fragment, _starting(
+            fragment, [*GROUPS[group], *(name for name in COMMANDS if name not in GROUPS[group])]
+        )
     command = GROUPS[group].get(said[0], said[0])
     if command == "run":
         return option_words(line.lstrip()[len(said[0]) :], describe(), source, source.images)
     if fragment.startswith("-"):
         return fragment, []
     names: list[str] = []
-    if command in _CONTAINER_COMMANDS and not (command == "inspect" and group == "image") and (command != "exec" or len(said) == 1):
+    if (
+        command in _CONTAINER_COMMANDS
+        and not (command == "inspect" and group == "image")
+        and (command != "exec" or len(said) == 1)
+    ):
         names += source.containers()
     if command in _IMAGE_COMMANDS and not (command == "inspect" and group == "container"):
         names += source.images()
@@ -134,7 +141,9 @@ def _waiting(word: str, by_name: dict[str, dict[str, Any]]) -> dict[str, Any] | 
     name = word if word.startswith("--") or len(word) <= 2 else f"-{word[-1]}"
     if not word.startswith("-") or "=" in word:
         return None
-    if name != word and not all(f"-{letter}" in by_name and not by_name[f"-{letter}"]["takes_value"] for letter in word[1:-1]):
+    if name != word and not all(
+        f"-{letter}" in by_name and not by_name[f"-{letter}"]["takes_value"] for letter in word[1:-1]
+    ):
         return None
     option = by_name.get(name)
     return option if option is not None and option["takes_value"] else None

@@ -94,7 +94,9 @@ class PullProgress:
     def __enter__(self) -> PullProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.finish(error)
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -127,7 +129,11 @@ class PullProgress:
         data = {"text/plain": as_text(title, events), "text/html": as_html(title, events)}
         # A copy: a context can't be entered by two threads, and a front end's hooks may run code of their own.
         self._context.copy().run(
-            self._shell.display_pub.publish, data=data, metadata={}, transient={"display_id": self._display_id}, update=update
+            self._shell.display_pub.publish,
+            data=data,
+            metadata={},
+            transient={"display_id": self._display_id},
+            update=update,
         )
 
 
@@ -149,7 +155,9 @@ def amount_of(event: PullEvent) -> str:
 
 def line_of(event: PullEvent) -> str:
     """One event as a line of plain text."""
-    return " ".join(part for part in (event.layer and f"{event.layer}:", event.phase, amount_of(event), event.message) if part)
+    return " ".join(
+        part for part in (event.layer and f"{event.layer}:", event.phase, amount_of(event), event.message) if part
+    )
 
 
 def fraction_of(event: PullEvent) -> float:

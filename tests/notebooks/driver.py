@@ -56,13 +56,16 @@ class Execution:
         return self
 
     def wait_for(self, text: str, stream: str = "stdout") -> Execution:
-        """Wait until ``text`` stands in what the cell has shown so far."""
-        self.until(lambda: text in self.text(stream), f"{text!r} on {stream}")
+        """Wait until ``text`` stands in what the cell has shown so far. Fails when the cell failed without it."""
+        self.until(lambda: text in self.text(stream) or self.error is not None, f"{text!r} on {stream}")
+        assert text in self.text(stream), f"the cell failed: {self.shown_error}"
         return self
 
     def text(self, stream: str = "stdout") -> str:
         """All that came on one stream so far."""
-        return "".join(content["text"] for _, kind, content in self.messages if kind == "stream" and content["name"] == stream)
+        return "".join(
+            content["text"] for _, kind, content in self.messages if kind == "stream" and content["name"] == stream
+        )
 
     def kinds(self, *kinds: str) -> list[dict[str, Any]]:
         """The contents of the messages of these kinds, in order."""
@@ -93,6 +96,7 @@ class Notebook:
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{self._sockets.name}/k")
         self._environment = dict(os.environ) | {"PYTHONPATH": str(TOP / "src")} | (environment or {})
         self._executions: dict[str, Execution] = {}
+        self._cells: list[Execution] = []
         self._ended = threading.Event()
         try:
             self._manager.start_kernel(env=self._environment, cwd=str(cwd or self._sockets.name))
@@ -130,9 +134,17 @@ class Notebook:
         # The answer may be quicker than the return of execute(): the id is made here.
         message = self._client.session.msg(
             "execute_request",
-            {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False, "stop_on_error": False},
+            {
+                "code": code,
+                "silent": False,
+                "store_history": True,
+                "user_expressions": {},
+                "allow_stdin": False,
+                "stop_on_error": False,
+            },
         )
         self._executions[message["header"]["msg_id"]] = execution
+        self._cells.append(execution)
         self._client.shell_channel.send(message)
         return execution
 
@@ -160,6 +172,11 @@ class Notebook:
         return content["matches"], code[content["cursor_start"] : content["cursor_end"]]
 
     @property
+    def at_rest(self) -> bool:
+        """Whether every cell that was sent has ended."""
+        return all(cell.idle for cell in self._cells)
+
+    @property
     def pid(self) -> int:
         return int(self._manager.provisioner.pid)  # type: ignore[union-attr]
 
@@ -169,6 +186,7 @@ class Notebook:
     def restart(self) -> None:
         """What the front end's restart button does: the kernel is asked to end, and a new one takes its place."""
         self._disconnect()
+        self._cells.clear()
         self._manager.restart_kernel()
         self._connect()
 

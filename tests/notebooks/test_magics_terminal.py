@@ -23,9 +23,23 @@ def ipython(tmp_path: Path) -> subprocess.Popen[str]:
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
     }
-    command = [sys.executable, "-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor", "--no-confirm-exit"]
+    command = [
+        sys.executable,
+        "-m",
+        "IPython",
+        "--simple-prompt",
+        "--no-banner",
+        "--colors=NoColor",
+        "--no-confirm-exit",
+    ]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
     )
 
 
@@ -35,8 +49,8 @@ def typed(tmp_path: Path, text: str) -> tuple[str, str]:
 
 
 def test_a_cell_and_its_error(cellwall_root: Path, tmp_path: Path) -> None:
-    """A cell ends with an empty line, as at the prompt."""
-    text = "%load_ext cellwall\n%%container host --out kept\necho ünï\n\nprint(repr(kept))\n%%container host\necho shown; exit 3\n\n"
+    """A cell ends with two empty lines at the simple prompt."""
+    text = "%load_ext cellwall\n%%container host --out kept\necho ünï\n\n\nprint(repr(kept))\n%%container host\necho shown; exit 3\n\n\n"
     out, err = typed(tmp_path, text + "%container run --rm host echo by a command\nexit\n")
     assert "'ünï\\n'" in out
     assert "shown\n" in out
@@ -50,7 +64,7 @@ def test_interrupt(cellwall_root: Path, tmp_path: Path) -> None:
     with ipython(tmp_path) as shell:
         assert shell.stdin is not None
         assert shell.stdout is not None
-        shell.stdin.write("%load_ext cellwall\n%%container host\nsetsid sleep 98721 & echo started; sleep 98721\n\n")
+        shell.stdin.write("%load_ext cellwall\n%%container host\nsetsid sleep 98721 & echo started; sleep 98721\n\n\n")
         shell.stdin.flush()
         for line in shell.stdout:
             if "started" in line:

@@ -17,7 +17,13 @@ def test_options_stand_on_either_side_of_the_image() -> None:
 
 def test_nothing_said() -> None:
     options, cell = parse_cell("debian")
-    assert (cell.language, cell.stdout_variable, cell.background, cell.raise_error, cell.diff) == (None, None, False, True, False)
+    assert (cell.language, cell.stdout_variable, cell.background, cell.raise_error, cell.diff) == (
+        None,
+        None,
+        False,
+        True,
+        False,
+    )
     assert (options.name, options.record_changes, options.timeout_s) == (None, False, None)
 
 
@@ -25,7 +31,12 @@ def test_all_cell_options() -> None:
     options, cell = parse_cell(
         "host --lang python3 --in a --out b --err c --result d --bg --proc e --no-raise-error --timeout 90 --diff --name lab"
     )
-    assert (cell.language, cell.stdin_variable, cell.stdout_variable, cell.stderr_variable) == ("python3", "a", "b", "c")
+    assert (cell.language, cell.stdin_variable, cell.stdout_variable, cell.stderr_variable) == (
+        "python3",
+        "a",
+        "b",
+        "c",
+    )
     assert (cell.result_variable, cell.process_variable, cell.background, cell.raise_error) == ("d", "e", True, False)
     assert (options.timeout_s, options.record_changes, options.name) == (90, True, "lab")
 

@@ -80,7 +80,9 @@ def test_the_end_says_how_it_ended() -> None:
             raise KeyboardInterrupt
     assert "interrupted" in shell.display_pub.published[-1]["data"]["text/plain"]
     progress(EVENTS[2])
-    assert "interrupted" in shell.display_pub.published[-1]["data"]["text/plain"], "a late event must not open the block again"
+    assert "interrupted" in shell.display_pub.published[-1]["data"]["text/plain"], (
+        "a late event must not open the block again"
+    )
 
 
 def test_lines_without_a_front_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,6 +126,8 @@ def test_events_from_several_threads() -> None:
     assert [words["update"] for words in shell.display_pub.published].count(False) == 1
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (138_400_000, "138 MB"), (2_500_000_000, "2.5 GB")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (138_400_000, "138 MB"), (2_500_000_000, "2.5 GB")]
+)
 def test_sizes(number: int, text: str) -> None:
     assert size_of(number) == text

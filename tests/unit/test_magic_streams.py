@@ -35,7 +35,10 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
-@given(data=st.binary(max_size=200) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")), cuts=st.lists(st.integers(0, 1000)))
+@given(
+    data=st.binary(max_size=200) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")),
+    cuts=st.lists(st.integers(0, 1000)),
+)
 def test_cuts_change_nothing(data: bytes, cuts: list[int]) -> None:
     """However the bytes were split by reads: what is kept is exact, what is shown is as if they had come at once."""
     before = sys.stdout
