@@ -84,7 +84,12 @@ class Engine:
         with self._lock:
             if self._containers is None:
                 for folder in (self.paths.data, self.paths.running, self.paths.ids, self.paths.containers):
-                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    try:
+                        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    except OSError as error:
+                        raise CellwallError(
+                            f"make {folder}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
+                        ) from error
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
                 from .reconcile import reconcile

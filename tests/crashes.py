@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
-from cellwall.runtime.linux.process import is_running
+from cellwall.runtime.linux.process import is_running, start_time
 
 TARGETS = ("client", "launcher", "init")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -23,6 +23,7 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
     after the next engine's start (nothing, if all is well)."""
     chance = random.Random(seed)
     target = TARGETS[seed % len(TARGETS)]
+    others = _contained()
     environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
     victim = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
@@ -49,7 +50,7 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
     engine = Engine()
     try:
         engine.images  # noqa: B018  the start is what cleans up
-        return _left(engine, root)
+        return _left(engine, root, others)
     finally:
         engine.close()
 
@@ -92,7 +93,20 @@ def _members(session: int) -> list[int]:
     return found
 
 
-def _left(engine: Engine, root: Path) -> list[str]:
+def _contained() -> dict[str, str]:
+    """The processes in any container's cgroup: pid and start time, and what they are."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if "/cellwall/" in path.read_text():
+                name = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found[f"{path.parent.name}.{start_time(int(path.parent.name))}"] = name
+        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            continue
+    return found
+
+
+def _left(engine: Engine, root: Path, others: dict[str, str]) -> list[str]:
     left = [f"run/{path.relative_to(root / 'run')}" for path in (root / "run").glob("*/*")]
     left += [f"half-made {path}" for path in (root / "containers").glob(".tmp-*")]
     for container in engine.containers(all=True):
@@ -100,12 +114,5 @@ def _left(engine: Engine, root: Path) -> list[str]:
             left.append(f"container {container.name} ({container.status})")
         elif container.status == "running":
             left.append("container lab still runs")
-    for path in Path("/proc").glob("[0-9]*/cgroup"):
-        try:
-            text = path.read_text()
-            if "/cellwall/" in text:
-                name = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                left.append(f"process {path.parent.name}: {name}")
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            continue
+    left += [f"process {key}: {name}" for key, name in _contained().items() if key not in others]
     return left

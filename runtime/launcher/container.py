@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import time
+from errno import ENOSPC, EPERM, EUSERS
 
 from .. import state
 from ..cgroups import Group
-from ..errors import SyscallError
+from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -272,13 +273,17 @@ class Container(Task):
         own_cgroup = bool(flags & CLONE_NEWCGROUP)
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
-        pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-        if pid == 0:
-            self.sync.close()
-            init.main(other)
-        other.close()
-        if clone_fd >= 0:
-            os.close(clone_fd)
+        try:
+            pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+        except SyscallError as error:
+            raise _namespaces_refused(error, new_user) from error
+        finally:
+            other.close()
+            if clone_fd >= 0:
+                os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
         if new_user:
             self._map_ids(base, count)
@@ -568,6 +573,27 @@ class Joined(Task):
         finally:
             os.close(self.root_fd)
             self.root_fd = -1
+
+
+def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
+    """Why the kernel makes no namespaces, and what mends it. Source: namespaces(7), /proc/sys/user."""
+    if error.errno not in (ENOSPC, EPERM, EUSERS):
+        return error
+    mend = "ask whoever runs this machine to allow them"
+    kinds = ("user", "pid", "mnt", "net", "uts", "ipc", "cgroup")
+    for kind in kinds:
+        path = f"/proc/sys/user/max_{kind}_namespaces"
+        try:
+            with open(path) as file:
+                if int(file.read()) == 0:
+                    mend = f"{path} is 0: run as root `sysctl -w user.max_{kind}_namespaces=15000`"
+                    break
+        except OSError:  # a kernel without that kind
+            continue
+    if new_user:
+        # Going on without would make root inside root of the machine: only on request.
+        mend += ", or take --userns host, which makes root inside root of this machine"
+    return UnsupportedError(f"the kernel refuses new namespaces ({error})", mend)
 
 
 def _write(path: str, text: str, flags: int = 0) -> None:

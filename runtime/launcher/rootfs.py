@@ -216,6 +216,9 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
         options: dict[str, str | int | None] = {"source": "overlay"}
         if userxattr:
             options["userxattr"] = None
+        else:
+            # Whole files and plain folders in the writable layer, whatever the kernel's default is: the list of changes reads it.
+            options |= {"redirect_dir": "off", "metacopy": "off"}
         if item["upper"] is None:
             names = (f"u{index}", f"w{index}")
             for name in names:
