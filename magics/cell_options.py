@@ -9,6 +9,7 @@ import argparse
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from ..runtime.cli.parser import Parser
@@ -63,8 +64,9 @@ _VALUES = (
 )
 
 
+@cache
 def cell_parser(command: str = "%%container") -> Parser:
-    """A Parser with run options and cell options on it; the words that are no options are IMAGE."""
+    """A Parser with run options and cell options on it; the words that are no options are IMAGE. Made once: it takes 2 ms."""
     parser = run_parser(command, USAGE, interspersed=True, omit=OMITTED)
     parser.usage = f"{command} {USAGE}".replace("%", "%%")  # argparse formats it with the % operator
     parser.description = "Run the cell in a new container, or with --name in one that stays."
@@ -135,9 +137,8 @@ def parse_cell(
         raise SpecError(
             "--detach", "a cell's container ends with the cell; use --bg to go on while it runs, or --name to keep it"
         )
-    if options.interactive and cell.stdin_variable is None:
-        # `-it` out of habit: there is no terminal to read from, so the command sees the end of its input at once.
-        options = replace(options, interactive=False)
+    if options.tty:
+        raise SpecError("--tty", "a cell has no terminal to give; 'cellwall run -it' has one, in a terminal")
     if cell.diff:
         options = replace(options, record_changes=True)
     return options, cell

@@ -94,7 +94,8 @@ class Notebook:
         # A socket's path has 107 bytes at most, so not in pytest's own folders.
         self._sockets = tempfile.TemporaryDirectory(prefix="cw-k-", dir="/tmp")
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{self._sockets.name}/k")
-        self._environment = dict(os.environ) | {"PYTHONPATH": str(TOP / "src")} | (environment or {})
+        own = {"PYTHONPATH": str(TOP / "src"), "IPYTHONDIR": f"{self._sockets.name}/ipython"}
+        self._environment = dict(os.environ) | own | (environment or {})
         self._executions: dict[str, Execution] = {}
         self._cells: list[Execution] = []
         self._ended = threading.Event()

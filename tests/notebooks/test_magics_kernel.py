@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -237,7 +237,7 @@ def test_expansion_in_the_line_and_not_in_the_cell(notebook: Notebook) -> None:
     assert cell.text() == "from python, inside, {name}\n"
 
 
-def test_interrupt_ends_the_whole_cell(notebook: Notebook, record_property: Callable[[str, object], None]) -> None:
+def test_interrupt_ends_the_whole_cell(notebook: Notebook) -> None:
     word = "01"
     cell = notebook.start(f"{HOST}\n{TREE.replace('{word}', word)}")
     cell.wait_for("started")
@@ -247,10 +247,10 @@ def test_interrupt_ends_the_whole_cell(notebook: Notebook, record_property: Call
     began = time.monotonic()
     notebook.interrupt()
     cell.wait()
-    record_property("interrupted_after_s", time.monotonic() - began)
+    print(f"interrupted after {time.monotonic() - began:.3f} s")
     assert cell.shown_error == ["KeyboardInterrupt: the cell was interrupted, and nothing of it runs on"]
     gone(f"987{word}")
-    record_property("gone_after_s", time.monotonic() - began)
+    print(f"gone after {time.monotonic() - began:.3f} s")
     assert ok(notebook.run(f"{HOST}\necho usable")).text() == "usable\n"
 
 
@@ -473,13 +473,13 @@ def test_no_signal_handler_and_no_thread_is_left(notebook: Notebook) -> None:
 def test_descriptors_stay_the_same(notebook: Notebook) -> None:
     ok(notebook.run("import os"))
     ok(notebook.run(f"{HOST}\ntrue"))
-    # ZeroMQ makes an eventfd for each thread that prints, and ipykernel closes it by and by.
+    # ZeroMQ makes an eventfd for each thread that prints, and ipykernel closes it by and by; IPython writes its history.
     ok(
         notebook.run(
             "def descriptors():\n"
             "    links = [f'/proc/self/fd/{name}' for name in os.listdir('/proc/self/fd')]\n"
             "    return [os.readlink(link) for link in links if os.path.lexists(link)]\n"
-            "def count():\n    return sum('eventfd' not in target for target in descriptors())\n"
+            "def count():\n    return sum('eventfd' not in target and 'sqlite' not in target for target in descriptors())\n"
         )
     )
     before = notebook.value("count()")

@@ -59,6 +59,7 @@ def test_quotes_are_a_shells() -> None:
         ("host --proc p", "goes with --bg"),
         ("host --out a --result a", "a can't take two things"),
         ("host -d", "use --bg"),
+        ("host -t", "a cell has no terminal"),
         ("host --no-raise", "--no-raise-error"),
         ("host -p 80:80", "publishing ports"),
     ],
