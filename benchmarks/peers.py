@@ -9,9 +9,10 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ from spawner import Spawner
 
 WARM = "cellwall, from Python"
 PODMAN = "podman run --rm"
+BWRAP = "bwrap --unshare-all"
+FLOOR = "C floor of the same kernel work"
+FIRST = "cellwall, first in a process"
+FIRST_RUN = f"{FIRST}: its run()"
 _CODE = """
 import json, sys, time
 begin = time.perf_counter()
@@ -71,6 +76,7 @@ class Lineup:
         self._apart: Spawner | None = None
         self.peers: list[Peer] = []
         self.skipped: list[Skipped] = []
+        self.groups: list[Path] = []
 
     def _spawner(self, name: str, unshare: tuple[str, ...]) -> Spawner:
         made = Spawner(str(self.scratch), name, unshare=unshare)
@@ -113,7 +119,9 @@ class Lineup:
 
     def close(self) -> None:
         self.stack.close()
-        remove_groups(self.group)
+        remove_groups(
+            [*Path("/sys/fs/cgroup").glob(self.group), *Path("/sys/fs/cgroup").glob(f"*/{self.group}"), *self.groups]
+        )
 
     def _missing(self, name: str, program: str, *, root: bool = False) -> bool:
         if shutil.which(program) is None:
@@ -191,13 +199,12 @@ class Lineup:
             runs.append(run_s * 1e3)
             return seconds
 
-        name = "cellwall, first in a process"
         return Peer(
-            f"{name}: the whole process",
+            f"{FIRST}: the whole process",
             "python -c 'import cellwall; cellwall.run(...)'",
             "from before the interpreter starts to after it ended, launcher's start and end included",
             first,
-            {f"{name}: its import": imports, f"{name}: its run()": runs},
+            {f"{FIRST}: its import": imports, FIRST_RUN: runs},
         )
 
     # -- engines and runtimes
@@ -254,7 +261,7 @@ class Lineup:
 
     def _sandboxes(self) -> Iterator[Peer]:
         tree = str(self.rootfs)
-        name = "bwrap --unshare-all"
+        name = BWRAP
         if not self._missing(name, "bwrap"):
             yield self._command(
                 name,
@@ -272,16 +279,71 @@ class Lineup:
                 self.here,
             )
 
+    # -- floors
+
     def _floor(self) -> Iterator[Peer]:
+        name = FLOOR
+        if not self._missing(name, "cc", root=True):
+            program = self.scratch / "floor"
+            source = Path(__file__).with_name("floor.c")
+            built = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True)
+            if built.returncode:
+                self.skipped.append(Skipped(name, (built.stderr.strip().splitlines() or ["cc failed"])[-1]))
+            else:
+                yield self._timed_inside(name, [str(program), str(self.rootfs), *self._group_words()])
         yield self._command(
             "posix_spawn of true", [f"{self.rootfs}/bin/true"], "no container at all: the floor", self.here
         )
 
+    def _timed_inside(self, name: str, argv: list[str]) -> Peer:
+        peer = self._command(
+            name,
+            argv,
+            "floor.c; timed inside, from the first control group to the end of true, as it has no launcher",
+            self.here,
+        )
+        spawn = peer.run
 
-def remove_groups(name: str) -> None:
-    """Remove the control groups called ``name`` that podman was given and leaves behind, in every hierarchy."""
-    top = Path("/sys/fs/cgroup")
-    for group in [top / name, *top.glob(f"*/{name}")]:
+        def run() -> float:
+            spawn()
+            return int(self.here.output().split()[0]) / 1e9
+
+        peer.run = run
+        return peer
+
+    def _group_words(self) -> list[str]:
+        """The control groups for floor.c: beside those that cellwall makes on this machine, in the same trees."""
+        from cellwall.runtime.cgroups import Group
+
+        resources = {
+            "memory": {"limit": rootfs.MEMORY_BYTES},
+            "pids": {"limit": rootfs.PIDS},
+            "devices": [{"allow": False, "access": "rwm"}],
+        }
+        like = Group.create(f"{self.group}-like", resources)
+        paths = like.paths
+        like.remove()
+        words = []
+        for key, path in paths.items():
+            # Not in cellwall's own folder, which comes and goes with its containers.
+            folder = Path(path).parent.parent / f"{self.group}-floor"
+            self.groups.append(folder)
+            limits = _LIMITS_V2 if len(paths) == 1 and key == "unified" else _LIMITS_V1.get(key, [])
+            words.append(":".join([f"{'+' if key == 'unified' else ''}{folder}", *limits]))
+        return words
+
+
+_LIMITS_V1 = {
+    "memory": [f"memory.limit_in_bytes={rootfs.MEMORY_BYTES}"],
+    "pids": [f"pids.max={rootfs.PIDS}"],
+    "devices": ["devices.deny=a"],
+}
+_LIMITS_V2 = [f"memory.max={rootfs.MEMORY_BYTES}", f"pids.max={rootfs.PIDS}"]
+
+
+def remove_groups(groups: Iterable[Path]) -> None:
+    """Remove control groups that peers were given and left behind, with those below them."""
+    for group in groups:
         for folder, _, _ in sorted(os.walk(group), reverse=True):
             for delay_s in (0.01, 0.1, 1.0, None):
                 try:

@@ -21,7 +21,7 @@ from typing import Any
 
 import machine
 from figures import Figures, table
-from peers import PODMAN, WARM, Lineup, Peer, RunFailed
+from peers import BWRAP, FIRST_RUN, FLOOR, PODMAN, WARM, Lineup, Peer, RunFailed
 
 PROGRAMS = ("podman", "crun", "runc", "bwrap", "unshare")
 
@@ -94,6 +94,20 @@ def rows(peers: list[Peer], times: dict[str, list[float]]) -> list[tuple[str, Fi
     return found
 
 
+def budgets(medians_ms: dict[str, float]) -> list[str]:
+    """What cellwall has set itself, and whether these medians keep to it; nothing where a peer is missing."""
+    # Whose median is measured by whose, how many times over, and how many milliseconds more.
+    wanted = [(WARM, FLOOR, 2, 0), (WARM, PODMAN, 1 / 50, 0), (FIRST_RUN, BWRAP, 1, 60)]
+    lines = []
+    for name, base, factor, more_ms in wanted:
+        if name in medians_ms and base in medians_ms:
+            most_ms = medians_ms[base] * factor + more_ms
+            rule = f"{base} x {factor:g}" + (f" + {more_ms} ms" if more_ms else "")
+            word = "kept" if medians_ms[name] <= most_ms else f"missed, {medians_ms[name] / most_ms:.1f} times that"
+            lines.append(f"{name}: {medians_ms[name]:.2f} ms of at most {most_ms:.2f} ms ({rule}): {word}")
+    return lines
+
+
 def main() -> int:
     options = arguments()
     known = machine.facts()
@@ -123,7 +137,11 @@ def main() -> int:
     print(
         f"{options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, {options.pause:g} ms of rest before each run\n"
     )
-    print(table(rows(lineup.peers, times), [("cellwall", WARM), ("podman", PODMAN)]))
+    found = rows(lineup.peers, times)
+    print(table(found, [("cellwall", WARM), ("podman", PODMAN)]))
+    print("\nBudgets (medians):")
+    for line in budgets({name: figures.median_ms for name, figures in found}):
+        print(f"  {line}")
     print("\nWhat was run, and what it leaves out or has done beforehand:")
     for peer in lineup.peers:
         print(f"  {peer.name}: {peer.note}\n      {peer.command}")
