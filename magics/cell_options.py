@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from ..runtime.cli.parser import Parser
-from ..runtime.cli.run_options import run_options_of, run_parser
+from ..runtime.cli.run_options import OPTIONS, run_options_of, run_parser
 from ..runtime.errors import SpecError
 from ..runtime.options import RunOptions
 
@@ -26,7 +26,10 @@ OMITTED = ("-i",)
 
 @dataclass(frozen=True, slots=True)
 class CellOptions:
-    """What a cell asks for besides its container. Variables are names in the user's namespace; ``None`` is "not said"."""
+    """What a cell asks for besides its container. Variables are names in the user's namespace; ``None`` is "not said".
+
+    ``flags`` are the run options that the line says, by their long names.
+    """
 
     language: str | None = None
     stdin_variable: str | None = None
@@ -37,6 +40,7 @@ class CellOptions:
     background: bool = False
     raise_error: bool = True
     diff: bool = False
+    flags: tuple[str, ...] = ()
 
 
 def variable(flag: str, text: str) -> str:
@@ -150,6 +154,7 @@ def _cell_options(parsed: argparse.Namespace) -> CellOptions:
         background=parsed.background,
         raise_error=not parsed.no_raise_error,
         diff=parsed.diff,
+        flags=tuple(option.flag for option in OPTIONS if getattr(parsed, option.dest, None) not in (None, [], False)),
     )
     if cell.process_variable and not cell.background:
         raise SpecError("--proc", "goes with --bg; --result keeps what came of a cell that ran to its end")

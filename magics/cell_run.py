@@ -6,6 +6,7 @@ The same object serves a cell in the foreground (the notebook's main thread) and
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ..runtime.pump import pipes, pump
 from ..runtime.results import Result
 from .cell_options import CellOptions
 from .pull_progress import PullProgress
+from .standing import not_in_force
 from .streams import CellStream, Screen
 
 if TYPE_CHECKING:
@@ -27,10 +29,18 @@ if TYPE_CHECKING:
 class CellRun:
     """A cell that is ready to run once. ``kill`` may be called from any thread, at any time.
 
-    ``warnings`` grows with what the machine couldn't give this container. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
+    ``tell`` is called with what isn't in force of this container, as sentences. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
     """
 
-    def __init__(self, engine: Engine, shell: Any, options: RunOptions, asked: CellOptions, text: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        shell: Any,
+        options: RunOptions,
+        asked: CellOptions,
+        text: str,
+        tell: Callable[[list[str]], object],
+    ) -> None:
         self.engine = engine
         self.options = options
         self.asked = asked
@@ -49,7 +59,7 @@ class CellRun:
         self.stderr = CellStream(
             "stderr", None if asked.stderr_variable else screen, keep=keep or asked.stderr_variable is not None
         )
-        self.warnings: list[str] = []
+        self._tell = tell
         self._lock = threading.Lock()
         self._process: Process | None = None
         self._killed = False
@@ -120,6 +130,11 @@ class CellRun:
             progress=self._progress,
             cancelled=lambda: self._killed,
         )
+        if flags := not_in_force(options, self.engine.inspect(container.id)["Config"]["Options"]):
+            mend = f"%container rm -f {options.name} removes it, and this cell then makes it anew"
+            self._tell(
+                [f"container {options.name} was made without {', '.join(flags)}, so that is not in force: {mend}"]
+            )
         process = self.engine.exec(
             container.id,
             script=self._script,
@@ -140,9 +155,10 @@ class CellRun:
             self._process = process
             if self._killed:
                 process.kill()
-        ended = pump(process, made, stdin=self._stdin, on_stdout=self.stdout.feed, on_stderr=self.stderr.feed)
-        self.warnings += process.warnings
-        return ended
+        try:
+            return pump(process, made, stdin=self._stdin, on_stdout=self.stdout.feed, on_stderr=self.stderr.feed)
+        finally:
+            self._tell(process.warnings)
 
     def _set(self, variable: str | None, value: object) -> None:
         if variable is not None:

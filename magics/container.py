@@ -30,25 +30,25 @@ def run_cell(session: Session, line: str, cell: str) -> None:
         except HelpRequested as help:
             print(help.text, end="")
             return
-        _warn(session, engine.warnings)
-        run = CellRun(engine, session.shell, options, asked, cell)
+        _tell(session, engine.warnings)
+        run = CellRun(engine, session.shell, options, asked, cell, lambda found: _tell(session, found, asked.flags))
         if asked.background:
             background = BackgroundCell(run)
             if asked.process_variable is not None:
                 session.shell.user_ns[asked.process_variable] = background
             background.start()
             return
-        try:
-            result = run.run()
-        finally:
-            _warn(session, [*engine.warnings, *run.warnings])
+        result = run.run()
         if result.exit_status and asked.raise_error:
             raise CellError(result)
 
 
-def _warn(session: Session, warnings: list[str]) -> None:
-    """Say what this machine can't give, each thing once in a notebook."""
-    for warning in warnings:
-        if warning not in session.warned:
+def _tell(session: Session, warnings: list[str], asked: tuple[str, ...] = ()) -> None:
+    """Say what isn't in force: each thing once in a notebook, and what the cell ``asked`` for (as flags) each time.
+
+    A warning about an option begins with its flag; one about a container that stands begins with ``container``.
+    """
+    for warning in dict.fromkeys(warnings):
+        if warning not in session.warned or warning.partition(" ")[0] in (*asked, "container"):
             session.warned.add(warning)
             print(f"cellwall: {warning}", file=sys.stderr)

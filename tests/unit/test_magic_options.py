@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cellwall.magics.cell_options import cell_parser, describe_cell, parse_cell
+from cellwall.magics.standing import not_in_force
 from cellwall.runtime.cli.parser import HelpRequested
+from cellwall.runtime.containers import options_to_dict
 from cellwall.runtime.errors import CellwallError, SpecError
 
 
@@ -89,3 +93,20 @@ def test_completion_knows_every_cell_option() -> None:
 def test_interactive_is_left_to_objects() -> None:
     with pytest.raises(SpecError):
         parse_cell("host -i")
+
+
+def test_flags_that_were_said() -> None:
+    assert parse_cell("host -m 64m --cpus=1 -e A=1 --out x")[1].flags == ("--env", "--memory", "--cpus")
+
+
+def test_a_standing_container_keeps_its_options() -> None:
+    """Options that differ from those it was made with are named; the cell's own (-e, -w, --timeout) never are."""
+    made = options_to_dict(parse_cell("host --name lab -m 64m -v /tmp:/data")[0])
+    made = json.loads(json.dumps(made))
+    for line, flags in (
+        ("host --name lab", []),
+        ("host --name lab -m 64m -v /tmp:/data -e A=1 -w / --timeout 3 -u 1", []),
+        ("host --name lab -m 65m", ["--memory"]),
+        ("host --name lab -v /tmp:/other --cap-drop ALL", ["--volume", "--cap-drop"]),
+    ):
+        assert not_in_force(parse_cell(line)[0], made) == flags
