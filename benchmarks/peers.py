@@ -288,7 +288,8 @@ class Lineup:
             source = Path(__file__).with_name("floor.c")
             built = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True)
             if built.returncode:
-                self.skipped.append(Skipped(name, (built.stderr.strip().splitlines() or ["cc failed"])[-1]))
+                said = [line for line in built.stderr.splitlines() if "error" in line] or ["cc failed"]
+                self.skipped.append(Skipped(name, said[0]))
             else:
                 yield self._timed_inside(name, [str(program), str(self.rootfs), *self._group_words()])
         yield self._command(

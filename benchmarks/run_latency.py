@@ -126,6 +126,9 @@ def main() -> int:
             times, failures = measure(lineup.peers, options)
         finally:
             lineup.close()
+    except KeyboardInterrupt:
+        print("run_latency: interrupted; nothing is left behind", file=sys.stderr)
+        return 130
     except (RunFailed, RuntimeError, FileNotFoundError, ImportError) as error:
         print(f"run_latency: {error}", file=sys.stderr)
         return 1
@@ -133,7 +136,7 @@ def main() -> int:
         shutil.rmtree(scratch)
     known["load after"] = machine.load()
     print("\n".join(f"{name}: {value}" for name, value in known.items() if name != "versions"))
-    print("; ".join(known["versions"].values()))
+    print("\n".join(f"{name}: {value}" for name, value in known["versions"].items()))
     print(
         f"{options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, {options.pause:g} ms of rest before each run\n"
     )
