@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def notebook(shared: Notebook) -> Notebook:
         shared.interrupt()
     ok(shared.run("1"))
     return shared
+
+
+@pytest.fixture
+def lab(notebook: Notebook) -> Iterator[str]:
+    """A name for a container that stays, which is removed at the end."""
+    name = f"lab-{uuid.uuid4().hex[:8]}"
+    yield name
+    notebook.run(f"%container rm -f {name}")
 
 
 @pytest.fixture
@@ -237,6 +246,10 @@ def test_expansion_in_the_line_and_not_in_the_cell(notebook: Notebook) -> None:
     assert cell.text() == "from python, inside, {name}\n"
 
 
+def test_working_folder(notebook: Notebook) -> None:
+    assert ok(notebook.run(f"{HOST} -w /tmp/made/for/it\npwd")).text() == "/tmp/made/for/it\n"
+
+
 def test_interrupt_ends_the_whole_cell(notebook: Notebook) -> None:
     word = "01"
     cell = notebook.start(f"{HOST}\n{TREE.replace('{word}', word)}")
@@ -256,13 +269,14 @@ def test_interrupt_ends_the_whole_cell(notebook: Notebook) -> None:
 
 def test_interrupt_at_any_moment(notebook: Notebook) -> None:
     """From before the container is there to after it ran; the notebook stays usable, and what ran is gone."""
-    for moment in range(12):
+    for moment in range(16):
         cell = notebook.start(f"{HOST}\nsleep 98702")
-        time.sleep(moment * 0.01)
-        # An interrupt before the cell begins is lost with ipykernel, so it is repeated as a person would.
+        cell.until(lambda: cell.kinds("execute_input"), "the cell's beginning")  # noqa: B023  it is called at once
+        time.sleep(moment * 0.004)
+        # ipykernel itself may lose one, so it is repeated as a person would.
         while not (cell.idle and cell.reply):
             notebook.interrupt()
-            time.sleep(0.2)
+            time.sleep(0.5)
         assert cell.error is None or cell.error["ename"] == "KeyboardInterrupt"
         gone("98702")
     assert ok(notebook.run(f"{HOST}\necho usable")).text() == "usable\n"
@@ -291,23 +305,23 @@ def test_kill_leaves_nothing(cellwall_root: Path) -> None:
         gone("98705")
 
 
-def test_named_container_answers_the_next_cell(notebook: Notebook) -> None:
-    name = "--name lab-of-a-test"
+def test_named_container_answers_the_next_cell(notebook: Notebook, lab: str) -> None:
+    name = f"--name {lab}"
     ok(notebook.run(f"{HOST} {name}\necho kept > /root/note\nsleep 98706 & echo"))
     cell = ok(notebook.run(f"{HOST} {name} -e WHO=me -w /root\ncat note\necho $WHO $PWD"))
     assert cell.text() == "kept\nme /root\n"
     assert notebook.run(f"{HOST} {name}\nexit 4").shown_error == ["CellError: exit status 4"]
     assert "--memory" in ok(notebook.run(f"{HOST} {name} -m 64m\ntrue")).text("stderr")
-    assert ok(notebook.run("%container ps")).text().count("lab-of-a-test") == 1
-    ok(notebook.run("%container rm -f lab-of-a-test"))
+    assert ok(notebook.run("%container ps")).text().count(lab) == 1
+    ok(notebook.run(f"%container rm -f {lab}"))
     gone("98706")
-    missing = notebook.run("%container rm lab-of-a-test").shown_error
+    missing = notebook.run(f"%container rm {lab}").shown_error
     assert len(missing) == 1
-    assert "lab-of-a-test" in missing[0]
+    assert lab in missing[0]
 
 
-def test_interrupt_in_a_named_container_keeps_it(notebook: Notebook) -> None:
-    name = "--name lab-interrupted"
+def test_interrupt_in_a_named_container_keeps_it(notebook: Notebook, lab: str) -> None:
+    name = f"--name {lab}"
     ok(notebook.run(f"{HOST} {name}\necho kept > /root/note"))
     cell = notebook.start(f"{HOST} {name}\n{TREE.replace('{word}', '07')}")
     cell.wait_for("started")
@@ -318,7 +332,6 @@ def test_interrupt_in_a_named_container_keeps_it(notebook: Notebook) -> None:
     assert "timed out" in notebook.run(f"{HOST} {name} --timeout 1\n{TREE.replace('{word}', '08')}").shown_error[0]
     gone("98708")
     assert ok(notebook.run(f"{HOST} {name}\ncat /root/note")).text() == "kept\n"
-    ok(notebook.run("%container rm -f lab-interrupted"))
 
 
 def test_background(notebook: Notebook, tmp_path: Path) -> None:
@@ -356,13 +369,12 @@ def test_background_ends_with_the_kernel(fresh: Notebook) -> None:
     gone("98710")
 
 
-def test_changes(notebook: Notebook) -> None:
+def test_changes(notebook: Notebook, lab: str) -> None:
     cell = ok(notebook.run(f"{HOST} --diff --result result\necho > /root/added"))
     assert "A /root/added" in cell.kinds("display_data")[-1]["data"]["text/plain"]
     assert "A /root/added" in notebook.value("[str(change) for change in result.diff()]")
-    cell = ok(notebook.run(f"{HOST} --diff --name lab-changes\necho > /root/added"))
+    cell = ok(notebook.run(f"{HOST} --diff --name {lab}\necho > /root/added"))
     assert "A /root/added" in cell.kinds("display_data")[-1]["data"]["text/plain"]
-    ok(notebook.run("%container rm -f lab-changes"))
 
 
 def test_two_kernels_at_once(notebook: Notebook) -> None:
@@ -385,9 +397,9 @@ def test_a_busy_cell_answers_control_messages(notebook: Notebook) -> None:
     assert set(cell.text()) <= {"y", "\n"}
 
 
-def test_completion(notebook: Notebook) -> None:
+def test_completion(notebook: Notebook, lab: str) -> None:
     ok(notebook.run("words = 'x'; number = 1"))
-    ok(notebook.run(f"{HOST} --name lab-completed\ntrue"))
+    ok(notebook.run(f"{HOST} --name {lab}\ntrue"))
     assert notebook.complete("%%container ho") == (["host"], "ho")
     assert notebook.complete("%%container host --memory-s")[0] == ["--memory-swap"]
     assert notebook.complete("%%container host --no-r") == (["--no-raise-error"], "--no-r")
@@ -395,17 +407,15 @@ def test_completion(notebook: Notebook) -> None:
     assert notebook.complete("%%container host --network=n") == (["none"], "n")
     assert set(notebook.complete("%%container host --lang py")[0]) == {"python", "python3"}
     assert notebook.complete("%%container host --in wor") == (["words"], "wor")
-    assert "lab-completed" in notebook.complete("%%container host --name la")[0]
-    assert notebook.complete("%%container host --name la\necho", len("%%container host --name la"))[0] == [
-        "lab-completed"
-    ]
+    assert notebook.complete(f"%%container host --name {lab[:7]}") == ([lab], lab[:7])
+    line = f"%%container host --name {lab[:7]}"
+    assert notebook.complete(f"{line}\necho", len(line)) == ([lab], lab[:7])
     assert {"rm", "run"} <= set(notebook.complete("%container r")[0])
-    assert notebook.complete("%container rm lab-c") == (["lab-completed"], "lab-c")
+    assert notebook.complete(f"%container rm {lab[:7]}") == ([lab], lab[:7])
     assert notebook.complete("number.bit_l")[0] == ["number.bit_length"] or notebook.complete("number.bit_l")[0] == [
         "bit_length"
     ]
     assert "--memory" not in notebook.complete("%%container host\n--mem")[0]
-    ok(notebook.run("%container rm -f lab-completed"))
 
 
 def test_line_magics(notebook: Notebook) -> None:
