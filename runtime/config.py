@@ -174,7 +174,9 @@ class Config:
                 if key in self.sources:
                     value = getattr(said, name)
                     found.append(Setting(key, str(value) if isinstance(value, Path) else value, self.source(key)))
-        found += [Setting(f"aliases.{name}", target, self.source(f"aliases.{name}")) for name, target in self.aliases.items()]
+        found += [
+            Setting(f"aliases.{name}", target, self.source(f"aliases.{name}")) for name, target in self.aliases.items()
+        ]
         for name in _DEFAULTS:
             if self.defaults.get(name) is not None:
                 found.append(Setting(f"defaults.{name}", self.defaults[name], self.source(f"defaults.{name}")))
@@ -194,7 +196,9 @@ class _Loader:
         self.sources: dict[str, str] = {}
 
     def config(self) -> Config:
-        return Config(self.file, self.root, self.registries, self.aliases, self.defaults, self.sources, self.environment)
+        return Config(
+            self.file, self.root, self.registries, self.aliases, self.defaults, self.sources, self.environment
+        )
 
     def built_in(self) -> None:
         self.defaults |= {"network": "none", "pids_limit": PIDS_LIMIT, "stop_timeout": TIMEOUT_S, "pull": "missing"}
@@ -239,7 +243,9 @@ class _Loader:
             else:
                 if key not in _DEFAULTS:
                     raise _unknown(f"{place}.{key}", key, tuple(_DEFAULTS))
-                self.set_text(f"defaults.{key}", _text(f"{place}.{key}", value, numbers=True), f"{place}.{key}", str(path))
+                self.set_text(
+                    f"defaults.{key}", _text(f"{place}.{key}", value, numbers=True), f"{place}.{key}", str(path)
+                )
 
     def _registry(self, path: Path, place: str, host: str, table: object) -> None:
         from .images.settings import RegistrySettings

@@ -12,7 +12,6 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +91,14 @@ class Engine:
                         ) from error
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
-                from .reconcile import reconcile
-
                 self._containers = Containers(self.paths)
-                reconcile(self._containers, self._release, self._remove_record)
+                self._reconcile()
             return self._containers
+
+    def _reconcile(self) -> None:
+        from .reconcile import reconcile
+
+        reconcile(self.known, self._release, self._remove_record)
 
     @property
     def driver(self) -> StorageDriver:
@@ -160,15 +162,10 @@ class Engine:
         return [container.name for container in self.known.list(all=True) if container.image_id == image_id]
 
     def _release(self, record: dict[str, Any]) -> None:
-        """Remove what a container has on disk."""
+        """Remove what an ephemeral container has on disk: a private copy of its image, where there is one."""
         for entry in record.get("plan") or []:
-            # A folder of the machine itself is an overlay whatever the driver, and mostly one on a tmpfs.
-            if entry["type"] == "overlay" and entry["upper"] is None:
-                continue
-            self._driver("overlay" if entry["type"] == "overlay" else record["driver"]).release(record["id"], [entry])
-            if entry["at"] != "/":
-                with suppress(FileNotFoundError):  # removed by an earlier try that was cut short
-                    Path(entry["upper"]).parent.rmdir()
+            if entry["type"] == "bind":
+                self._driver(record["driver"]).release(record["id"], [entry])
 
     # -- images
 
@@ -242,6 +239,13 @@ class Engine:
         options = self.config.fill(options)
         with self._lock:
             record = next((r for r in self.known.records() if r["name"] == options.name), None)
+            if record is not None and record["plan"] is None:
+                if state.owner_lives(record["maker"]):
+                    raise StatusError(
+                        f"container {options.name}", "being made by another process", "made: wait for it,"
+                    )
+                self._remove_record(record)
+                record = None
             if record is None:
                 image = self._image_of(options, progress, cancelled)
                 record = self._record(secrets.token_hex(32), options, image, [])
@@ -258,7 +262,7 @@ class Engine:
                 self._start_keeper(record)
             return self.known.find(record["id"])
 
-    def _start_keeper(self, record: dict[str, Any], progress: Progress | None = None) -> None:
+    def _start_keeper(self, record: dict[str, Any]) -> None:
         options = options_from_dict(record["options"])
         image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
         made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **self._limits())
@@ -425,9 +429,22 @@ class Engine:
         folder = self.known.folder(record["id"])
         if self.known.record(record["id"]) is None:  # another process was quicker
             return
-        self._release(record)
-        for name in os.listdir(folder):
-            if name != "record.json":
+        from .storage.jobs import run_job
+        from .storage.scratch import open_directory
+
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        if folders := [name for name, is_folder in found.items() if is_folder]:
+            # Writable layers: their files may belong to any id of the container.
+            with open_directory(folder) as directory_fd:
+                run_job(
+                    "remove",
+                    {"names": folders},
+                    fds={"directory_fd": directory_fd},
+                    userns_fd=self.identity.userns_fd(),
+                )
+        for name, is_folder in found.items():
+            if not is_folder and name != "record.json":
                 (folder / name).unlink()
         (folder / "record.json").unlink()
         folder.rmdir()
@@ -532,8 +549,9 @@ class Engine:
             "options": options_to_dict(options),
             "keeper": False,
             "ephemeral": not kept,
+            "maker": own_process(),
             # Whose command it is that removes a named container at its end; a killed one leaves that to reconcile.
-            "remover": {"pid": os.getpid(), "started": start_time(os.getpid())} if options.rm else None,
+            "remover": own_process() if options.rm else None,
             "stop": [
                 options.stop_signal or (image.config.get("config") or {}).get("StopSignal") or "TERM",
                 10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
@@ -576,6 +594,9 @@ class Engine:
         self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
     ) -> Process:
         kept = not record["ephemeral"]
+        if kept and state.load(str(self.paths.running), record["id"]) is not None:
+            # It ran before, in a launcher that was killed.
+            self._reconcile()
         shown = {
             key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")
         }
@@ -670,6 +691,11 @@ def idmaps(folder: Path) -> bool:
     temporary.write_text(f"{key} {'yes' if works else 'no'}")
     temporary.rename(stamp)
     return works
+
+
+def own_process() -> dict[str, int]:
+    """This process, as records and states name their owners."""
+    return {"pid": os.getpid(), "started": start_time(os.getpid())}
 
 
 def signal_number(signal: int | str) -> int:

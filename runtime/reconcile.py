@@ -43,8 +43,9 @@ def reconcile(
         state.remove(running, found["id"])
         cleaned.append(found["id"])
     for record in list(containers.records()):
-        remover = record.get("remover")
-        if remover and not state.owner_lives(remover) and containers.state(record["id"]) is None:
+        # One that was to go with its command, or whose making was cut short.
+        owner = record["maker"] if record["plan"] is None else record["remover"]
+        if owner and not state.owner_lives(owner) and containers.state(record["id"]) is None:
             remove(record)
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+from errno import EEXIST, ENOTEMPTY
 
-from .errors import CellwallError, UnsupportedError
+from .errors import AlreadyExists, CellwallError, UnsupportedError
 from .linux.process import is_running
 
 TYPE_CHECKING = False
@@ -39,14 +40,22 @@ def save(running: str, container_id: str, state: dict[str, Any]) -> None:
 
 
 def create(running: str, container_id: str, state: dict[str, Any]) -> None:
-    """Make the folder of ``container_id`` with its ``state.json`` in it. FileExistsError where there is one."""
+    """Make the folder of ``container_id`` with its ``state.json`` in it. Raises AlreadyExists where there is one."""
     owner = state["cellwall"]["launcher"]
     temporary = f".tmp-{container_id}"
     folder = f"{running}/{temporary}.{owner['pid']}.{owner['started']}"
     os.mkdir(folder, 0o700)
     save(running, os.path.basename(folder), state)
-    # rename(2) replaces an empty folder only, and one of a container always holds its state.
-    os.rename(folder, f"{running}/{container_id}")
+    try:
+        # rename(2) replaces an empty folder only, and one of a container always holds its state.
+        os.rename(folder, f"{running}/{container_id}")
+    except OSError as error:
+        remove(running, os.path.basename(folder))
+        if error.errno not in (ENOTEMPTY, EEXIST):
+            raise
+        raise AlreadyExists(
+            f"container {container_id[:12]} runs already, or is still being cleaned up: try again"
+        ) from error
 
 
 def load(running: str, container_id: str) -> dict[str, Any] | None:

@@ -23,7 +23,6 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
     after the next engine's start (nothing, if all is well)."""
     chance = random.Random(seed)
     target = TARGETS[seed % len(TARGETS)]
-    others = _contained()
     environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
     victim = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
@@ -37,6 +36,7 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
         word, _, pid = victim.stdout.readline().partition(" ")
         assert word == "launcher", word
         launcher = int(pid)
+        launcher_started = start_time(launcher)
         time.sleep(chance.uniform(0.0, 0.2))
         _kill(target, victim.pid, launcher, root, chance)
         if target != "client":
@@ -47,10 +47,17 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
         victim.wait()
         victim.stdout.close()
     _wait_for_the_rest(root, victim.pid)
+    # A killed process lives until it is scheduled once more.
+    while is_running(launcher, launcher_started):
+        time.sleep(0.01)
     engine = Engine()
     try:
         engine.images  # noqa: B018  the start is what cleans up
-        return _left(engine, root, others)
+        # A launcher that lives cleans up by itself, and one whose client was killed may have a request yet to read.
+        deadline = time.monotonic() + 5
+        while (left := _left(engine, root)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
     finally:
         engine.close()
 
@@ -93,20 +100,20 @@ def _members(session: int) -> list[int]:
     return found
 
 
-def _contained() -> dict[str, str]:
-    """The processes in any container's cgroup: pid and start time, and what they are."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cgroup"):
+def _marked(root: Path) -> list[str]:
+    """The processes of the victim's containers: their environment names the trial's state folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if "/cellwall/" in path.read_text():
-                name = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found[f"{path.parent.name}.{start_time(int(path.parent.name))}"] = name
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            if f"TRIAL={root}".encode() in path.read_bytes().split(b"\0"):
+                command = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.append(f"process {path.parent.name}: {command}")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it ended while we looked, or is none of ours
             continue
     return found
 
 
-def _left(engine: Engine, root: Path, others: dict[str, str]) -> list[str]:
+def _left(engine: Engine, root: Path) -> list[str]:
     left = [f"run/{path.relative_to(root / 'run')}" for path in (root / "run").glob("*/*")]
     left += [f"half-made {path}" for path in (root / "containers").glob(".tmp-*")]
     for container in engine.containers(all=True):
@@ -114,5 +121,4 @@ def _left(engine: Engine, root: Path, others: dict[str, str]) -> list[str]:
             left.append(f"container {container.name} ({container.status})")
         elif container.status == "running":
             left.append("container lab still runs")
-    left += [f"process {key}: {name}" for key, name in _contained().items() if key not in others]
-    return left
+    return left + _marked(root)

@@ -5,6 +5,7 @@ Usage: victim.py IMAGE SEED. Prints ``launcher PID`` once, and ``error …`` whe
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 
@@ -20,16 +21,17 @@ def main(image: str, seed: int) -> None:
     chance = random.Random(seed)
     engine.identity._ask()
     print("launcher", engine.launcher.pid, flush=True)
+    mark = {"TRIAL": os.environ["CELLWALL_ROOT"]}
     box = None
     while True:
         script = SCRIPT.format(chance.randrange(10))
         try:
             if chance.random() < 0.5:
-                api.run(image, script=script, engine=engine)
+                api.run(image, script=script, env=mark, engine=engine)
             else:
                 if box is None:
                     box = api.container(image, name="lab", engine=engine)
-                box.run(script, check=False)
+                box.run(script, env=mark, check=False)
         except (CellwallError, OSError) as error:
             print("error", type(error).__name__, error, flush=True)
             box = None

@@ -143,6 +143,7 @@ class Task:
         elif "joined" in message:
             self.pid = int(message["joined"])  # type: ignore[call-overload]
             self.pidfd = fds.pop(0)
+            self.server.expected.add(self.pid)
             self.server.watch(self.pidfd, self.on_exit)
         for fd in fds:
             os.close(fd)
@@ -174,6 +175,7 @@ class Task:
         self.server.forget(self.pidfd)
         self.server.cancel(self.deadline)
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self.server.expected.discard(self.pid)
         os.close(self.pidfd)
         self.pidfd = -1
         assert result is not None
@@ -245,6 +247,7 @@ class Container(Task):
         self.server.forget(self.pidfd)
         self.kill()
         os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self.server.expected.discard(self.pid)
         os.close(self.pidfd)
         self.pidfd = -1
         if self.sync is not None:
@@ -285,6 +288,7 @@ class Container(Task):
             if clone_fd >= 0:
                 os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
+        server.expected.add(pid)
         if new_user:
             self._map_ids(base, count)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
@@ -435,10 +439,12 @@ class Container(Task):
                 self._report(message | {"changes": changes_of(self.rootfs.uppers, self.mount_points)})
             finally:
                 os._exit(0)
+        self.server.expected.add(pid)
 
         def done() -> None:
             self.server.forget(pidfd)
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            self.server.expected.discard(pid)
             os.close(pidfd)
             self._clean_up()
 
@@ -515,6 +521,7 @@ class Joined(Task):
             if self.joiner == 0:
                 self.sync.close()
                 joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
+            self.server.expected.add(self.joiner)
             other.close()
             for fd in (joiner_fd, clone_fd, *join_fds):
                 if fd >= 0:
@@ -527,9 +534,11 @@ class Joined(Task):
         super().on_sync()
         if self.joiner and (self.pidfd >= 0 or self.sync is None or self.failure is not None):
             os.waitpid(self.joiner, 0)
+            self.server.expected.discard(self.joiner)
             self.joiner = 0
         if self.sync is None and self.pidfd < 0 and self in self.server.tasks:
-            # It never came to be.
+            # It never came to be; what it may have started without saying so is ended with it.
+            self.kill()
             self.server.cancel(self.deadline)
             failure = self.failure or {"message": "the container ended", "status": 125}
             self.ended(

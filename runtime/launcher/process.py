@@ -23,6 +23,7 @@ from ..linux.process import (
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    RESOLVE_NO_SYMLINKS,
     close_range,
     openat2,
     prctl,
@@ -186,7 +187,7 @@ def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str
             "cell", f"the cell's text can't be written to {CELL_FOLDER}: {(error.strerror or '').lower()}"
         ) from error
     # The container could have put a link there: a new file in the real folder, or nothing.
-    folder_fd = openat2(AT_FDCWD, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY)
+    folder_fd = openat2(AT_FDCWD, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_NO_SYMLINKS)
     fd = os.open(
         script["name"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder_fd
     )

@@ -42,6 +42,10 @@ class Server:
             min(sum(length for _, length in rows) for rows in self.own_maps.values()) if self.rootless else 65536
         )
         self.stopping = False
+        # Children that a task is going to collect itself.
+        self.expected: set[int] = set()
+        self._children_ended = False
+        self._watch_children()
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever ``fd`` is readable or its peer has gone."""
@@ -72,11 +76,47 @@ class Server:
                 callback = self.callbacks.get(fd)
                 if callback is not None:
                     callback()
+            if self._children_ended:
+                self._collect_strangers()
             now = time.monotonic()
             for timer in [timer for timer in self.timers if timer[0] <= now]:
                 if timer in self.timers:
                     self.timers.remove(timer)
                     timer[1]()
+
+    def _watch_children(self) -> None:
+        """Have the loop wake up when a child ends. Source: signal(7), SIGCHLD."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._wakeup = (ours, theirs)
+
+        def ended() -> None:
+            ours.recv(4096)
+            self._children_ended = True
+
+        self.watch(ours.fileno(), ended)
+
+    def _collect_strangers(self) -> None:
+        """Collect children that no task knows of: a joining process may be killed before it says whom it started.
+
+        Left as a zombie, such a child would keep its container's first process from ending, which waits for all of its
+        namespace. Source: pid_namespaces(7), waitid(2).
+        """
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if found is None:
+                break
+            if found.si_pid in self.expected:
+                # Its task is about to be told by its pidfd: looked at again in the next turn.
+                return
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+        self._children_ended = False
 
     def _on_request(self) -> None:
         message, fds = receive(self.main)

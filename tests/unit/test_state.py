@@ -98,3 +98,11 @@ def test_the_log_keeps_every_byte(tmp_path: Path) -> None:
         ("stdout", b"a\xff\xfe\n"),
         ("stderr", "ü\n".encode()),
     ]
+
+
+def test_a_container_is_made_once(tmp_path: Path) -> None:
+    found: dict[str, Any] = {"id": ID, "status": "creating", "cellwall": {"launcher": OWNER}}
+    state.create(str(tmp_path), ID, found)
+    with pytest.raises(AlreadyExists, match="runs already"):
+        state.create(str(tmp_path), ID, found)
+    assert [path.name for path in tmp_path.iterdir()] == [ID]
