@@ -33,7 +33,7 @@ lint: ## ruff, mypy and the direction of imports
 	@sh scripts/venv.sh test
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/lint-imports --no-logo --no-cache
 
 soak: ## the long tests: many containers, kill -9 at random moments
 	@sh scripts/system-packages.sh tests/system-packages.txt
