@@ -16,7 +16,7 @@ import struct
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Protocol
 
@@ -245,8 +245,11 @@ class _Joint:
             self._pending = b""
         if self._pending:
             self._give_input()
-        else:
-            self._end_input()
+            return
+        self._end_input()
+        if self.terminal_fd >= 0:
+            # Ours is in raw mode, where no key ends the input: it hung up, and nobody is left to end what runs.
+            self.process.kill()
 
     def _give_input(self) -> None:
         if self.input_fd < 0:
@@ -309,7 +312,8 @@ def raw_mode(fd: int) -> Iterator[None]:
         tty.setraw(fd, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # EIO: the terminal hung up, and has no mode any more
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 @contextmanager
