@@ -205,6 +205,7 @@ class Engine:
         its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
+        self.launcher.start()
         options = self.config.fill(options)
         image = self._image_of(options, progress, cancelled)
         container_id = secrets.token_hex(32)
@@ -546,7 +547,7 @@ class Engine:
             "labels": {**((image.config.get("config") or {}).get("Labels") or {}), **options.labels},
             "driver": driver.name,
             "layers": [str(chain_id) for chain_id in image.chain_ids],
-            "options": options_to_dict(options),
+            "options": options_to_dict(options) if kept else None,
             "keeper": False,
             "ephemeral": not kept,
             "maker": own_process(),
@@ -651,7 +652,7 @@ def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Dig
         if entry["at"] == "/" or (driver.name == "overlay" and entry["upper"])
         for change in driver.diff([entry], layers)
     ]
-    points = [*MOUNT_POINTS, *(mount["target"] for mount in record["options"]["mounts"])]
+    points = [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
     return [Change(kind, path) for kind, path in without_mount_points(found, points)]
 
 

@@ -44,7 +44,7 @@ def reconcile(
         cleaned.append(found["id"])
     for record in list(containers.records()):
         # One that was to go with its command, or whose making was cut short.
-        owner = record["maker"] if record["plan"] is None else record["remover"]
+        owner = record.get("maker" if record["plan"] is None else "remover")
         if owner and not state.owner_lives(owner) and containers.state(record["id"]) is None:
             remove(record)
     for slot in list(state.stale_ids(str(paths.ids))):

@@ -118,7 +118,7 @@ def denied(path: str, error: OSError) -> UnsupportedError:
             f"control groups can't be changed: {path} is mounted read-only",
             "run `mount -o remount,rw /sys/fs/cgroup` as root, or start the surrounding container with --privileged",
         )
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and first_user_namespace():
         return UnsupportedError(
             f"control groups can't be changed: {path}: permission denied",
             "start the surrounding container with --privileged, or with --cgroupns=private and a writable /sys/fs/cgroup",
@@ -127,3 +127,8 @@ def denied(path: str, error: OSError) -> UnsupportedError:
         f"control groups can't be changed: {path} isn't yours",
         "log in through systemd on a machine with cgroup v2 (loginctl enable-linger gives you a user manager), or run as root",
     )
+
+
+def first_user_namespace() -> bool:
+    """Whether this is the machine's own: root of another is an ordinary user outside. Source: user_namespaces(7)."""
+    return (read("/proc/self/uid_map") or "").split() == ["0", "0", "4294967295"]

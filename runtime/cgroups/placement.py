@@ -10,7 +10,7 @@ import os
 
 from ..errors import UnsupportedError
 from . import v1
-from .files import denied, read
+from .files import denied, first_user_namespace
 from .hierarchy import V2_NAMES, Hierarchy, Tree
 from .systemd import delegated, scopes
 from .v1 import GroupV1
@@ -37,7 +37,7 @@ def parts_for(
     found: Hierarchy, name: str, parent: str, resources: dict[str, Any], unsupported: list[str]
 ) -> list[GroupV1 | GroupV2]:
     """The parts that ``resources`` need, none of them made yet."""
-    root = os.geteuid() == 0 and _maps_everyone()
+    root = os.geteuid() == 0 and first_user_namespace()
     wanted: dict[Tree, list[str]] = {}
     for controller in v1.controllers_for(resources):
         tree = found.find(controller)
@@ -76,7 +76,7 @@ def _unusable(tree: Tree, mode: str) -> UnsupportedError | None:
     """Why no group can be made in ``tree``, or None. An ordinary user is given a place by systemd, once, where there is one."""
     if tree.delegated or tree.writable():
         return None
-    if os.geteuid() != 0 or not _maps_everyone():
+    if os.geteuid() != 0 or not first_user_namespace():
         # In hybrid mode systemd delegates no controller, and asking costs time.
         if tree.version == 2 and mode == "v2":
             if tree.refusal is None:
@@ -87,11 +87,6 @@ def _unusable(tree: Tree, mode: str) -> UnsupportedError | None:
                     tree.refusal = error
             return tree.refusal
     return denied(tree.folder, OSError(errno.EROFS if _read_only(tree.folder) else errno.EACCES, ""))
-
-
-def _maps_everyone() -> bool:
-    """Whether this is the first user namespace: root of another is an ordinary user outside. Source: user_namespaces(7)."""
-    return (read("/proc/self/uid_map") or "").split() == ["0", "0", "4294967295"]
 
 
 def not_in_force(controller: str, resources: dict[str, Any], reason: str) -> list[str]:

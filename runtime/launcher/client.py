@@ -97,6 +97,10 @@ class Launcher:
         self._socket = ours
         self._owner = os.getpid()
 
+    def start(self) -> None:
+        """Start the launcher where it isn't running, without waiting for it: its start overlaps what comes next."""
+        self._started()
+
     @property
     def pid(self) -> int:
         """The launcher's process id; 0 before the first request."""

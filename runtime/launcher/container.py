@@ -32,6 +32,7 @@ from ..linux.process import (
     start_time,
 )
 from . import init, joining
+from .listing import changes_of
 from .process import CELL_FOLDER
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
 from .wire import pair, receive, send
@@ -51,6 +52,8 @@ _NAMESPACE_FLAGS = {
     "user": CLONE_NEWUSER,
     "uts": CLONE_NEWUTS,
 }
+# What is listed at once: it takes less than the fork of a child that would do it.
+_FEW_CHANGES = 64
 # A group that was just left may still count a process that is being taken apart: looked at again after these delays.
 _REMOVE_RETRIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -219,6 +222,7 @@ class Container(Task):
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
         self.mount_points: list[str] = []
+        self.mounts_fd = -1
         self.slot = -1
         self.retries = list(_REMOVE_RETRIES_S)
         self.has_state = False
@@ -231,7 +235,9 @@ class Container(Task):
         except BaseException:
             self.server.tasks.discard(self)
             self._kill_at_once()
+            self._close_mounts()
             self.rootfs.close()
+            self.rootfs.close_late()
             self.rootfs.close_uppers()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
@@ -289,6 +295,8 @@ class Container(Task):
                 os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
         server.expected.add(pid)
+        # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
+        self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
@@ -329,6 +337,7 @@ class Container(Task):
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
+        self.rootfs.close_late()
         if self.rootfs.warnings or group_warnings:
             self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
 
@@ -422,21 +431,32 @@ class Container(Task):
 
     def ended(self, message: dict[str, Any]) -> None:
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
-            if any(os.listdir(upper["fd"]) for upper in self.rootfs.uppers):
+            if self._changed_much():
                 self._list_changes(message)
                 return
-            message["changes"] = []
+            message["changes"] = self._changes()
         self._report(message)
         self._clean_up()
 
+    def _changes(self) -> list[tuple[str, str]]:
+        return changes_of(self.rootfs.uppers, self.mount_points)
+
+    def _changed_much(self) -> bool:
+        """Whether the writable layers hold so much that listing it would keep others waiting."""
+        count = 0
+        for upper in self.rootfs.uppers:
+            for _, folders, files, _ in os.fwalk(".", dir_fd=upper["fd"]):
+                count += len(folders) + len(files)
+                if count > _FEW_CHANGES:
+                    return True
+        return False
+
     def _list_changes(self, message: dict[str, Any]) -> None:
-        """Walk the writable layer in a child, for it may be large and others are waiting."""
+        """List the changes in a child."""
         pid, pidfd = clone3(0)
         if pid == 0:
             try:
-                from .listing import changes_of
-
-                self._report(message | {"changes": changes_of(self.rootfs.uppers, self.mount_points)})
+                self._report(message | {"changes": self._changes()})
             finally:
                 os._exit(0)
         self.server.expected.add(pid)
@@ -468,8 +488,14 @@ class Container(Task):
                 pass
 
     def _clean_up(self) -> None:
+        self._close_mounts()
         self.rootfs.close_uppers()
         self._remove_group()
+
+    def _close_mounts(self) -> None:
+        if self.mounts_fd >= 0:
+            os.close(self.mounts_fd)
+            self.mounts_fd = -1
 
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""

@@ -115,6 +115,8 @@ class Rootfs:
         self.fds: list[int] = []
         self.uppers: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+        # What the mounts were made of. Closing a detached mount waits for the kernel, so that is done off the client's path.
+        self.late: list[int] = []
 
     def add(self, target: str, fd: int, kind: str = "dir", **more: Any) -> None:
         self.entries.append({"target": target, "fd": len(self.fds), "kind": kind, **more})
@@ -125,6 +127,11 @@ class Rootfs:
         while self.fds:
             os.close(self.fds.pop())
         self.entries.clear()
+
+    def close_late(self) -> None:
+        """Close what the mounts were made of: any time after they were made."""
+        while self.late:
+            os.close(self.late.pop())
 
     def close_uppers(self) -> None:
         while self.uppers:
@@ -193,7 +200,7 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
             _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
-            os.close(tmpfs_fd)
+            rootfs.late.append(tmpfs_fd)
 
 
 def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, index: int, userxattr: bool) -> None:
@@ -244,8 +251,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             # An image may hold device nodes, and the overlay belongs to the host's user namespace, which would honour them.
             mount_setattr(fd, MOUNT_ATTR_NODEV)
     finally:
-        for fd in held:
-            os.close(fd)
+        rootfs.late += held
 
 
 def _new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:

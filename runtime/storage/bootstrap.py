@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ImageError, SpecError, UnsupportedError
+from .driver import RootIdentity
+from .scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,6 +155,17 @@ def install(agree: Callable[[str], bool]) -> str:
     return tool() or "mmdebstrap"
 
 
+# What the tool mounts is seen by nobody else and goes with it, and it goes with this process, whatever ends that.
+# Source: setpriv(1), unshare(1); both are in every Debian.
+_CONFINED = [
+    shutil.which("setpriv", path=os.defpath) or "setpriv",
+    "--pdeathsig",
+    "KILL",
+    shutil.which("unshare", path=os.defpath) or "unshare",
+    *("--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+]
+
+
 @contextlib.contextmanager
 def tree_archive(
     base: Base,
@@ -169,16 +182,17 @@ def tree_archive(
     name = tool()
     if name is None:
         raise UnsupportedError("bootstrap needs mmdebstrap or debootstrap", "install it: apt-get install mmdebstrap")
-    directory.mkdir(0o711, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-bootstrap-", dir=directory) as scratch:
-        archive = Path(scratch) / "base.tar"
+    making = Scratch(directory, RootIdentity())
+    making.sweep()
+    with making.folder() as (scratch, _):
+        archive = scratch / "base.tar"
         if name == "mmdebstrap":
-            _run(_mmdebstrap(base, archive), Path(scratch), progress, cancelled)
+            _run(_mmdebstrap(base, archive), scratch, progress, cancelled)
         else:
             if os.geteuid() != 0:
                 raise UnsupportedError("debootstrap needs root", "install mmdebstrap, which doesn't")
-            tree = Path(scratch) / "tree"
-            _run(_debootstrap(base, tree), Path(scratch), progress, cancelled)
+            tree = scratch / "tree"
+            _run(_debootstrap(base, tree), scratch, progress, cancelled)
             excluded = [f"--exclude={pattern}" for pattern in _DROPPED]
             command = [
                 "tar",
@@ -192,7 +206,7 @@ def tree_archive(
                 str(archive),
                 ".",
             ]
-            _run(command, Path(scratch), progress, cancelled)
+            _run(command, scratch, progress, cancelled)
         yield archive
 
 
@@ -226,7 +240,13 @@ def _run(
     """Run the tool to its end, in a group of its own that dies whole when this is cancelled or interrupted."""
     log = scratch / "log"
     environment = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or key == "PATH"}
-    environment |= {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": str(scratch)}
+    environment |= {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    if os.geteuid() == 0:
+        environment["TMPDIR"] = str(scratch)
+        command = [*_CONFINED, *command]
+    else:
+        # The tool works as root of a user namespace, which needn't be let into the user's home.
+        environment["TMPDIR"] = tempfile.gettempdir()
     with log.open("wb") as output, log.open("rb") as lines:
         process = subprocess.Popen(
             command,
@@ -252,7 +272,7 @@ def _run(
     if process.returncode:
         said = _last_line(log.read_bytes())
         raise ImageError(
-            f"{command[0]} failed with status {process.returncode}: {said}; look at the mirror and the suite"
+            f"{command[len(_CONFINED) if os.geteuid() == 0 else 0]} failed with status {process.returncode}: {said}; look at the mirror and the suite"
         )
 
 

@@ -342,6 +342,10 @@ def test_where_overlay_cannot_stack_vfs_is_taken(tmp_path: Path) -> None:
 def test_the_worker_has_nothing_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable, no descriptor but its own, no capability beyond files, no way out of the tree."""
     monkeypatch.setenv("SECRET_TOKEN", "secret")
+    def children() -> set[str]:
+        return set(Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split())
+
+    before = children()
     held = os.open("/etc/passwd", os.O_RDONLY)
     os.set_inheritable(held, True)
     seen: dict[str, object] = {}
@@ -351,8 +355,7 @@ def test_the_worker_has_nothing_of_the_caller(tmp_path: Path, monkeypatch: pytes
             if seen:
                 return b""
             # Give it one block and look at it once it waits for more.
-            children = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split()
-            (worker,) = children
+            (worker,) = children() - before
             deadline = time.monotonic() + 10
             while "NoNewPrivs:\t1" not in (status := Path(f"/proc/{worker}/status").read_text()):
                 assert time.monotonic() < deadline
