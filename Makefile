@@ -43,7 +43,7 @@ soak: ## the long tests: many containers, kill -9 at random moments
 browser: ## the notebook tests in JupyterLab and a real browser
 	@sh scripts/system-packages.sh tests/system-packages.txt tests/system-packages-browser.txt
 	@sh scripts/venv.sh test browser
-	@$(PYTHON) -m pytest -m browser --timeout 600 $(ARGS)
+	@$(PYTHON) -m pytest -m browser --timeout 300 $(ARGS)
 
 bench: ## measure latency beside podman, crun, bwrap and unshare
 	@sh scripts/system-packages.sh tests/system-packages.txt

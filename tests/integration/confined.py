@@ -123,9 +123,15 @@ def audit_write() -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9) as audit:
         text = b"cellwall test\0"
         audit.send(struct.pack("=IHHII", 16 + len(text), 1100, 5, 1, 0) + text)
-        (code,) = struct.unpack_from("=i", audit.recv(4096), 16)
-        if code:
-            raise OSError(-code, "audit")
+        audit.settimeout(10)
+        while True:
+            answer = audit.recv(4096)
+            # NLMSG_ERROR about our message, and nothing else that the kernel may have to say. Source: netlink(7)
+            if len(answer) >= 20 and struct.unpack_from("=H", answer, 4) == (2,):
+                (code,) = struct.unpack_from("=i", answer, 16)
+                if code:
+                    raise OSError(-code, "audit")
+                return
 
 
 def setfcap() -> None:
