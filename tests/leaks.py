@@ -73,7 +73,9 @@ class Leaks:
                 found.append(f"cgroup: {group} (processes: {sorted(pids) or 'none'})")
         if ALONE:
             found += [f"network link: {name}" for name in sorted(links() - self.links)]
-        found += [f"namespace held by a process of this session: {name}" for name in sorted(namespaces() - self.namespaces)]
+        found += [
+            f"namespace held by a process of this session: {name}" for name in sorted(namespaces() - self.namespaces)
+        ]
         found += [f"descriptor of this process: {what}" for what in sorted(descriptors() - self.descriptors)]
         return found
 

@@ -28,7 +28,9 @@ def test_an_orphan_that_names_the_state_folder(cellwall_root: Path) -> None:
     before = Leaks()
     before.own(cellwall_root)
     # The shell ends at once, and its child goes to whoever adopts orphans.
-    shell = subprocess.run(["sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"], capture_output=True, text=True)
+    shell = subprocess.run(
+        ["sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"], capture_output=True, text=True
+    )
     orphan = int(shell.stdout)
     found = before.left(0)
     os.kill(orphan, 9)
@@ -60,7 +62,9 @@ def test_a_mount_in_the_state_folder_is_reported_and_taken_down(cellwall_root: P
 @pytest.mark.needs("root")
 def test_a_namespace() -> None:
     before = Leaks()
-    with subprocess.Popen(["unshare", "--uts", "sh", "-c", "echo ready; exec sleep 1000"], stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        ["unshare", "--uts", "sh", "-c", "echo ready; exec sleep 1000"], stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
         name = os.readlink(f"/proc/{child.pid}/ns/uts")

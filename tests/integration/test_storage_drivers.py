@@ -342,6 +342,7 @@ def test_where_overlay_cannot_stack_vfs_is_taken(tmp_path: Path) -> None:
 def test_the_worker_has_nothing_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable, no descriptor but its own, no capability beyond files, no way out of the tree."""
     monkeypatch.setenv("SECRET_TOKEN", "secret")
+
     def children() -> set[str]:
         return set(Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text().split())
 

@@ -115,8 +115,8 @@ def archives(tmp_path: Path) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def podman_tree(layout: str, driver: str) -> Iterator[Path]:
-    """The image's tree as podman mounts it, from a store of its own."""
+def podman_tree(source: str, driver: str, *options: str) -> Iterator[Path]:
+    """The tree of the image at ``source`` as podman mounts it, from a store of its own; ``options`` are for its pull."""
     home = Path(tempfile.mkdtemp(prefix="cwp-", dir="/tmp"))
     command = ["podman", "--root", str(home / "root"), "--runroot", str(home / "run"), "--storage-driver", driver]
 
@@ -126,7 +126,7 @@ def podman_tree(layout: str, driver: str) -> Iterator[Path]:
         return done.stdout.strip()
 
     try:
-        image = podman("pull", "--quiet", layout).splitlines()[-1]
+        image = podman("pull", "--quiet", *options, source).splitlines()[-1]
         yield Path(podman("image", "mount", image).split()[-1])
     finally:
         podman("image", "umount", "--all")

@@ -1,6 +1,6 @@
 """Run by test_cli_attach.py as the command line would be: joins its own descriptors to a plain process's by cli/attach.py.
 
-    python attach_driver.py [-i] [-t] [--log FILE] COMMAND…
+python attach_driver.py [-i] [-t] [--log FILE] COMMAND…
 """
 
 from __future__ import annotations

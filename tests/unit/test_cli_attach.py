@@ -61,7 +61,9 @@ def test_a_command_that_does_not_read_is_no_error() -> None:
 
 
 def test_standard_input_works_on_after_the_command_closed_its_output() -> None:
-    done = subprocess.run([*DRIVER, "-i", "sh", "-c", "exec >&- 2>&-; read a; exit $a"], input=b"5\n", capture_output=True)
+    done = subprocess.run(
+        [*DRIVER, "-i", "sh", "-c", "exec >&- 2>&-; read a; exit $a"], input=b"5\n", capture_output=True
+    )
     assert done.returncode == 5
 
 
@@ -107,7 +109,9 @@ def test_the_third_request_to_end_kills() -> None:
 def test_a_stopped_reader_does_not_hold_signals_up() -> None:
     """The loop is inside a write to a full pipe then; the signal has to reach the command all the same."""
     read_fd, write_fd = os.pipe()
-    process = subprocess.Popen([*DRIVER, "sh", "-c", "trap 'exit 9' TERM; while :; do echo full of words; done"], stdout=write_fd)
+    process = subprocess.Popen(
+        [*DRIVER, "sh", "-c", "trap 'exit 9' TERM; while :; do echo full of words; done"], stdout=write_fd
+    )
     os.close(write_fd)
     found = os.read(read_fd, 1)
     assert found == b"f"
@@ -119,7 +123,9 @@ def test_a_stopped_reader_does_not_hold_signals_up() -> None:
 
 
 def test_the_log_gets_a_copy_of_each_stream(tmp_path: Path) -> None:
-    done = subprocess.run([*DRIVER, "--log", str(tmp_path / "log"), "sh", "-c", "printf 'o\\377'; printf e >&2"], capture_output=True)
+    done = subprocess.run(
+        [*DRIVER, "--log", str(tmp_path / "log"), "sh", "-c", "printf 'o\\377'; printf e >&2"], capture_output=True
+    )
     assert (done.stdout, done.stderr) == (b"o\xff", b"e")
     entries = [(stream, data) for stream, _, data in logs.read(tmp_path / "log")]
     assert sorted(entries) == [("stderr", b"e"), ("stdout", b"o\xff")]
@@ -128,7 +134,9 @@ def test_the_log_gets_a_copy_of_each_stream(tmp_path: Path) -> None:
 def test_the_log_goes_on_when_the_reader_left(tmp_path: Path) -> None:
     read_fd, write_fd = os.pipe()
     command = "echo first; read go; echo second"
-    process = subprocess.Popen([*DRIVER, "-i", "--log", str(tmp_path / "log"), "sh", "-c", command], stdin=subprocess.PIPE, stdout=write_fd)
+    process = subprocess.Popen(
+        [*DRIVER, "-i", "--log", str(tmp_path / "log"), "sh", "-c", command], stdin=subprocess.PIPE, stdout=write_fd
+    )
     os.close(write_fd)
     assert os.read(read_fd, 6) == b"first\n"
     os.close(read_fd)
@@ -147,7 +155,9 @@ class Terminal:
         self.peer_fd = peer_fd
         termios.tcsetwinsize(peer_fd, (rows, columns))
         self.mode = termios.tcgetattr(peer_fd)
-        self.process = subprocess.Popen([*DRIVER, *words], stdin=peer_fd, stdout=peer_fd, stderr=peer_fd, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*DRIVER, *words], stdin=peer_fd, stdout=peer_fd, stderr=peer_fd, start_new_session=True
+        )
 
     def __enter__(self) -> Terminal:
         return self
@@ -161,7 +171,9 @@ class Terminal:
 
 
 def test_a_terminal_is_raw_while_it_lasts_and_comes_back() -> None:
-    with Terminal("-i", "-t", "sh", "-c", "tty >/dev/null && stty size; echo ready; read line; echo got $line; exit 3") as terminal:
+    with Terminal(
+        "-i", "-t", "sh", "-c", "tty >/dev/null && stty size; echo ready; read line; echo got $line; exit 3"
+    ) as terminal:
         found = read_until(terminal.main_fd, b"ready")
         assert b"33 111" in found
         assert not termios.tcgetattr(terminal.peer_fd)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
@@ -215,8 +227,12 @@ def test_much_output_and_input_on_a_terminal() -> None:
 
 
 def test_a_terminal_needs_a_terminal() -> None:
-    done = subprocess.run([sys.executable, "-c", "from cellwall.runtime.cli.attach import Streams; Streams(True, True)"],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "from cellwall.runtime.cli.attach import Streams; Streams(True, True)"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     assert "standard input is no terminal: leave -t out" in done.stderr
 
 

@@ -25,8 +25,12 @@ from cellwall.runtime.images.image import PullEvent
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cellwall", *words], capture_output=True, text=True,
-                          env=os.environ | {"CELLWALL_DEBUG": ""} | environment)
+    return subprocess.run(
+        [sys.executable, "-m", "cellwall", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"CELLWALL_DEBUG": ""} | environment,
+    )
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +44,10 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"{cellwall.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["version"], ["run", "--nope"], ["--help"], ["run", "-m", "1k", "x"], ["nope"], ["run", "-p", "80:80", "x"]])
+@pytest.mark.parametrize(
+    "words",
+    [["version"], ["run", "--nope"], ["--help"], ["run", "-m", "1k", "x"], ["nope"], ["run", "-p", "80:80", "x"]],
+)
 def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
     code = (
         f"import sys; from cellwall.runtime.cli import main; main({words!r}); "
@@ -115,7 +122,9 @@ def test_the_long_forms_are_the_short_ones() -> None:
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    process = subprocess.Popen([sys.executable, "-m", "cellwall", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cellwall", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     process.stdout.close()
     _, said = process.communicate()
@@ -126,7 +135,9 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 def test_closed_standard_streams_are_no_accident(closed: str) -> None:
     """Words go nowhere then, and the status still says how it went."""
     for words, status in (("version", 0), ("nope", 125)):
-        done = subprocess.run(["sh", "-c", f"exec {sys.executable} -m cellwall {words} {closed}"], capture_output=True, text=True)
+        done = subprocess.run(
+            ["sh", "-c", f"exec {sys.executable} -m cellwall {words} {closed}"], capture_output=True, text=True
+        )
         assert done.returncode == status
         assert "Traceback" not in done.stderr
 
@@ -144,12 +155,18 @@ def test_an_error_never_breaks_the_line_nor_moves_the_cursor(text: str) -> None:
     assert table.printable(text).isprintable()
 
 
-ROWS: list[dict[str, Any]] = [{"ID": "a1", "Names": "one", "Labels": {"k": "v"}}, {"ID": "b2", "Names": "t\x1b[2Jwo\n", "Labels": {}}]
+ROWS: list[dict[str, Any]] = [
+    {"ID": "a1", "Names": "one", "Labels": {"k": "v"}},
+    {"ID": "b2", "Names": "t\x1b[2Jwo\n", "Labels": {}},
+]
 COLUMNS = (("CONTAINER ID", "ID"), ("NAMES", "Names"))
 
 
 def test_tables_are_aligned_and_harmless() -> None:
-    assert table.listing(ROWS, COLUMNS, None) == "CONTAINER ID   NAMES\na1             one\nb2             t\\x1b[2Jwo\\n\n"
+    assert (
+        table.listing(ROWS, COLUMNS, None)
+        == "CONTAINER ID   NAMES\na1             one\nb2             t\\x1b[2Jwo\\n\n"
+    )
     assert table.listing([], COLUMNS, "table") == "CONTAINER ID   NAMES\n"
 
 
@@ -168,15 +185,40 @@ def test_templates() -> None:
             table.listing(ROWS, COLUMNS, template)
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0B"), (999, "999B"), (1000, "1kB"), (117_400_000, "117MB"), (2_130_211, "2.13MB"),
-                                              (999_600, "1MB"), (5_000_000_000, "5GB"), (7 * 10**12, "7TB"), (None, "0B")])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (117_400_000, "117MB"),
+        (2_130_211, "2.13MB"),
+        (999_600, "1MB"),
+        (5_000_000_000, "5GB"),
+        (7 * 10**12, "7TB"),
+        (None, "0B"),
+    ],
+)
 def test_sizes_as_dockers(number: int | None, text: str) -> None:
     assert table.human_size(number) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.5, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"),
-                                               (150, "2 minutes"), (3600, "About an hour"), (7200, "2 hours"), (86400 * 3, "3 days"),
-                                               (86400 * 21, "3 weeks"), (86400 * 90, "3 months"), (86400 * 800, "2 years")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.5, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (150, "2 minutes"),
+        (3600, "About an hour"),
+        (7200, "2 hours"),
+        (86400 * 3, "3 days"),
+        (86400 * 21, "3 weeks"),
+        (86400 * 90, "3 months"),
+        (86400 * 800, "2 years"),
+    ],
+)
 def test_ages_as_dockers(seconds: float, text: str) -> None:
     assert table.human_duration(seconds) == text
 
@@ -189,9 +231,17 @@ def test_moments() -> None:
     assert logs.stamp(60.5) == b"1970-01-01T00:01:00.500000Z"
 
 
-@pytest.mark.parametrize(("name", "split"), [("debian:12", ("debian", "12")), ("h:5000/x", ("h:5000/x", "<none>")),
-                                             ("h:5000/x:1", ("h:5000/x", "1")), ("<none>:<none>", ("<none>", "<none>")),
-                                             ("x@sha256:abc", ("x", "<none>")), ("host", ("host", "<none>"))])
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("debian:12", ("debian", "12")),
+        ("h:5000/x", ("h:5000/x", "<none>")),
+        ("h:5000/x:1", ("h:5000/x", "1")),
+        ("<none>:<none>", ("<none>", "<none>")),
+        ("x@sha256:abc", ("x", "<none>")),
+        ("host", ("host", "<none>")),
+    ],
+)
 def test_names_are_split_into_repository_and_tag(name: str, split: tuple[str, str]) -> None:
     assert images.split_name(name) == split
 
@@ -201,7 +251,9 @@ def test_logged_chunks_become_whole_lines_of_each_stream(chunks: list[tuple[str,
     joined = logs.Lines()
     lines = [*joined.of((stream, float(moment), data) for moment, (stream, data) in enumerate(chunks)), *joined.rest()]
     for stream in ("stdout", "stderr"):
-        assert b"".join(data for name, _, data in lines if name == stream) == b"".join(data for name, data in chunks if name == stream)
+        assert b"".join(data for name, _, data in lines if name == stream) == b"".join(
+            data for name, data in chunks if name == stream
+        )
         mine = [data for name, _, data in lines if name == stream]
         assert all(data.endswith(b"\n") for data in mine[:-1])
         assert all(data.count(b"\n") <= 1 for data in mine)

@@ -55,19 +55,34 @@ def test_the_file_is_read_and_remembered(home: dict[str, str]) -> None:
     assert config.file == path
     assert config.paths.data == Path("/srv/cells")
     registry = config.registries["registry.example:5000"]
-    assert (registry.mirrors, registry.insecure, registry.ca_file) == (("one.example", "two.example"), True, path.parent / "ca.pem")
+    assert (registry.mirrors, registry.insecure, registry.ca_file) == (
+        ("one.example", "two.example"),
+        True,
+        path.parent / "ca.pem",
+    )
     assert config.alias("lab") == "registry.example:5000/lab:2"
     assert config.alias("debian") == "debian"
     assert (config.defaults["memory"], config.defaults["timeout"], config.pull) == (64 << 20, 300.0, "never")
     sources = {setting.key: setting.source for setting in config.settings()}
-    assert sources["defaults.memory"] == sources["registries.docker.io.mirrors"] == sources["root"] == sources["aliases.lab"] == str(path)
+    assert (
+        sources["defaults.memory"]
+        == sources["registries.docker.io.mirrors"]
+        == sources["root"]
+        == sources["aliases.lab"]
+        == str(path)
+    )
     assert sources["defaults.network"] == "built-in"
     assert "registries.docker.io.insecure" not in sources
 
 
 def test_variables_win_over_the_file_and_flags_over_both(home: dict[str, str]) -> None:
     write(home, FILE)
-    home |= {"CELLWALL_MEMORY": "128m", "CELLWALL_PIDS_LIMIT": "7", "CELLWALL_ROOT": "/elsewhere", "CELLWALL_TIMEOUT": ""}
+    home |= {
+        "CELLWALL_MEMORY": "128m",
+        "CELLWALL_PIDS_LIMIT": "7",
+        "CELLWALL_ROOT": "/elsewhere",
+        "CELLWALL_TIMEOUT": "",
+    }
     config = Config.load(home, flags={"defaults.pids_limit": "9"})
     assert (config.defaults["memory"], config.source("defaults.memory")) == (128 << 20, "CELLWALL_MEMORY")
     assert (config.defaults["pids_limit"], config.source("defaults.pids_limit")) == (9, "--pids-limit")
@@ -139,13 +154,26 @@ def test_a_relative_config_home_is_ignored(tmp_path: Path) -> None:
 
 
 def test_defaults_fill_what_wasnt_said(home: dict[str, str]) -> None:
-    write(home, "[defaults]\nmemory = '64m'\nmemory_swap = '96m'\npids_limit = 5\ntimeout = 3\nstorage_driver = 'vfs'\n")
+    write(
+        home, "[defaults]\nmemory = '64m'\nmemory_swap = '96m'\npids_limit = 5\ntimeout = 3\nstorage_driver = 'vfs'\n"
+    )
     config = Config.load(home)
     filled = config.fill(RunOptions("x"))
-    assert (filled.memory_bytes, filled.memory_swap_bytes, filled.pids_limit, filled.timeout_s, filled.network, filled.storage_driver) == (
-        64 << 20, 96 << 20, 5, 3.0, "none", "vfs")
+    assert (
+        filled.memory_bytes,
+        filled.memory_swap_bytes,
+        filled.pids_limit,
+        filled.timeout_s,
+        filled.network,
+        filled.storage_driver,
+    ) == (64 << 20, 96 << 20, 5, 3.0, "none", "vfs")
     assert config.fill(filled) == filled
     said = RunOptions("x", memory_bytes=256 << 20, pids_limit=-1, network="host")
     filled = config.fill(said)
-    assert (filled.memory_bytes, filled.memory_swap_bytes, filled.pids_limit, filled.network) == (256 << 20, None, -1, "host")
+    assert (filled.memory_bytes, filled.memory_swap_bytes, filled.pids_limit, filled.network) == (
+        256 << 20,
+        None,
+        -1,
+        "host",
+    )
     assert config.fill(RunOptions("x", memory_reservation_bytes=128 << 20)).memory_bytes == 128 << 20

@@ -13,7 +13,23 @@ import pytest
 from ..tree import TOP, packaged
 
 # What the launcher and everything that it loads may import: the cost of its start is the cost of the first container.
-LIGHT = ("os", "sys", "socket", "json", "struct", "errno", "ctypes", "select", "signal", "stat", "time", "fcntl", "gc", "array", "binascii")
+LIGHT = (
+    "os",
+    "sys",
+    "socket",
+    "json",
+    "struct",
+    "errno",
+    "ctypes",
+    "select",
+    "signal",
+    "stat",
+    "time",
+    "fcntl",
+    "gc",
+    "array",
+    "binascii",
+)
 
 
 def sources(folder: str = "") -> list[str]:
@@ -56,7 +72,12 @@ def test_linux_needs_the_standard_library_and_errors_only() -> None:
 
 
 def test_imports_inside_the_package_are_relative() -> None:
-    found = [(name, module) for name in sources() for level, module, _ in imports(name) if level == 0 and module.partition(".")[0] == "cellwall"]
+    found = [
+        (name, module)
+        for name in sources()
+        for level, module, _ in imports(name)
+        if level == 0 and module.partition(".")[0] == "cellwall"
+    ]
     assert found == []
 
 

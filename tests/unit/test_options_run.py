@@ -29,12 +29,16 @@ def run(line: str, **environment: str) -> RunOptions:
     return parse_run(line.split(), environment=environment)
 
 
-@pytest.mark.parametrize("line", ["-m 64m x", "-m64m x", "-m=64m x", "--memory 64m x", "--memory=64m x", "-itm 64m x", "-m 1g -m 64m x"])
+@pytest.mark.parametrize(
+    "line", ["-m 64m x", "-m64m x", "-m=64m x", "--memory 64m x", "--memory=64m x", "-itm 64m x", "-m 1g -m 64m x"]
+)
 def test_the_ways_to_write_a_value(line: str) -> None:
     assert run(line).memory_bytes == 64 << 20
 
 
-@pytest.mark.parametrize("line", ["-it --rm x", "-i -t --rm=true x", "-ti --rm x", "--interactive --tty --rm x", "--rm=false -it --rm=1 x"])
+@pytest.mark.parametrize(
+    "line", ["-it --rm x", "-i -t --rm=true x", "-ti --rm x", "--interactive --tty --rm x", "--rm=false -it --rm=1 x"]
+)
 def test_the_ways_to_write_flags(line: str) -> None:
     options = run(line)
     assert (options.interactive, options.tty, options.rm) == (True, True, True)
@@ -80,7 +84,13 @@ def test_values_come_through_unchanged(text: str) -> None:
     assert parse_run(["--entrypoint", text, "x"]).entrypoint == ((text,) if text else ())
 
 
-@given(st.lists(st.sampled_from(["-i", "-t", "--rm", "-m", "64m", "-e", "A", "--", "x", "-z", "--memory=", "--name", "-mm", "=", "-", ""])))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["-i", "-t", "--rm", "-m", "64m", "-e", "A", "--", "x", "-z", "--memory=", "--name", "-mm", "=", "-", ""]
+        )
+    )
+)
 def test_any_line_is_options_or_a_cellwall_error(words: list[str]) -> None:
     try:
         options = parse_run(words)
@@ -102,19 +112,67 @@ def test_everything_lands_in_its_field() -> None:
         B="b",
     )
     assert options == RunOptions(
-        "img", ("cmd",), entrypoint=("/e",), name="box1", hostname="lab", domainname="dom", env={"A": "1", "B": "b"},
-        labels={"a": "b", "c": ""}, workdir="/w", user="1:2", group_add=("g",), interactive=True, tty=True, detach=True, rm=True,
-        init=True, stop_signal="INT", stop_timeout_s=3, read_only=True,
-        mounts=(Mount("bind", "/d", "/s", True), Mount("volume", "/v"), Mount("bind", "/e", "/s"),
-                Mount("tmpfs", "/x", options=("size=67108864",))),
-        shm_size_bytes=1 << 20, storage_driver="vfs", storage_size_bytes=1 << 30, network="host", dns=("10.0.0.1",),
-        add_hosts=("db:10.0.0.2",), cap_add=("SYS_PTRACE",), cap_drop=("ALL",), privileged=True,
-        security_opt=("no-new-privileges",), userns="host", pid="host", ipc="none", uts="private", cgroupns="host",
-        devices=("/dev/fuse",), ulimits=(Ulimit("nofile", 1024, 2048),), sysctls={"kernel.shmmax": "1"}, oom_score_adj=5,
-        memory_bytes=64 << 20, memory_swap_bytes=128 << 20, memory_reservation_bytes=32 << 20, cpus=0.5, cpu_shares=512,
-        cpuset_cpus="0", cpuset_mems="0", pids_limit=64, blkio_weight=500, device_read_bps=(Rate("/dev/sda", 1 << 20),),
-        device_write_bps=(Rate("/dev/sda", 2 << 20),), device_read_iops=(Rate("/dev/sda", 3),),
-        device_write_iops=(Rate("/dev/sda", 4),), net_cls_classid=0x100001, platform="linux/amd64", pull="never", timeout_s=5,
+        "img",
+        ("cmd",),
+        entrypoint=("/e",),
+        name="box1",
+        hostname="lab",
+        domainname="dom",
+        env={"A": "1", "B": "b"},
+        labels={"a": "b", "c": ""},
+        workdir="/w",
+        user="1:2",
+        group_add=("g",),
+        interactive=True,
+        tty=True,
+        detach=True,
+        rm=True,
+        init=True,
+        stop_signal="INT",
+        stop_timeout_s=3,
+        read_only=True,
+        mounts=(
+            Mount("bind", "/d", "/s", True),
+            Mount("volume", "/v"),
+            Mount("bind", "/e", "/s"),
+            Mount("tmpfs", "/x", options=("size=67108864",)),
+        ),
+        shm_size_bytes=1 << 20,
+        storage_driver="vfs",
+        storage_size_bytes=1 << 30,
+        network="host",
+        dns=("10.0.0.1",),
+        add_hosts=("db:10.0.0.2",),
+        cap_add=("SYS_PTRACE",),
+        cap_drop=("ALL",),
+        privileged=True,
+        security_opt=("no-new-privileges",),
+        userns="host",
+        pid="host",
+        ipc="none",
+        uts="private",
+        cgroupns="host",
+        devices=("/dev/fuse",),
+        ulimits=(Ulimit("nofile", 1024, 2048),),
+        sysctls={"kernel.shmmax": "1"},
+        oom_score_adj=5,
+        memory_bytes=64 << 20,
+        memory_swap_bytes=128 << 20,
+        memory_reservation_bytes=32 << 20,
+        cpus=0.5,
+        cpu_shares=512,
+        cpuset_cpus="0",
+        cpuset_mems="0",
+        pids_limit=64,
+        blkio_weight=500,
+        device_read_bps=(Rate("/dev/sda", 1 << 20),),
+        device_write_bps=(Rate("/dev/sda", 2 << 20),),
+        device_read_iops=(Rate("/dev/sda", 3),),
+        device_write_iops=(Rate("/dev/sda", 4),),
+        net_cls_classid=0x100001,
+        platform="linux/amd64",
+        pull="never",
+        timeout_s=5,
     )
 
 
@@ -173,9 +231,24 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("line", ["-p 80:80 x", "-P x", "-dP x", "--expose 80 x", "--network bridge x", "--net lab x", "--network container:a x",
-                                  "--ip 10.0.0.1 x", "--gpus all x", "--volumes-from a x", "--log-driver syslog x", "--restart=always x",
-                                  "--runtime crun x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-p 80:80 x",
+        "-P x",
+        "-dP x",
+        "--expose 80 x",
+        "--network bridge x",
+        "--net lab x",
+        "--network container:a x",
+        "--ip 10.0.0.1 x",
+        "--gpus all x",
+        "--volumes-from a x",
+        "--log-driver syslog x",
+        "--restart=always x",
+        "--runtime crun x",
+    ],
+)
 def test_what_isnt_there_yet_is_said_not_ignored(line: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         run(line)
@@ -206,10 +279,24 @@ def test_omitted_options_count_as_not_said() -> None:
 
 
 def test_keywords_read_as_the_flags() -> None:
-    said = from_keywords("x", ["a", "-b"], memory="64m", cpus=0.5, env={"A": "b=c"}, cap_drop=["ALL"], rm=True, read_only=False,
-                         volume=["/a:/b"], label={"k": "v"}, entrypoint=["/e", "f"], name=None, timeout=3)
+    said = from_keywords(
+        "x",
+        ["a", "-b"],
+        memory="64m",
+        cpus=0.5,
+        env={"A": "b=c"},
+        cap_drop=["ALL"],
+        rm=True,
+        read_only=False,
+        volume=["/a:/b"],
+        label={"k": "v"},
+        entrypoint=["/e", "f"],
+        name=None,
+        timeout=3,
+    )
     assert said == dataclasses.replace(
-        run("-m 64m --cpus 0.5 -e A=b=c --cap-drop ALL --rm -v /a:/b -l k=v --timeout 3 x a -b"), entrypoint=("/e", "f"))
+        run("-m 64m --cpus 0.5 -e A=b=c --cap-drop ALL --rm -v /a:/b -l k=v --timeout 3 x a -b"), entrypoint=("/e", "f")
+    )
     with pytest.raises(TypeError, match="no run option"):
         from_keywords("x", memroy="64m")
     with pytest.raises(SpecError, match=r"^--memory: "):
@@ -226,7 +313,13 @@ def test_described_options_are_the_ones_that_parse() -> None:
 
 
 def test_signals_are_named_as_docker_takes_them() -> None:
-    assert [signal_name("-s", text) for text in ("SIGTERM", "term", "15", "RTMIN+3", "sigusr1")] == ["TERM", "TERM", "TERM", "RTMIN+3", "USR1"]
+    assert [signal_name("-s", text) for text in ("SIGTERM", "term", "15", "RTMIN+3", "sigusr1")] == [
+        "TERM",
+        "TERM",
+        "TERM",
+        "RTMIN+3",
+        "USR1",
+    ]
     for text in ("", "0", "65", "TERMINATE", "-9", "RTMIN+x", "RTMIN+31"):
         with pytest.raises(SpecError, match="isn't a signal"):
             signal_name("--stop-signal", text)

@@ -12,7 +12,21 @@ from cellwall.runtime.cli import mount_values, values
 from cellwall.runtime.errors import SpecError
 from cellwall.runtime.options import Mount, Rate, Ulimit
 
-UNITS = {"": 0, "b": 0, "B": 0, "k": 10, "K": 10, "kb": 10, "KiB": 10, "m": 20, "MB": 20, "g": 30, "Gi": 30, "t": 40, "p": 50}
+UNITS = {
+    "": 0,
+    "b": 0,
+    "B": 0,
+    "k": 10,
+    "K": 10,
+    "kb": 10,
+    "KiB": 10,
+    "m": 20,
+    "MB": 20,
+    "g": 30,
+    "Gi": 30,
+    "t": 40,
+    "p": 50,
+}
 NAMES = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,20}", fullmatch=True)
 PARTS = st.from_regex(r"[a-zA-Z0-9_.+@ -]{1,12}", fullmatch=True).filter(lambda part: part not in (".", ".."))
 PATHS = st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
@@ -40,7 +54,9 @@ def test_a_size_written_short_reads_back(number: int) -> None:
     assert values.size("--shm-size", values.size_text(number), low=0) == number
 
 
-@pytest.mark.parametrize(("number", "text"), [(64 << 20, "64m"), (1 << 30, "1g"), (1536 << 20, "1536m"), (1000, "1000"), (0, "0")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(64 << 20, "64m"), (1 << 30, "1g"), (1536 << 20, "1536m"), (1000, "1000"), (0, "0")]
+)
 def test_sizes_are_written_as_a_person_would(number: int, text: str) -> None:
     assert values.size_text(number) == text
 
@@ -97,8 +113,10 @@ def test_unlimited_is_above_every_figure() -> None:
         values.ulimit("--ulimit", "core=-1:5")
 
 
-@pytest.mark.parametrize("text", ["nofile", "nofile=", "nofile=1:2:3", "nofile=-2", "nofile=x", "nofiles=1", "NOFILE=1", "=1",
-                                  f"nofile={1 << 63}"])
+@pytest.mark.parametrize(
+    "text",
+    ["nofile", "nofile=", "nofile=1:2:3", "nofile=-2", "nofile=x", "nofiles=1", "NOFILE=1", "=1", f"nofile={1 << 63}"],
+)
 def test_what_is_no_ulimit_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--ulimit: "):
         values.ulimit("--ulimit", text)
@@ -114,7 +132,9 @@ def test_rates_name_a_device_and_an_amount() -> None:
         values.rate_iops("--device-read-iops", "/dev/sda:0")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("5m", 300), ("1h", 3600), ("2s", 2)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("1.5", 1.5), ("500ms", 0.5), ("5m", 300), ("1h", 3600), ("2s", 2)]
+)
 def test_durations(text: str, seconds: float) -> None:
     assert values.duration("--timeout", text) == pytest.approx(seconds)
 
@@ -158,10 +178,24 @@ def test_hosts_names_users_and_cpusets() -> None:
     assert values.cpuset("--cpuset-cpus", "0-3,6") == "0-3,6"
     assert values.capability("--cap-add", "cap_net_admin") == "NET_ADMIN"
     assert values.host_name("--hostname", "a-1.lab") == "a-1.lab"
-    bad = [(values.add_host, "db"), (values.add_host, "db:1.2.3"), (values.user, "a:b:c"), (values.user, ":1"),
-           (values.user, "4294967295"), (values.cpuset, "3-1"), (values.cpuset, "a"), (values.cpuset, ""),
-           (values.capability, "NET ADMIN"), (values.host_name, "-a"), (values.host_name, "a" * 65), (values.host_name, "a_b"),
-           (values.container_name, "a"), (values.container_name, "-ab"), (values.platform, "linux/"), (values.absolute, "tmp")]
+    bad = [
+        (values.add_host, "db"),
+        (values.add_host, "db:1.2.3"),
+        (values.user, "a:b:c"),
+        (values.user, ":1"),
+        (values.user, "4294967295"),
+        (values.cpuset, "3-1"),
+        (values.cpuset, "a"),
+        (values.cpuset, ""),
+        (values.capability, "NET ADMIN"),
+        (values.host_name, "-a"),
+        (values.host_name, "a" * 65),
+        (values.host_name, "a_b"),
+        (values.container_name, "a"),
+        (values.container_name, "-ab"),
+        (values.platform, "linux/"),
+        (values.absolute, "tmp"),
+    ]
     for read, text in bad:
         with pytest.raises(SpecError, match=r"^--x: "):
             read("--x", text)
@@ -220,8 +254,25 @@ def test_relative_sources_are_the_callers(tmp_path: os.PathLike[str], monkeypatc
     assert mount_values.volume("-v", "~/a:/b").source == "/home/someone/a"
 
 
-@pytest.mark.parametrize("text", ["", "b", "/a:b", "/a:/b:bad", "/a:/b:ro:x", "/a::ro", ":/b", "/a:/b:ro,rw", "/a:/", "a/b:/c", "x:/c",
-                                  "/a:/b:shared,slave", "/", "/a:/b/.."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "b",
+        "/a:b",
+        "/a:/b:bad",
+        "/a:/b:ro:x",
+        "/a::ro",
+        ":/b",
+        "/a:/b:ro,rw",
+        "/a:/",
+        "a/b:/c",
+        "x:/c",
+        "/a:/b:shared,slave",
+        "/",
+        "/a:/b/..",
+    ],
+)
 def test_what_is_no_volume_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--volume: "):
         mount_values.volume("--volume", text)
@@ -230,16 +281,36 @@ def test_what_is_no_volume_is_refused(text: str) -> None:
 def test_mount_in_key_value_form() -> None:
     read = mount_values.mount
     assert read("--mount", "type=bind,src=/a,dst=/b,readonly") == Mount("bind", "/b", "/a", True)
-    assert read("--mount", "type=bind,source=/a,target=/b,ro=false,bind-propagation=rslave") == Mount("bind", "/b", "/a", False, ("rslave",))
+    assert read("--mount", "type=bind,source=/a,target=/b,ro=false,bind-propagation=rslave") == Mount(
+        "bind", "/b", "/a", False, ("rslave",)
+    )
     assert read("--mount", 'type=bind,"src=/a,b:c",dst=/b') == Mount("bind", "/b", "/a,b:c")
     assert read("--mount", "dst=/data") == Mount("volume", "/data")
     assert read("--mount", "src=name,dst=/data,volume-nocopy") == Mount("volume", "/data", "name", False, ("nocopy",))
-    assert read("--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770") == Mount("tmpfs", "/t", "", False, ("size=1048576", "mode=1770"))
+    assert read("--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770") == Mount(
+        "tmpfs", "/t", "", False, ("size=1048576", "mode=1770")
+    )
 
 
-@pytest.mark.parametrize("text", ["", "type=bind,dst=/b", "type=bind,src=/a", "type=nfs,dst=/b", "dst=/b,dst=/c", "dst=/b,color=red", "dst",
-                                  "type=tmpfs,src=/a,dst=/b", "type=bind,src=/a,dst=/b,tmpfs-size=1m", "src=/a,dst=/b", "dst=/b,ro=maybe",
-                                  "type=tmpfs,dst=/t,tmpfs-mode=9", 'dst=/b,"x', "type=bind,src=/a,dst=/b,bind-propagation=x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "type=bind,dst=/b",
+        "type=bind,src=/a",
+        "type=nfs,dst=/b",
+        "dst=/b,dst=/c",
+        "dst=/b,color=red",
+        "dst",
+        "type=tmpfs,src=/a,dst=/b",
+        "type=bind,src=/a,dst=/b,tmpfs-size=1m",
+        "src=/a,dst=/b",
+        "dst=/b,ro=maybe",
+        "type=tmpfs,dst=/t,tmpfs-mode=9",
+        'dst=/b,"x',
+        "type=bind,src=/a,dst=/b,bind-propagation=x",
+    ],
+)
 def test_what_is_no_mount_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"^--mount: "):
         mount_values.mount("--mount", text)
@@ -247,7 +318,8 @@ def test_what_is_no_mount_is_refused(text: str) -> None:
 
 def test_tmpfs_sizes_become_bytes_that_the_kernel_reads() -> None:
     assert mount_values.tmpfs("--tmpfs", "/x:size=64mb,mode=1777,noexec,ro") == Mount(
-        "tmpfs", "/x", "", True, ("size=67108864", "mode=1777", "noexec"))
+        "tmpfs", "/x", "", True, ("size=67108864", "mode=1777", "noexec")
+    )
     assert mount_values.tmpfs("--tmpfs", "/x:size=50%").options == ("size=50%",)
     for text in ("x", "/x:size=big", "/x:mode=8", "/x:uid=-1", "/x:color=red", "/x:exec,noexec", "/"):
         with pytest.raises(SpecError, match=r"^--tmpfs: "):

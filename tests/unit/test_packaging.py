@@ -73,7 +73,9 @@ def test_wheel_holds_the_tree(wheel: Path) -> None:
 
 def test_wheel_carries_license_and_entry_point(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        info = {name.partition("/")[2]: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
+        info = {
+            name.partition("/")[2]: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name
+        }
     assert "The cellwall authors" in info["licenses/LICENSE"]
     assert "cellwall = cellwall.runtime.cli:main" in info["entry_points.txt"]
     assert "License-Expression: MIT" in info["METADATA"]
@@ -95,7 +97,9 @@ def test_import_from_a_hostile_folder(unpacked: Path, hostile: Path) -> None:
 
 
 def test_every_public_name_from_a_hostile_folder(unpacked: Path, hostile: Path) -> None:
-    output = run("import cellwall; print(*(getattr(cellwall, name).__name__ for name in cellwall.__all__))", unpacked, hostile)
+    output = run(
+        "import cellwall; print(*(getattr(cellwall, name).__name__ for name in cellwall.__all__))", unpacked, hostile
+    )
     assert len(output.split()) == len(__import__("cellwall").__all__)
 
 
@@ -107,7 +111,11 @@ def test_every_module_from_a_hostile_folder(unpacked: Path, hostile: Path) -> No
         for name in packaged()
         if name.endswith(".py") and "/" in name and not name.endswith("__main__.py")
     ]
-    output = run("import importlib\nfor name in " + repr(names) + ":\n    importlib.import_module(name)\nprint('all')", unpacked, hostile)
+    output = run(
+        "import importlib\nfor name in " + repr(names) + ":\n    importlib.import_module(name)\nprint('all')",
+        unpacked,
+        hostile,
+    )
     assert output == "all\n"
 
 

@@ -1,0 +1,60 @@
+"""The real thing: a Debian made by mmdebstrap with an odd layer on top, pushed to a real registry, pulled, compared, run."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import cellwall
+from cellwall.runtime.engine import Engine
+from cellwall.runtime.storage.bootstrap import Base, own_distribution, tree_archive
+
+from .. import registries
+from ..layer_trees import tree_facts
+from ..registries import Registry, make_image, write_layout
+from .test_registry_pull import mounted
+from .test_unpack_peers import archives, differences, podman_tree
+
+registry = registries.registry
+
+
+@pytest.mark.needs("root", "overlay", "mmdebstrap", "podman")
+def test_a_debian_from_a_registry(registry: Registry, engine: Engine, tmp_path: Path) -> None:
+    if own_distribution() != "debian":
+        pytest.skip("needs a machine whose own package sources are Debian's")
+    base = Base.parse("debian")
+    try:
+        with urllib.request.urlopen(f"{base.mirror}/dists/{base.suite}/InRelease", timeout=10) as answer:
+            answer.read(100)
+    except OSError as error:
+        pytest.skip(f"the package archive can't be reached: {error}")
+    with tree_archive(base, tmp_path / "work") as archive:
+        debian = archive.read_bytes()
+    made = make_image([debian, *archives(tmp_path)], config={"Env": ["PATH=/usr/bin:/bin"], "Cmd": ["bash"]})
+    layout = write_layout(tmp_path / "layout", {"latest": made})
+    name = registry.push(f"oci:{layout}:latest", "lab/debian")
+
+    image = engine.images.pull(name)
+    plan = engine.driver.prepare("c0ffee", image.chain_ids, kept=False, directory=None)
+    with mounted(plan, tmp_path / "merged") as tree:
+        ours = tree_facts(tree)
+    with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
+        theirs = tree_facts(tree)
+    assert len(ours) > 3000
+    assert "\n".join(differences(ours, theirs)) == ""
+
+    result = cellwall.run(
+        name, script="cat /etc/debian_version; id -u; dpkg-query -W -f '${Status}' bash", engine=engine
+    )
+    version, uid, status = result.stdout.split(maxsplit=2)
+    assert version[0].isdigit()
+    assert (uid, status) == ("0", "install ok installed")
+    # What an update needs: setting owners and modes with the capabilities that there are.
+    script = (
+        "chown 5:60 /usr/bin/env && chmod 4755 /usr/bin/env && stat -c '%u %g %a' /usr/bin/env && echo >> /etc/issue"
+    )
+    changed = cellwall.run(name, script=script, engine=engine)
+    assert (changed.exit_status, changed.stdout) == (0, "5 60 4755\n"), changed.stderr
+    assert {"C /etc/issue", "C /usr/bin/env"} <= {str(change) for change in changed.diff()}
