@@ -31,7 +31,7 @@ from ..linux.process import (
     pidfd_send_signal,
     start_time,
 )
-from . import init, joining
+from . import init, joining, rootfs
 from .listing import changes_of
 from .process import CELL_FOLDER
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
@@ -221,6 +221,7 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
+        rootfs.attach_directory = f"{os.path.dirname(request['running'])}/attach"
         self.mount_points: list[str] = []
         self.mounts_fd = -1
         self.slot = -1
