@@ -259,7 +259,7 @@ class Engine:
                         f"made from {record['image']}",
                         f"made from {options.image}: rm it first,",
                     )
-            if self.known.state(record["id"]) is None:
+            if self.known.find(record["id"]).status != "running":
                 self._start_keeper(record)
             return self.known.find(record["id"])
 
@@ -595,9 +595,12 @@ class Engine:
         self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
     ) -> Process:
         kept = not record["ephemeral"]
-        if kept and state.load(str(self.paths.running), record["id"]) is not None:
-            # It ran before, in a launcher that was killed.
-            self._reconcile()
+        if kept and (found := state.load(str(self.paths.running), record["id"])) is not None:
+            if state.owner_lives(found["cellwall"]["launcher"]):
+                # It ended a moment ago, and is being cleaned up.
+                self._wait_ended(found, 0.0)
+            else:
+                self._reconcile()
         shown = {
             key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")
         }

@@ -104,6 +104,13 @@ def owner_lives(owner: dict[str, int]) -> bool:
     return is_running(owner["pid"], owner["started"])
 
 
+def runs(found: dict[str, Any]) -> bool:
+    """Whether the container of that state runs, or is being made; not so while it is only being cleaned up."""
+    if not owner_lives(found["cellwall"]["launcher"]):
+        return False
+    return not found["pid"] or is_running(found["pid"], found["cellwall"]["init_started"])
+
+
 def claim_ids(folder: str, container_id: str, owner: dict[str, int]) -> tuple[int, int]:
     """Take a free id range for ``container_id``: ``(slot, first host id)``.
 
