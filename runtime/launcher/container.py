@@ -477,7 +477,7 @@ class Container(Task):
         if exit_path:
             import json
 
-            temporary = f"{os.path.dirname(exit_path)}/.tmp-exit"
+            temporary = f"{os.path.dirname(exit_path)}/.tmp-exit.json.{os.getpid()}"
             try:
                 _write(
                     temporary,
