@@ -24,7 +24,7 @@ from .errors import CellwallError, SpecError, StatusError, UnsupportedError
 from .identity import Identity
 from .images.digest import Digest
 from .launcher.client import Launcher, Process
-from .linux.process import start_time
+from .linux.process import CLONE_NEWUSER, start_time
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
 from .spec import MOUNT_POINTS, Plan, plan, script_message
@@ -64,6 +64,7 @@ class Engine:
         self.paths = self.config.paths
         rootless = os.geteuid() != 0
         self.launcher = Launcher(str(self.paths.run / "userns") if rootless else "")
+        self._guarded_launcher = Launcher(str(self.paths.run / "userns") if rootless else "", guarded=True)
         self.identity = Identity(self.launcher)
         self.warnings: list[str] = []
         self._pid = os.getpid()
@@ -73,7 +74,6 @@ class Engine:
         self._images: dict[str | None, ImageStore] = {}
         self._keepers: dict[str, Process] = {}
         self._idmapped: bool | None = None
-        self._counter = 0
 
     # -- what it is made of
 
@@ -205,8 +205,8 @@ class Engine:
         its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
-        self.launcher.start()
         options = self.config.fill(options)
+        self._launcher_for(options.userns != "host").start()
         image = self._image_of(options, progress, cancelled)
         container_id = secrets.token_hex(32)
         made = plan(options, image.config, container_id, script=script, size=size, **self._limits())
@@ -303,7 +303,8 @@ class Engine:
         if found is None or not found["pid"]:
             raise StatusError(f"container {container.name}", container.status, "running")
         base = found["cellwall"]["process"]
-        name = f"{os.getpid()}-{self._count()}"
+        # Unlike any other engine's: it names the command's control group and the file of its text.
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
         process = {
             **base,
             "args": list(argv),
@@ -321,8 +322,9 @@ class Engine:
 
             process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
         request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
-        channel = self.launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
-        return Process(self.launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self._warn)
+        launcher = self._launcher_for(bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+        channel = launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
+        return Process(launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self._warn)
 
     def start(
         self,
@@ -508,6 +510,7 @@ class Engine:
             self._keepers.clear()
             self.identity.close()
             self.launcher.close()
+            self._guarded_launcher.close()
 
     # -- the parts of run
 
@@ -524,14 +527,13 @@ class Engine:
     def _limits(self) -> dict[str, Any]:
         return {"rootless": self.identity.rootless, "id_count": self.identity.id_count}
 
+    def _launcher_for(self, own_users: bool) -> Launcher:
+        """The launcher for a container with a user namespace of its own, or for one whose root is the machine's."""
+        return self.launcher if own_users else self._guarded_launcher
+
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
             self.warnings.append(text)
-
-    def _count(self) -> int:
-        with self._lock:
-            self._counter += 1
-            return self._counter
 
     def _record(self, container_id: str, options: RunOptions, image: Image, argv: list[str]) -> dict[str, Any]:
         """What is known of a new container. Its storage is prepared later, by ``_prepare``."""
@@ -627,8 +629,12 @@ class Engine:
                 "process": {**made.process, "script": None},
             },
         }
-        channel = self.launcher.request(request, fds)
-        process = Process(self.launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self._warn)
+        launcher = self._launcher_for(options.userns != "host")
+        channel = launcher.request(request, fds)
+        if launcher.lost:
+            launcher.lost = False
+            self._reconcile()
+        process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self._warn)
         for text in made.warnings:
             self._warn(text)
         if not kept and record["plan"][0]["type"] == "bind":

@@ -287,6 +287,8 @@ def _rlimits(options: RunOptions) -> list[dict[str, Any]]:
 def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
     for name in options.sysctls:
         dotted = name.replace("/", ".")
+        if ".." in dotted or "/." in name:
+            raise SpecError("--sysctl", f"{name} is no name of a sysctl")
         needed = next((kind for prefix, kind in _SYSCTL_NAMESPACES.items() if dotted.startswith(prefix)), None)
         if needed is None:
             raise SpecError("--sysctl", f"{name} isn't kept per namespace, so setting it would change the host")

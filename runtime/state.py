@@ -33,7 +33,9 @@ def save(running: str, container_id: str, state: dict[str, Any]) -> None:
     data = json.dumps(state).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
     finally:
         os.close(fd)
     os.rename(temporary, f"{folder}/state.json")

@@ -69,6 +69,7 @@ class Task:
         self.sync: socket.socket | None = None
         self.pid = 0
         self.pidfd = -1
+        self.joiner = 0
         self.started_at = time.monotonic()
         self.started = False
         self.failure: dict[str, Any] | None = None
@@ -177,11 +178,15 @@ class Task:
                 self.on_sync()
         self.server.forget(self.pidfd)
         self.server.cancel(self.deadline)
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:  # it ended before its joining process had said who it is
+            result = self.server.collected.pop(self.pid, None)
         self.server.expected.discard(self.pid)
         os.close(self.pidfd)
         self.pidfd = -1
-        assert result is not None
+        if result is None:
+            raise ChildProcessError(self.pid)
         message: dict[str, Any] = {"event": "exited", "wall_s": time.monotonic() - self.started_at}
         if result.si_code == os.CLD_EXITED:
             message["code"] = result.si_status
@@ -202,6 +207,15 @@ class Task:
             if events.get(key) is not None and self.baseline.get(key):
                 events[key] -= self.baseline[key]
         return events
+
+    def broken(self, error: Exception) -> None:
+        """What came of ``error``, which nothing expected: the command is killed, and its end told where it has ended."""
+        if self.failure is None:
+            self.failure = {"message": f"the launcher failed: {type(error).__name__}: {error}"[:1000], "status": 125}
+        if self.pidfd >= 0:
+            self.kill()
+        elif self.channel is not None:
+            self.ended({"event": "exited", "code": 125, "failure": self.failure})
 
     def ended(self, message: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -297,6 +311,7 @@ class Container(Task):
         self.pid, self.pidfd = pid, pidfd
         server.expected.add(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
+        init_started = start_time(pid)
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
@@ -330,7 +345,7 @@ class Container(Task):
         self.state["pid"] = pid
         self.state["status"] = "running"
         self.state["cellwall"] |= {
-            "init_started": start_time(pid),
+            "init_started": init_started,
             "cgroup": self.group.paths,
             "namespaces": flags,
             "setgroups": count > 1,
@@ -435,12 +450,19 @@ class Container(Task):
             if self._changed_much():
                 self._list_changes(message)
                 return
-            message["changes"] = self._changes()
+            try:
+                message["changes"] = self._changes()
+            except OSError as error:  # deeper than a path may be long
+                self._cannot_list(error)
         self._report(message)
         self._clean_up()
 
     def _changes(self) -> list[tuple[str, str]]:
         return changes_of(self.rootfs.uppers, self.mount_points)
+
+    def _cannot_list(self, error: OSError) -> None:
+        text = f"what the container changed can't be listed: {(error.strerror or '').lower()}"
+        self.tell({"event": "warnings", "messages": [text]})
 
     def _changed_much(self) -> bool:
         """Whether the writable layers hold so much that listing it would keep others waiting."""
@@ -457,7 +479,11 @@ class Container(Task):
         pid, pidfd = clone3(0)
         if pid == 0:
             try:
-                self._report(message | {"changes": self._changes()})
+                try:
+                    message["changes"] = self._changes()
+                except OSError as error:
+                    self._cannot_list(error)
+                self._report(message)
             finally:
                 os._exit(0)
         self.server.expected.add(pid)
@@ -487,6 +513,8 @@ class Container(Task):
                 os.rename(temporary, exit_path)
             except FileNotFoundError:  # the container was removed while it ran
                 pass
+            except OSError as error:  # a full disk: its end isn't known later, and others go on
+                os.write(2, f"write {exit_path}: {error}\n".encode())
 
     def _clean_up(self) -> None:
         self._close_mounts()
@@ -521,12 +549,13 @@ class Joined(Task):
         self.container = request["container"]
         self.script = (request["process"].get("script") or {}).get("name", "")
         self.root_fd = -1
-        self.joiner = 0
         self.leaf = ""
+        self.retries = list(_REMOVE_RETRIES_S)
 
     def launch(self) -> None:
         container = self.container
         target_fd = pidfd_open(container["pid"])
+        opened = [target_fd]
         try:
             if start_time(container["pid"]) != container["cellwall"]["init_started"]:
                 raise ProcessLookupError(container["pid"])
@@ -534,7 +563,9 @@ class Joined(Task):
             self.baseline = self.group.events()
             self.leaf = self.group.leaf(self.request["name"])
             clone_fd = self.group.clone_fd(self.leaf, partial=True)
+            opened.append(clone_fd)
             join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
+            opened += join_fds
             if self.script:
                 self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self.sync, other = pair()
@@ -550,18 +581,26 @@ class Joined(Task):
                 joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
             self.server.expected.add(self.joiner)
             other.close()
-            for fd in (joiner_fd, clone_fd, *join_fds):
+            opened.append(joiner_fd)
+            self.arm()
+        except BaseException:
+            if self.root_fd >= 0:
+                os.close(self.root_fd)
+                self.root_fd = -1
+            if self.group is not None and self.leaf:
+                self.group.leave(self.leaf)
+            raise
+        finally:
+            for fd in opened:
                 if fd >= 0:
                     os.close(fd)
-            self.arm()
-        finally:
-            os.close(target_fd)
 
     def on_sync(self) -> None:
         super().on_sync()
         if self.joiner and (self.pidfd >= 0 or self.sync is None or self.failure is not None):
-            os.waitpid(self.joiner, 0)
+            # Not waited for: it is in the container's group, whose limits may hold it up. A stranger from now on.
             self.server.expected.discard(self.joiner)
+            self.server.look_again()
             self.joiner = 0
         if self.sync is None and self.pidfd < 0 and self in self.server.tasks:
             # It never came to be; what it may have started without saying so is ended with it.
@@ -587,10 +626,14 @@ class Joined(Task):
 
     def ended(self, message: dict[str, Any]) -> None:
         self.tell(message)
-        if self.group is not None and self.leaf:
-            self.group.leave(self.leaf)
         self._forget_script()
+        self._leave()
         self.finish()
+
+    def _leave(self) -> None:
+        """Remove the command's group; later where what was killed with it is still being taken apart."""
+        if self.group is not None and self.leaf and not self.group.leave(self.leaf) and self.retries:
+            self.server.after(self.retries.pop(0), self._leave)
 
     def _forget_script(self) -> None:
         """Remove the cell's text from the container, never following a link that was put there."""
@@ -635,6 +678,8 @@ def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
 def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
-        os.write(fd, text.encode())
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data) :]
     finally:
         os.close(fd)

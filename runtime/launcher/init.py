@@ -39,6 +39,7 @@ from ..linux.mounts import (
 from ..linux.process import (
     CLONE_NEWCGROUP,
     PR_SET_PDEATHSIG,
+    close_range,
     openat2,
     prctl,
     setdomainname,
@@ -63,6 +64,8 @@ def main(sync: socket.socket) -> NoReturn:
     """Run the first process: called right after the clone, never returns."""
     step = Step("clone")
     try:
+        # The launcher's descriptors lead to other containers and to the machine, by way of /proc/self/fd.
+        close_others([sync.fileno()])
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
@@ -79,6 +82,16 @@ def main(sync: socket.socket) -> NoReturn:
     except BaseException as error:
         report(sync, step, error)
     os._exit(125)
+
+
+def close_others(kept: list[int]) -> None:
+    """Close every descriptor above 2 but ``kept``: what a clone has of the launcher's. Source: close_range(2)."""
+    first = 3
+    for fd in sorted(set(kept)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
 
 
 def report(sync: socket.socket, step: Step, error: BaseException) -> None:

@@ -7,12 +7,16 @@ Source: overlayfs.rst (whiteouts and opaque directories).
 from __future__ import annotations
 
 import os
+from errno import E2BIG
 
 from .lowers import is_opaque, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+# Whoever asks for the list holds it in memory, outside of the container's limit.
+MOST_CHANGES = 100_000
 
 
 def scan_upper(
@@ -44,6 +48,8 @@ def scan_upper(
                         found.append(("D", b"/" + here))
                     continue
                 found.append(("C" if lower else "A", b"/" + here))
+                if len(found) > MOST_CHANGES:
+                    raise OSError(E2BIG, f"more than {MOST_CHANGES} changes")
                 if is_directory:
                     pending.append((here, lower))
             if opaque and names_in_lower is not None:
