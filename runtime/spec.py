@@ -208,8 +208,10 @@ def _mounts(
     if id_count > 5:
         pts.append("gid=5")
     shm_bytes = options.shm_size_bytes or SHM_BYTES
+    # A user namespace may only mount the processes of its own pid namespace: the host's are shown as they are mounted.
+    own_processes = "pid" in kinds or "user" not in kinds
     mounts: list[dict[str, Any]] = [
-        _entry("/proc", "proc", "proc", safe),
+        _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
         _entry("/dev/pts", "devpts", "devpts", pts),
         _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),

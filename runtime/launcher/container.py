@@ -461,7 +461,7 @@ class Container(Task):
         return changes_of(self.rootfs.uppers, self.mount_points)
 
     def _cannot_list(self, error: OSError) -> None:
-        text = f"what the container changed can't be listed: {(error.strerror or '').lower()}"
+        text = f"what the container changed can't be listed: {(error.strerror or '').lower()}; a named one's can, with cellwall diff"
         self.tell({"event": "warnings", "messages": [text]})
 
     def _changed_much(self) -> bool:
@@ -606,17 +606,12 @@ class Joined(Task):
             # It never came to be; what it may have started without saying so is ended with it.
             self.kill()
             self.server.cancel(self.deadline)
+            ended: dict[str, Any] = {"event": "exited", "cgroup": {}, "timed_out": self.timed_out, "wall_s": 0.0}
+            if self.timed_out:
+                self.ended(ended | {"signal": int(signal.SIGKILL)})
+                return
             failure = self.failure or {"message": "the container ended", "status": 125}
-            self.ended(
-                {
-                    "event": "exited",
-                    "code": failure["status"],
-                    "cgroup": {},
-                    "timed_out": False,
-                    "wall_s": 0.0,
-                    "failure": failure,
-                }
-            )
+            self.ended(ended | {"code": failure["status"], "failure": failure})
 
     def kill(self) -> None:
         """Kill every process of this command, also those that it put into sessions of their own."""

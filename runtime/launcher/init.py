@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import struct
-from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
+from errno import EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
 
 from ..errors import CellwallError, InitError, SyscallError
 from ..linux.mounts import (
@@ -216,7 +216,12 @@ def _attach_files(root_fd: int, tmpfs_fd: int, targets: list[str]) -> None:
     for index, target in enumerate(targets):
         file_fd = open_tree(AT_FDCWD, f"/dev/{index}")
         target_fd = _target(root_fd, target, "file")
-        move_mount(file_fd, target_fd)
+        try:
+            move_mount(file_fd, target_fd)
+        except SyscallError as error:
+            raise InitError(
+                "mounts", f"mount point {target}: the image has something else than a file there"
+            ) from error
         os.close(target_fd)
         os.close(file_fd)
 
@@ -261,7 +266,7 @@ def _target(root_fd: int, target: str, kind: str) -> int:
 
 
 def _bad_target(target: str, error: SyscallError) -> InitError:
-    if error.errno in (ENOTDIR, ELOOP):
+    if error.errno in (ENOTDIR, ELOOP, EXDEV):
         return InitError("mounts", f"mount point {target}: the image has something else than a folder there")
     return InitError("mounts", f"mount point {target}: {error}")
 

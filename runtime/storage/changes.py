@@ -15,14 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-# Whoever asks for the list holds it in memory, outside of the container's limit.
-MOST_CHANGES = 100_000
-
 
 def scan_upper(
     upper_dirfd: int,
     exists_in_lower: Callable[[bytes], bool],
     names_in_lower: Callable[[bytes], Collection[bytes]] | None = None,
+    *,
+    most: int | None = None,
 ) -> list[tuple[str, bytes]]:
     """Every path that the overlay upper directory ``upper_dirfd`` adds ("A"), changes ("C") or deletes ("D"), sorted.
 
@@ -48,8 +47,8 @@ def scan_upper(
                         found.append(("D", b"/" + here))
                     continue
                 found.append(("C" if lower else "A", b"/" + here))
-                if len(found) > MOST_CHANGES:
-                    raise OSError(E2BIG, f"more than {MOST_CHANGES} changes")
+                if most is not None and len(found) > most:
+                    raise OSError(E2BIG, f"more than {most} changes")
                 if is_directory:
                     pending.append((here, lower))
             if opaque and names_in_lower is not None:
