@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .container import Task
+    from .task import Task
 
 
 class Server:
@@ -193,7 +193,7 @@ class Server:
 
             Container(self, message, channel, fds).launch()
         elif operation == "exec":
-            from .container import Joined
+            from .joined import Joined
 
             Joined(self, message, channel, fds).launch()
         elif operation == "identity":
@@ -272,7 +272,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o022)
     os.chdir("/")
-    from . import container  # noqa: F401  before the first fork, so that no child imports it again
+    from . import container, joined  # noqa: F401  before the first fork, so that no child imports it again
 
     shared = ""
     if folder := os.environ.get("CELLWALL_USERNS_FOLDER"):
