@@ -198,7 +198,9 @@ def heredoc_marks(text: str, escape: str) -> list[tuple[HeredocMark, int]]:
         return []
     name, at = split_command(text)
     if name.text.upper() == "ONBUILD":
-        name, at = split_command(text[at:])[0], at + split_command(text[at:])[1]
+        begin = at
+        name, at = split_command(text[begin:])
+        at += begin
     if name.text.upper() not in _WITH_HEREDOCS:
         return []
     _, at = split_flags(text, at)

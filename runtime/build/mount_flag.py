@@ -144,8 +144,9 @@ def _size_bytes(key: str, value: str) -> int:
     found = _SIZE.fullmatch(value)
     if found is None:
         raise MountFault(f"{key}={value} isn't a size, as in 64m")
-    scale = 1 << 10 * " kmgtp".index(found[3].lower() or " ")
-    return int(found[1]) * scale + int(found[2] or 0) * scale // 10 ** len(found[2] or "")
+    scale = 1 << (10 * " kmgtp".index(found[3].lower() or " "))
+    fraction = found[2] or "0"
+    return int(found[1]) * scale + int(fraction) * scale // int("1" + "0" * len(fraction))
 
 
 def _checked(kind: str, values: dict[str, Any]) -> Mount:

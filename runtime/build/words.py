@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 WHITESPACE = " \t\v\f\r\n"
 _SPACES = re.compile(r"[ \t\v\f\r\n]+")
+_UNSPACED = re.compile(r"[^ \t\v\f\r\n]+")
 # A file descriptor may stand before, as in a shell; `<<<` is a shell's here-string.
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)", re.ASCII)
 
@@ -81,7 +82,7 @@ def split_words(text: str, escape: str, start: int = 0) -> list[Word]:
 
 def split_spaces(text: str, start: int = 0) -> list[Word]:
     """The parts of ``text`` between runs of whitespace; quotes mean nothing here."""
-    return [Word(found.group(), found.start()) for found in re.compile(r"[^ \t\v\f\r\n]+").finditer(text, start)]
+    return [Word(found.group(), found.start()) for found in _UNSPACED.finditer(text, start)]
 
 
 def skip_spaces(text: str, start: int = 0) -> int:

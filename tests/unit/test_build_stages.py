@@ -65,7 +65,7 @@ def test_what_can_be_built_at_once() -> None:
 )
 def test_what_a_stage_takes_from(line: str, needs: set[int], images: tuple[str, ...]) -> None:
     last = planned(f"FROM a AS x\nFROM scratch\n{line}\n").stages[-1]
-    assert (last.needs, last.images, last.base, last.image) == (needs, images, None, "")
+    assert (set(last.needs), last.images, last.base, last.image) == (needs, images, None, "")
 
 
 def test_from_takes_stages_above_and_images() -> None:
