@@ -74,17 +74,17 @@ def parse(text: str | bytes) -> Dockerfile:
     )
 
 
-def parse_trigger(text: str, escape: str = "\\") -> Instruction:
+def parse_trigger(text: str) -> Instruction:
     """The instruction of one entry of an image config's ``OnBuild``. Raises DockerfileError.
 
-    A trigger carries its heredocs and no directives; its lines count from 1 within itself.
+    A trigger carries its heredocs; its lines count from 1 within itself. The escape is a backslash, whatever it was where ONBUILD
+    stands: a config doesn't tell.
     """
-    # The config holds the text of ONBUILD after joining lines, so an escape directive has nothing left to say but in quotes.
-    lines = cut(text if escape == "\\" else f"# escape={escape}\n{text}")
+    lines = cut(text)
     first = lines.statements[0]
     if len(lines.statements) > 1:
         raise lines.statements[1].fault(0, "an ONBUILD trigger is one instruction")
-    instruction = parse_statement(first, escape, [])
+    instruction = parse_statement(first, lines.directives.escape, [])
     if instruction.name in ("FROM", "MAINTAINER", "ONBUILD"):
         raise first.fault(0, f"{instruction.name} can't be a trigger of ONBUILD")
     return instruction

@@ -94,12 +94,16 @@ class Arg(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(Instruction):
+    """Names and values, in order; a name may be set twice."""
+
     name: ClassVar[str] = "ENV"
     pairs: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label(Instruction):
+    """Keys and values, in order."""
+
     name: ClassVar[str] = "LABEL"
     pairs: tuple[tuple[str, str], ...]
 
@@ -138,12 +142,16 @@ class Run(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cmd(Instruction):
+    """The image's default command, or the arguments of its entrypoint."""
+
     name: ClassVar[str] = "CMD"
     command: CommandLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrypoint(Instruction):
+    """What a container of the image runs."""
+
     name: ClassVar[str] = "ENTRYPOINT"
     command: CommandLine
 
@@ -186,18 +194,24 @@ class Add(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workdir(Instruction):
+    """``path`` may be relative to the one before."""
+
     name: ClassVar[str] = "WORKDIR"
     path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User(Instruction):
+    """``user[:group]``, by name or by id."""
+
     name: ClassVar[str] = "USER"
     user: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume(Instruction):
+    """Paths that a container gets a volume on."""
+
     name: ClassVar[str] = "VOLUME"
     paths: tuple[str, ...]
 
@@ -212,6 +226,8 @@ class Expose(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopsignal(Instruction):
+    """A signal's name or number."""
+
     name: ClassVar[str] = "STOPSIGNAL"
     signal: str
 
@@ -231,6 +247,8 @@ class Healthcheck(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shell(Instruction):
+    """What runs the shell forms that follow."""
+
     name: ClassVar[str] = "SHELL"
     argv: tuple[str, ...]
 
@@ -246,5 +264,7 @@ class Onbuild(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintainer(Instruction):
+    """Deprecated; the image config's ``author``."""
+
     name: ClassVar[str] = "MAINTAINER"
     author: str

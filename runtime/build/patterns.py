@@ -87,6 +87,8 @@ def clean(path: str) -> str:
 def _compiled(pattern: str, *, doubles: bool) -> re.Pattern[str]:
     parts: list[str] = []
     at, size = 0, len(pattern)
+    # Where in parts the last * of this folder's name stands, -1 for none.
+    star = -1
     # moby compares a pattern that begins with ** and has no other magic by its end: `**foo` also matches `xfoo`.
     if doubles and pattern.startswith("**") and not any(character in pattern[2:] for character in "*?[]\\"):
         rest = pattern[2:]
@@ -96,9 +98,15 @@ def _compiled(pattern: str, *, doubles: bool) -> re.Pattern[str]:
         at += 1
         if character == "*":
             if not doubles or pattern[at : at + 1] != "*":
-                if not parts or parts[-1] != "[^/]*":
-                    parts.append("[^/]*")
+                if star >= 0 and star == len(parts) - 1:
+                    continue
+                if star >= 0:
+                    # With another * behind, the first place that fits is as good as any: no way back to it.
+                    parts[star:] = [f"(?>[^/]*?{''.join(parts[star + 1 :])})"]
+                star = len(parts)
+                parts.append("[^/]*")
                 continue
+            star = -1
             at += 1
             if pattern[at : at + 1] == "/":
                 at += 1
@@ -117,6 +125,8 @@ def _compiled(pattern: str, *, doubles: bool) -> re.Pattern[str]:
             at += 1
         else:
             parts.append(re.escape(character))
+        if parts[-1] == "/":
+            star = -1
     return re.compile("".join(parts))
 
 

@@ -1,7 +1,6 @@
 """Substitutes ``$name`` and ``${name…}`` in a word and takes its quotes away, as the Dockerfile reference has it.
 
 Modifiers: ``:- - :+ + :? ?`` with a word, ``# ## % %%`` with a pattern, ``/pattern/replacement`` and ``//pattern/replacement``.
-A pattern knows ``*`` and ``?`` and has ``\\`` as its escape; brackets mean themselves.
 Source: Dockerfile reference, "Environment replacement".
 """
 
@@ -11,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .shell_pattern import ShellPattern, ShellPatternFault
 from .words import WHITESPACE
 
 # ${a:-${b:-…}} nests; a file that nests deeper than this was made to exhaust the stack.
@@ -240,15 +240,8 @@ class _Reader:
             self._at += 1
         pattern, _ = self.until("}", keep_escapes=True)
         value = self._value(name) or ""
-        # The shortest or the longest part that the whole pattern matches, tried in that order.
-        matcher = compiled_pattern(pattern)
-        ends = range(len(value), -1, -1) if greedy else range(len(value) + 1)
-        for size in ends:
-            if modifier == "#" and matcher.fullmatch(value, 0, size):
-                return value[size:]
-            if modifier == "%" and matcher.fullmatch(value, len(value) - size):
-                return value[: len(value) - size]
-        return value
+        matcher = _pattern(pattern)
+        return (matcher.trim_start if modifier == "#" else matcher.trim_end)(value, longest=greedy)
 
     def _replaced(self, name: str) -> str:
         every = self._peek() == "/"
@@ -258,30 +251,11 @@ class _Reader:
         replacement, _ = self.until("}", keep_escapes=True)
         replacement = re.sub(r"\\([/}\\])", r"\1", replacement)
         value = self._value(name) or ""
-        return compiled_pattern(pattern).sub(lambda _: replacement, value, count=0 if every else 1)
+        return _pattern(pattern).replace(value, replacement, every=every)
 
 
-def compiled_pattern(pattern: str) -> re.Pattern[str]:
-    """A shell pattern (``*``, ``?``, ``\\`` before one of them) as a regular expression, longest match first."""
-    parts: list[str] = []
-    at = 0
-    while at < len(pattern):
-        character = pattern[at]
-        if character == "*":
-            # Runs of * are one: each more would cost a power of the length.
-            if not parts or parts[-1] != ".*":
-                parts.append(".*")
-        elif character == "?":
-            parts.append(".")
-        elif character == "\\":
-            at += 1
-            escaped = pattern[at : at + 1]
-            if not escaped or escaped not in "*?\\/}":
-                raise SubstitutionError(
-                    f"invalid escape \\{escaped} in the pattern {pattern!r}: * ? \\ / and }} can be escaped"
-                )
-            parts.append(re.escape(escaped))
-        else:
-            parts.append(re.escape(character))
-        at += 1
-    return re.compile("".join(parts), re.DOTALL)
+def _pattern(text: str) -> ShellPattern:
+    try:
+        return ShellPattern(text)
+    except ShellPatternFault as err:
+        raise SubstitutionError(str(err)) from None

@@ -123,6 +123,9 @@ def test_the_file_beside_a_dockerfile_comes_first() -> None:
         (r"arr\[\]*", "arr[]x", True),
         ("arr[[]0].txt", "arr[0].txt", True),
         ("*a*a*a*b", "a" * 40, False),
+        ("*a" * 40 + "b/c", "a" * 250 + "/c", False),
+        ("*a*?[a-c]*d", "xaxxbcd", True),
+        ("a*b*/*c*d", "axbyb/cxcd", True),
     ],
 )
 def test_globs_of_copy(pattern: str, name: str, expected: bool) -> None:

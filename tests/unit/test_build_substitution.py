@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellwall.runtime.build.shell_pattern import ShellPattern
 from cellwall.runtime.build.substitution import SubstitutionError, substitute
 
 VALUES = {
@@ -134,6 +136,31 @@ def test_what_was_asked_for_is_told() -> None:
 def test_a_result_that_explodes_is_refused() -> None:
     with pytest.raises(SubstitutionError, match="longer than"):
         substitute("$big" * 64, {"big": "x" * (1 << 20)}.get)
+
+
+@given(st.text("ab*?", max_size=6), st.text("abc", max_size=8), st.booleans())
+def test_patterns_match_as_regular_expressions_do(pattern: str, text: str, longest: bool) -> None:
+    found = ShellPattern(pattern)
+    regex = re.compile(pattern.replace("?", ".").replace("*", ".*"), re.DOTALL)
+    sizes = [size for size in range(len(text) + 1) if regex.fullmatch(text, 0, size)]
+    pick = max if longest else min
+    assert found.trim_start(text, longest=longest) == (text[pick(sizes) :] if sizes else text)
+    sizes = [size for size in range(len(text) + 1) if regex.fullmatch(text, len(text) - size)]
+    assert found.trim_end(text, longest=longest) == (text[: len(text) - pick(sizes)] if sizes else text)
+    assert found.replace(text, "X", every=False) == regex.sub("X", text, count=1)
+
+
+@given(st.text("ab?", min_size=1, max_size=3), st.text("abc", max_size=8), st.booleans())
+def test_every_match_is_replaced(pattern: str, text: str, star: bool) -> None:
+    pattern = f"{pattern[:1]}*{pattern[1:]}" if star else pattern
+    regex = re.compile(pattern.replace("?", ".").replace("*", ".*"), re.DOTALL)
+    assert ShellPattern(pattern).replace(text, "X", every=True) == regex.sub("X", text)
+
+
+@pytest.mark.parametrize("form", ["${x#*P}", "${x##*P}", "${x%P*}", "${x%%P*}", "${x/P/y}", "${x//P/y}"])
+def test_hostile_patterns_end(form: str) -> None:
+    value = "a" * 3000
+    assert substitute(form.replace("P", "a*" * 30 + "b"), {"x": value}.get).text == value
 
 
 pieces = st.lists(
