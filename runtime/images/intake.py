@@ -37,6 +37,7 @@ from .settings import RegistryConfig
 
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
+    from .derive import Complete, WriteLayer
 
 
 class Intake:
@@ -140,6 +141,27 @@ class Intake:
         with self._layout.transaction(stop) as transaction:
             manifest, full, read = make_image(transaction, config, layers, created_by, stop)
             bring_layers(self._layout, self._driver, None, manifest, read, transaction, reporter, stop)
+            transaction.commit()
+            self._record(describe(manifest, full), annotations, kept)
+        return self._catalog.image(kept[0])
+
+    def derived(
+        self,
+        base: Image | None,
+        write: WriteLayer | None,
+        complete: Complete,
+        annotations: dict[str, str],
+        reporter: Reporter,
+        stop: Stop,
+    ) -> Image:
+        """Makes an image of ``base`` and one more layer, see derive.py."""
+        from .acquire import describe
+        from .derive import derive
+
+        kept: list[Entry] = []
+        with self._layout.transaction(stop) as transaction:
+            manifest, full = derive(self._layout, self._driver, transaction, base, write, complete, reporter, stop)
+            stop.check()
             transaction.commit()
             self._record(describe(manifest, full), annotations, kept)
         return self._catalog.image(kept[0])

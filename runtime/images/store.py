@@ -29,6 +29,7 @@ from .settings import RegistryConfig
 
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
+    from .derive import Complete, WriteLayer
 
 Pull = Literal["missing", "always", "never"]
 InUse = Callable[[Digest], list[str]]
@@ -239,9 +240,7 @@ class ImageStore:
 
     def tag(self, src: str, dst: str) -> Image:
         """Gives the image ``src`` the name ``dst`` as well; another image that had that name keeps its id, and loses it."""
-        name = self.parse(dst)
-        if not isinstance(name, Reference) or name.digest is not None:
-            raise InvalidReference(f"{dst!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        name = self.new_name(dst)
         image = self.find(src)
         kept: Entries = []
         with self._layout.editing() as entries:
@@ -311,14 +310,39 @@ class ImageStore:
         ``config`` is an OCI image config; ``rootfs`` is filled in, and so are ``architecture``, ``os``, ``created`` and ``history``
         where they are missing. ``created_by`` names the instruction of each layer.
         """
-        reference = self.parse(name)
-        if reference != HOST and (not isinstance(reference, Reference) or reference.digest is not None):
-            raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
-        annotations = {SOURCE: str(reference)} if reference == HOST else {REF_NAME: str(reference)}
+        host = self.parse(name) == HOST
+        annotations = {SOURCE: str(HOST)} if host else {REF_NAME: str(self.new_name(name))}
         return self._work(
             lambda stop: self._intake.from_layers(annotations, config, layers, created_by, Reporter(progress), stop),
             cancelled,
         )
+
+    def derive(
+        self,
+        base: Image | None,
+        name: str | None,
+        complete: Complete,
+        write: WriteLayer | None,
+        *,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Image:
+        """Makes an image of ``base`` and the layer that ``write`` writes, and gives it ``name``, where there is one.
+
+        See derive.py for ``complete`` and ``write``, which is called in another thread. Raises InvalidReference, ImageError,
+        Cancelled and what ``write`` raises; then the store is as it was before.
+        """
+        annotations = {REF_NAME: str(self.new_name(name))} if name else {}
+        return self._work(
+            lambda stop: self._intake.derived(base, write, complete, annotations, Reporter(progress), stop), cancelled
+        )
+
+    def new_name(self, name: str) -> Reference:
+        """``name`` as one that can be given to an image. Raises InvalidReference for a digest or a source."""
+        reference = self.parse(name)
+        if not isinstance(reference, Reference) or reference.digest is not None:
+            raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        return reference
 
 
 def _tell_waiting(reporter: Reporter) -> None:
