@@ -9,13 +9,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import CellwallError, SpecError, StatusError, UnsupportedError
+from .errors import Cancelled, CellwallError, LayerError, SpecError, StatusError, UnsupportedError
 from .images.config_changes import apply, set_env
 from .images.platforms import Platform
 from .pausing import paused
 from .spec import MOUNT_POINTS
+from .storage.compression import decompressed
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -72,6 +73,39 @@ def export(engine: Engine, name_or_id: str, fd: int, *, cancelled: Callable[[], 
     record = kept_record(engine, name_or_id)
     driver, _ = engine.of_driver(record["driver"])
     driver.write_tree(record["plan"], fd, mount_points=mount_points(record), cancelled=cancelled)
+
+
+def import_tree(
+    engine: Engine,
+    archive: BinaryIO,
+    name: str | None,
+    *,
+    changes: tuple[str, ...],
+    message: str,
+    platform: str | None,
+    cancelled: Callable[[], bool] | None,
+) -> Image:
+    """See ``Engine.import_tree``."""
+    store = engine.images
+    if name is not None:
+        store.new_name(name)
+    config = new_config(changes, source_date_epoch(engine.config.environment), platform)
+
+    def complete(empty: bool) -> dict[str, Any]:
+        if empty:
+            raise LayerError("of the import", "the archive is empty")
+        entry = {"created": config["created"], "created_by": "cellwall import"}
+        return {**config, "history": [{**entry, "comment": message} if message else entry]}
+
+    def write(fd: int, stop: Callable[[], bool]) -> None:
+        stream = decompressed(archive, "of the import")
+        with open(fd, "wb", closefd=False) as target:
+            while chunk := stream.read(1 << 20):
+                if stop():
+                    raise Cancelled("cancelled: nothing of it was kept")
+                target.write(chunk)
+
+    return store.derive(None, name, complete, write, cancelled=cancelled)
 
 
 def kept_record(engine: Engine, name_or_id: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import logs, state
 from .config import Config
@@ -499,6 +499,26 @@ class Engine:
             changes=tuple(changes),
             pause=pause,
             cancelled=cancelled,
+        )
+
+    def import_tree(
+        self,
+        archive: BinaryIO,
+        name: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Image:
+        """Make an image whose one layer is ``archive`` (a tar, plain or compressed) and call it ``name``.
+
+        Raises InvalidReference, SpecError, LayerError (no archive, or a bad one), Cancelled.
+        """
+        from .committing import import_tree
+
+        return import_tree(
+            self, archive, name, changes=tuple(changes), message=message, platform=platform, cancelled=cancelled
         )
 
     def export(self, name_or_id: str, fd: int, *, cancelled: Cancelled | None = None) -> None:

@@ -58,10 +58,10 @@ def paused(paths: dict[str, str]) -> Iterator[None]:
     try:
         assert helper.stdout is not None
         answer = os.read(helper.stdout.fileno(), 4096)
+        if answer[:1] == b"u":
+            raise UnsupportedError(answer[1:].decode(errors="replace"))
         if answer != b"\0":
-            raise CgroupError(
-                answer.decode(errors="replace") or "the container can't be paused: its helper ended early"
-            )
+            raise CgroupError(answer[1:].decode(errors="replace") or "the helper that pauses the container ended early")
         yield
     finally:
         assert helper.stdin is not None

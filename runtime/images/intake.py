@@ -86,8 +86,18 @@ class Intake:
         )
         return self._catalog.image(kept[0])
 
-    def from_file(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
-        """Copies an image from a layout or an archive; it is named by its source. Raises as ``from_registry`` does."""
+    def from_file(
+        self,
+        source: LocalSource,
+        platform: Platform | None,
+        reporter: Reporter,
+        stop: Stop,
+        names: Sequence[Reference] | None = None,
+    ) -> Image:
+        """Copies an image from a layout or an archive; it is named by its source, or as ``names`` say, or not at all.
+
+        Raises as ``from_registry`` does.
+        """
         from .acquire import acquire
         from .archives import open_source
 
@@ -97,6 +107,10 @@ class Intake:
             reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
 
         def record(resolved: Resolved, entry: Entry) -> None:
+            if names is not None:
+                for each in [{REF_NAME: str(name)} for name in names] or [{}]:
+                    self._record(entry, each, kept)
+                return
             annotations = {SOURCE: str(source)}
             if resolved.manifest.digest != entry["digest"]:
                 annotations[REGISTRY_DIGEST] = resolved.manifest.digest

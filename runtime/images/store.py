@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 from ..errors import CellwallError, ImageError, InvalidReference, NotFound, SpecError
 from ..paths import Paths
@@ -30,12 +30,15 @@ from .settings import RegistryConfig
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
     from .derive import Complete, WriteLayer
+    from .saving import Format
 
 Pull = Literal["missing", "always", "never"]
 InUse = Callable[[Digest], list[str]]
 Cancel = Callable[[], bool]
 # Named here, for inside the class ``list`` is its method.
 Entries = list[Entry]
+# Each image of an archive with the names that it was given.
+Loaded = list[tuple[Image, list[Reference]]]
 
 
 def _used_by_none(image_id: Digest) -> list[str]:
@@ -336,6 +339,80 @@ class ImageStore:
         return self._work(
             lambda stop: self._intake.derived(base, write, complete, annotations, Reporter(progress), stop), cancelled
         )
+
+    def push(
+        self,
+        ref: str,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Digest:
+        """Uploads the image of that name to the registry that its name says; the manifest's digest there.
+
+        Only what the registry lacks is sent, the manifest last. Raises NotFound, InvalidReference (an id, a source),
+        RegistryError, ImageError, Cancelled; nothing is visible by the name then but what was before.
+        """
+        name = self.new_name(ref)
+        image = self.find(str(name), platform)
+
+        def work(stop: Stop) -> Digest:
+            from .publish import publish
+
+            return publish(self._layout, self._catalog, self.registries, image, name, Reporter(progress), stop)
+
+        return job.run(work, cancelled)
+
+    def save(
+        self,
+        refs: Sequence[str],
+        out: IO[bytes],
+        *,
+        format: Format = "docker-archive",
+        platform: str | None = None,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """Writes the images to ``out`` as one archive, under the names in ``refs`` (an id: without a name).
+
+        Raises NotFound, ImageError, Cancelled, OSError.
+        """
+        images = [(self.find(ref, platform), self._name_in_archive(ref)) for ref in refs]
+
+        def work(stop: Stop) -> None:
+            from .saving import save
+
+            save(self._layout, images, out, format, stop)
+
+        job.run(work, cancelled)
+
+    def _name_in_archive(self, ref: str) -> Reference | None:
+        entries, by_id = self._look_up(ref)
+        name = None if by_id or not entries else self.parse(ref)
+        return name if isinstance(name, Reference) and name.tag is not None else None
+
+    def load(
+        self,
+        source: Path | BinaryIO,
+        *,
+        platform: str | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> Loaded:
+        """Brings in every image of an archive (docker's or OCI's, compressed or not), under the names that it has there.
+
+        Raises NotFound, ImageError, DigestMismatch, LayerError, Cancelled. Images before a damaged one stay.
+        """
+        wanted = Platform.parse(platform) if platform else None
+        loaded: Loaded = []
+
+        def work(stop: Stop) -> Image:
+            from .loading import load
+
+            loaded.extend(load(self._layout, self._intake, source, wanted, Reporter(progress), stop))
+            return loaded[-1][0]
+
+        self._work(work, cancelled)
+        return loaded
 
     def new_name(self, name: str) -> Reference:
         """``name`` as one that can be given to an image. Raises InvalidReference for a digest or a source."""
