@@ -155,27 +155,22 @@ def _output(path: str | None, command: str) -> Iterator[IO[bytes]]:
             yield out
         return
     temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
-    with _opened(temporary, "wb") as out:
-        try:
+    try:
+        with _opened(temporary, "wb", shown=target) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
-            temporary.rename(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        temporary.rename(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def _opened(path: Path, mode: str) -> IO[bytes]:
+def _opened(path: Path, mode: str, shown: Path | None = None) -> IO[bytes]:
     try:
         return cast("IO[bytes]", open(path, mode))
     except OSError as error:
-        shown = (
-            path.with_name(path.name.removeprefix(".tmp-").rpartition("-")[0])
-            if "w" in mode and path.name.startswith(".tmp-")
-            else path
-        )
-        raise CellwallError(f"{shown}: {(error.strerror or '').lower()}") from error
+        raise CellwallError(f"{shown or path}: {(error.strerror or '').lower()}") from error
 
 
 def _input(command: str) -> BinaryIO:

@@ -127,6 +127,24 @@ class Intake:
         )
         return self._catalog.image(kept[0])
 
+    def name_known(
+        self, source: LocalSource, platform: Platform | None, scratch: Path, names: Sequence[Reference], stop: Stop
+    ) -> Image | None:
+        """Gives ``names`` to the image of ``source`` where it is here already, whichever form its manifest had. Else None."""
+        from .archives import open_source
+
+        with open_source(source, scratch, lambda blob, size: None, stop) as origin:
+            digest = origin.peek(platform, stop)
+        known = [
+            (entry, image) for entry, image in self._catalog.readable() if digest in (image.id, image.manifest_digest)
+        ]
+        if not known:
+            return None
+        entry, image = known[0]
+        for name in names:
+            self._record(entry, {REF_NAME: str(name)}, [])
+        return image
+
     def current_file(self, source: LocalSource, platform: Platform | None) -> Image | None:
         """The image of ``source`` where it is here as the source has it now. Reads no layer. Raises as ``from_file`` does."""
         entries = self._catalog.named(source)

@@ -37,7 +37,8 @@ def load(
                     target.write(chunk)
         for found, texts in contents(path, transaction.directory, stop):
             names = [_name(text, path) for text in texts]
-            loaded.append((intake.from_file(found, platform, reporter, stop, names), names))
+            image = intake.name_known(found, platform, transaction.directory, names, stop)
+            loaded.append((image or intake.from_file(found, platform, reporter, stop, names), names))
     if not loaded:
         raise ImageError(f"{path} holds no image")
     return loaded

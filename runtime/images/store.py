@@ -30,6 +30,7 @@ from .settings import RegistryConfig
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
     from .derive import Complete, WriteLayer
+    from .prune import Footprint
     from .saving import Format
 
 Pull = Literal["missing", "always", "never"]
@@ -267,6 +268,25 @@ class ImageStore:
         entries, by_id = self._look_up(ref)
         lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
         return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
+
+    def prune(self, *, all: bool = False) -> tuple[Sequence[str], int]:
+        """Removes the images that have no name, with ``all`` every one, that no container uses.
+
+        Returns docker's lines and the bytes that were freed. What is in use, or shared with what is, stays.
+        """
+        from .prune import prune
+
+        before = self.footprint(self.list())
+        lines, layers = prune(self._layout, self._catalog, all, self.in_use, self._drivers())
+        lines += [f"deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
+        lower = [line[:1].lower() + line[1:] for line in lines]
+        return lower, before.without(self.footprint(self.list()))
+
+    def footprint(self, images: Sequence[Image]) -> Footprint:
+        """What ``images`` take on disk, each part of it counted once."""
+        from .prune import footprint
+
+        return footprint(self._layout, self._driver, images)
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""
