@@ -217,7 +217,7 @@ def compare(dirfds: list[int], root_fd: int, shift: Shift, *, attributes: bool =
     """What the tree ``root_fd`` adds ("A"), changes ("C") or deletes ("D") against its stack: absolute paths, sorted.
 
     A file is changed if its kind, mode, owner, size, time, device or link target is, as in docker; and so is every
-    directory on the way to a change. With ``attributes`` extended attributes count as well. Of a deleted or added directory: all that is added, the topmost that is deleted.
+    directory on the way to a change. With ``attributes`` extended attributes and the number of hard links count as well. Of a deleted or added directory: all that is added, the topmost that is deleted.
     """
     expected: dict[bytes, _Facts] = {}
     for path, entries in walk(dirfds):
@@ -263,7 +263,9 @@ def _facts(status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | N
     if attributes and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
         try:
-            target = repr(plain_attributes(fd)).encode()
+            # A link to a file changes nothing of it but their number, and a layer must hold both names to hold the link.
+            links = status.st_nlink if stat.S_ISREG(status.st_mode) else 1
+            target = repr((links, plain_attributes(fd))).encode()
         finally:
             os.close(fd)
     return (status.st_mode, uid, gid, size, status.st_mtime_ns, status.st_rdev, target)
