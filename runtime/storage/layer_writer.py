@@ -29,8 +29,9 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1 << 20
 # Holes are looked for in steps of this many zeros: what a filesystem's own block size is must not show in the archive.
 _STEP = 64 << 10
-# A file with less than this in holes is written whole: every reader of archives takes that.
-_HOLES_MIN = 1 << 20
+# A file with less than this in holes is written whole, as docker writes every one: the library that docker and podman keep
+# layers with (tar-split) can't give one with a sparse entry out again. What would fill a disk with zeros goes as sparse.
+HOLES_MIN = 1 << 30
 _KINDS = {stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO, stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE}
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -39,17 +40,25 @@ class LayerWriter:
     """Writes entries of the tree at ``root_fd`` to ``out_fd``; the caller keeps both descriptors.
 
     ``id_base`` is what the tree's ids are above the image's, ``id_count`` how many there are (0: as they are, all);
-    ``epoch`` the latest time of an entry, in seconds since 1970.
+    ``epoch`` the latest time of an entry, in seconds since 1970. A file with ``holes_min`` bytes in holes is written sparse.
     """
 
     def __init__(
-        self, out_fd: int, root_fd: int, *, id_base: int = 0, id_count: int = 0, epoch: int | None = None
+        self,
+        out_fd: int,
+        root_fd: int,
+        *,
+        id_base: int = 0,
+        id_count: int = 0,
+        epoch: int | None = None,
+        holes_min: int = HOLES_MIN,
     ) -> None:
         self._tar = TarWriter(out_fd)
         self._root_fd = root_fd
         self._id_base = id_base
         self._id_count = id_count
         self._epoch = epoch
+        self._holes_min = holes_min
         self._written: dict[tuple[int, int], bytes] = {}
 
     def layer(self, changes: Iterable[tuple[str, bytes]], lowers: Lowers) -> None:
@@ -158,7 +167,7 @@ class LayerWriter:
     def _file(self, path: bytes, fd: int, status: os.stat_result) -> None:
         attributes = plain_attributes(fd)
         size = status.st_size
-        pieces = list(_pieces(fd, size)) if _holes(fd, size) >= _HOLES_MIN else [(0, size)]
+        pieces = list(_pieces(fd, size)) if _holes(fd, size) >= self._holes_min else [(0, size)]
         if sum(length for _, length in pieces) == size:
             self._entry(path, REGULAR, status, size=size, xattrs=attributes)
             self._copy(fd, 0, size)

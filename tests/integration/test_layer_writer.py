@@ -131,8 +131,6 @@ def test_it_unpacks_alike(changed: tuple[StorageDriver, Plan, list[bytes], dict[
     assert ours[b"last/hard"]["same_file_as"] == ours[b"a-hard"]["same_file_as"] == b"a-hard"
     with our_tree(stack, "overlay", tmp_path / "ours-overlay") as tree:
         assert differences(whole_seconds(tree_facts(tree)), whole_seconds(ours)) == []
-        # The holes are holes again.
-        assert (tree / "sparse").stat().st_blocks * 512 < 1 << 20
     layout = write_layout(tmp_path / "layout", {"latest": make_image(stack)})
     if shutil.which("podman"):
         with podman_tree(f"oci:{layout}:latest", "overlay") as tree:
@@ -157,7 +155,6 @@ def test_its_entries(changed: tuple[StorageDriver, Plan, list[bytes], dict[bytes
         assert "usr/bin/.wh..wh..opq" in members
     assert not {"etc/hosts", "mnt", "mnt/data", "srv/data", ".wh.becomes"} & set(members)
     assert "srv/own" in members
-    assert len(archive) < 1 << 20
     assert written(driver, plan, tmp_path) == archive
     assert all(member.mtime == int(member.mtime) for member in members.values())
     early = written(driver, plan, tmp_path, epoch=1_600_000_000)
