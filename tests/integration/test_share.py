@@ -20,6 +20,7 @@ import cellwall
 from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import ImageError, InvalidReference, NotFound, SpecError, UnsupportedError
+from cellwall.runtime.images.saving import Format
 from cellwall.runtime.linux.mounts import MNT_DETACH, umount2
 
 from .. import registries
@@ -32,6 +33,7 @@ registry = registries.registry
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
+FORMATS: tuple[Format, ...] = ("docker-archive", "oci-archive")
 TOP = Path(__file__).resolve().parents[2]
 SCRIPT = """
 echo hi > /new; rm /etc/motd; ln /new /hard; mkdir -p /d/e; touch /d/e/x
@@ -101,13 +103,13 @@ def test_podman_loads_what_was_saved_and_the_other_way(engine: Engine, busybox: 
     with cellwall.container(busybox, name="lab", engine=engine) as box:
         box.run(SCRIPT.replace("echo data > /vol/hidden", ""))
         image = box.commit("lab:1")
-    for format in ("docker-archive", "oci-archive"):
+    for format in FORMATS:
         archive = tmp_path / f"{format}.tar"
         with open(archive, "wb") as file:
-            engine.images.save(["lab:1"], file, format=format)  # type: ignore[arg-type]
+            engine.images.save(["lab:1"], file, format=format)
         again = tmp_path / "again.tar"
         with open(again, "wb") as file:
-            engine.images.save(["lab:1"], file, format=format)  # type: ignore[arg-type]
+            engine.images.save(["lab:1"], file, format=format)
         assert again.read_bytes() == archive.read_bytes()
         with podman_home() as podman:
             assert output(*podman, "load", "-i", str(archive)).split()[-1].endswith("/lab:1")
@@ -120,7 +122,9 @@ def test_podman_loads_what_was_saved_and_the_other_way(engine: Engine, busybox: 
             engine.images.find("lab:1")
         for path in (saved, saved.with_name(f"{saved.name}.gz")):
             loaded = engine.images.load(path)
-            assert [(found.id, [name.path for name in names]) for found, names in loaded] == [(image.id, ["library/lab"])]
+            assert [(found.id, [name.path for name in names]) for found, names in loaded] == [
+                (image.id, ["library/lab"])
+            ]
         name = loaded[0][1][0].familiar()
         assert cellwall.run(name, ["cat", "/new"], engine=engine).stdout == "hi\n"
         engine.images.tag(name, "lab:1")
@@ -139,7 +143,6 @@ def test_two_machines_make_the_same_image(busybox: str, monkeypatch: pytest.Monk
                 "echo hi > /new; rm -r /home; mkdir /home; ln /new /hard; dd if=/dev/zero of=/z bs=1M count=3 2>/dev/null"
             )
             image = box.commit("lab:1")
-            # Nothing changed since: an image without another layer.
         digests.add(image.digest)
         assert image.created == "2023-11-14T22:13:20Z"
         engine.remove("lab")

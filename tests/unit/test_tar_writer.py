@@ -86,9 +86,9 @@ def test_holes(tmp_path: Path) -> None:
             found = {member.name: tar.extractfile(member) for member in tar}
             assert {name: file.read() for name, file in found.items() if file} == contents
     # The map doesn't tell how the filesystem stored it: a copy whose holes are zeros in part has the same.
-    with (tree / "middle").open("r+b") as file:
-        file.seek(1 << 20)
-        file.write(bytes(4096))
+    with (tree / "middle").open("r+b") as stored:
+        stored.seek(1 << 20)
+        stored.write(bytes(4096))
     written(tree, tmp_path / "again.tar", holes_min=1 << 20, epoch=0)
     written(tree, tmp_path / "third.tar", holes_min=1 << 20, epoch=0)
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "third.tar").read_bytes()
