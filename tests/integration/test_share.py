@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,38 @@ def test_nothing_changed_is_no_layer(engine: Engine, busybox: str) -> None:
             engine.commit("nobody")
     assert cellwall.run("lab:1", ["id", "-u"], engine=engine).stdout == "1000\n"
     engine.remove("lab")
+
+
+CAPABILITY = """
+import os, struct, sys
+from cellwall.runtime.linux.process import CLONE_NEWNS, CLONE_NEWUSER, setns
+fds = [(os.open(f"/proc/{sys.argv[1]}/ns/{name}", os.O_RDONLY), kind) for name, kind in (("user", CLONE_NEWUSER), ("mnt", CLONE_NEWNS))]
+for fd, kind in fds:
+    setns(fd, kind)
+os.setgid(0); os.setuid(0)
+os.setxattr("/program", "security.capability", struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0))
+"""
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_capabilities_that_the_container_gave(driver: str, engine: Engine, busybox: str, tmp_path: Path) -> None:
+    """The kernel writes the id of the user namespace's root into them: elsewhere that id is nobody's."""
+    with cellwall.container(busybox, name="lab", engine=engine, storage_driver=driver) as box:
+        box.run("echo x > /program; chmod 755 /program")
+        pid = str(engine.container("lab").pid)
+        subprocess.run(
+            [sys.executable, "-c", CAPABILITY, pid], check=True, env={**os.environ, "PYTHONPATH": str(TOP / "src")}
+        )
+        image = box.commit("lab:1")
+    with cellwall.container("lab:1", name="second", engine=engine) as box:
+        box.run("touch /made")
+    plan = engine.driver.prepare("c0ffee", engine.image("lab:1").chain_ids, kept=False, directory=None)
+    with mounted(plan, tmp_path / "merged") as tree:
+        found = os.getxattr(tree / "program", "security.capability")
+    assert found == struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
+    assert len(image.layers) == 3
+    engine.remove("lab")
+    engine.remove("second")
 
 
 def test_the_image_host_is_refused(engine: Engine) -> None:
