@@ -100,6 +100,27 @@ def test_a_committed_image_is_the_same_in_podman(
 
 
 @pytest.mark.needs("podman")
+def test_podman_runs_what_was_pushed(engine: Engine, busybox: str, registry: Registry) -> None:
+    name = registry.name("share/run:1")
+    with cellwall.container(busybox, name="lab", engine=engine) as box:
+        box.run("echo hi > /new; rm /etc/motd; chown 5 /new; chmod 4755 /new")
+        box.commit(name, changes=['CMD ["sh", "-c", "cat /new; stat -c %u:%a /new; ls /etc"]'])
+    engine.remove("lab")
+    engine.images.push(name)
+    # crun before 1.15 refuses the hybrid mode of cgroups, and root may lack the right to podman's own limits.
+    apart = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
+    limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--cgroups=disabled"]
+    with podman_home() as podman:
+        said = output(
+            *(*apart, *podman, "run", "--rm", "--tls-verify=false", "--network", "none"),
+            *(*limits, "--log-driver", "k8s-file", name),
+        ).split()
+    assert said[:2] == ["hi", "5:4755"]
+    assert "passwd" in said
+    assert "motd" not in said
+
+
+@pytest.mark.needs("podman")
 def test_podman_loads_what_was_saved_and_the_other_way(engine: Engine, busybox: str, tmp_path: Path) -> None:
     with cellwall.container(busybox, name="lab", engine=engine) as box:
         box.run(SCRIPT.replace("echo data > /vol/hidden", ""))
