@@ -133,7 +133,8 @@ class Containers:
         """The running containers, newest first; with ``all`` the others as well."""
         states = {found["id"]: found for found in state.each(str(self.paths.running))}
         containers = [self._container(record, states.pop(record["id"], None)) for record in self.records()]
-        containers += [self._container(None, found) for found in states.values()]
+        # One that is removed at its end and has ended is gone, though its launcher may still be at it.
+        containers += [self._container(None, found) for found in states.values() if state.runs(found)]
         containers = [c for c in containers if all or c.status == "running"]
         return sorted(containers, key=lambda container: container.created, reverse=True)
 
@@ -161,7 +162,7 @@ class Containers:
         from .launcher.client import read_exit
 
         known = record or (running or {})["cellwall"]
-        alive = running is not None and state.owner_lives(running["cellwall"]["launcher"])
+        alive = running is not None and state.runs(running)
         ended: Exit | None = None
         started = finished = None
         container_id = record["id"] if record else (running or {})["id"]

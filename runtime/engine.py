@@ -24,7 +24,7 @@ from .errors import CellwallError, SpecError, StatusError, UnsupportedError
 from .identity import Identity
 from .images.digest import Digest
 from .launcher.client import Launcher, Process
-from .linux.process import start_time
+from .linux.process import CLONE_NEWUSER, start_time
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
 from .spec import Plan, plan, script_message
@@ -64,6 +64,7 @@ class Engine:
         self.paths = self.config.paths
         rootless = os.geteuid() != 0
         self.launcher = Launcher(str(self.paths.run / "userns") if rootless else "")
+        self._guarded_launcher = Launcher(str(self.paths.run / "userns") if rootless else "", guarded=True)
         self.identity = Identity(self.launcher)
         self.warnings: list[str] = []
         self._pid = os.getpid()
@@ -73,7 +74,6 @@ class Engine:
         self._images: dict[str | None, ImageStore] = {}
         self._keepers: dict[str, Process] = {}
         self._idmapped: bool | None = None
-        self._counter = 0
 
     # -- what it is made of
 
@@ -209,8 +209,8 @@ class Engine:
         its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
-        self.launcher.start()
         options = self.config.fill(options)
+        self._launcher_for(options.userns != "host").start()
         image = self._image_of(options, progress, cancelled)
         container_id = secrets.token_hex(32)
         made = plan(options, image.config, container_id, script=script, size=size, **self._limits())
@@ -263,7 +263,7 @@ class Engine:
                         f"made from {record['image']}",
                         f"made from {options.image}: rm it first,",
                     )
-            if self.known.state(record["id"]) is None:
+            if self.known.find(record["id"]).status != "running":
                 self._start_keeper(record)
             return self.known.find(record["id"])
 
@@ -307,7 +307,8 @@ class Engine:
         if found is None or not found["pid"]:
             raise StatusError(f"container {container.name}", container.status, "running")
         base = found["cellwall"]["process"]
-        name = f"{os.getpid()}-{self._count()}"
+        # Unlike any other engine's: it names the command's control group and the file of its text.
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
         process = {
             **base,
             "args": list(argv),
@@ -325,8 +326,9 @@ class Engine:
 
             process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
         request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
-        channel = self.launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
-        return Process(self.launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self.warn)
+        launcher = self._launcher_for(bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+        channel = launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
+        return Process(launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self.warn)
 
     def start(
         self,
@@ -568,6 +570,7 @@ class Engine:
             self._keepers.clear()
             self.identity.close()
             self.launcher.close()
+            self._guarded_launcher.close()
 
     # -- the parts of run
 
@@ -584,15 +587,14 @@ class Engine:
     def _limits(self) -> dict[str, Any]:
         return {"rootless": self.identity.rootless, "id_count": self.identity.id_count}
 
+    def _launcher_for(self, own_users: bool) -> Launcher:
+        """The launcher for a container with a user namespace of its own, or for one whose root is the machine's."""
+        return self.launcher if own_users else self._guarded_launcher
+
     def warn(self, text: str) -> None:
         """Add to ``warnings`` what isn't there yet."""
         if text not in self.warnings:
             self.warnings.append(text)
-
-    def _count(self) -> int:
-        with self._lock:
-            self._counter += 1
-            return self._counter
 
     def _record(self, container_id: str, options: RunOptions, image: Image, argv: list[str]) -> dict[str, Any]:
         """What is known of a new container. Its storage is prepared later, by ``_prepare``."""
@@ -656,9 +658,12 @@ class Engine:
         self, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions, *, wait_ready: bool = False
     ) -> Process:
         kept = not record["ephemeral"]
-        if kept and state.load(str(self.paths.running), record["id"]) is not None:
-            # It ran before, in a launcher that was killed.
-            self._reconcile()
+        if kept and (found := state.load(str(self.paths.running), record["id"])) is not None:
+            if state.owner_lives(found["cellwall"]["launcher"]):
+                # It ended a moment ago, and is being cleaned up.
+                self._wait_ended(found, 0.0)
+            else:
+                self._reconcile()
         shown = {
             key: record[key] for key in ("name", "image", "image_id", "command", "created", "labels", "driver", "plan")
         }
@@ -685,8 +690,12 @@ class Engine:
                 "process": {**made.process, "script": None},
             },
         }
-        channel = self.launcher.request(request, fds)
-        process = Process(self.launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self.warn)
+        launcher = self._launcher_for(options.userns != "host")
+        channel = launcher.request(request, fds)
+        if launcher.lost:
+            launcher.lost = False
+            self._reconcile()
+        process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self.warn)
         for text in made.warnings:
             self.warn(text)
         if not kept and record["plan"][0]["type"] == "bind":

@@ -47,6 +47,8 @@ def reconcile(
         owner = record.get("maker" if record["plan"] is None else "remover")
         if owner and not state.owner_lives(owner) and containers.state(record["id"]) is None:
             remove(record)
+        else:
+            _sweep_files(containers.folder(record["id"]))
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)
     _sweep(paths.running)
@@ -69,6 +71,14 @@ def _end(found: dict[str, Any]) -> None:
             return
         time.sleep(delay_s)
         delay_s = min(delay_s * 2, 0.1)
+
+
+def _sweep_files(folder: Path) -> None:
+    """Remove half-written files of a kept container, whose names end in the pid of their writer."""
+    for path in folder.glob(".tmp-*"):
+        writer = path.name.rpartition(".")[2]
+        if not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
+            path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path) -> None:

@@ -208,8 +208,10 @@ def _mounts(
     if id_count > 5:
         pts.append("gid=5")
     shm_bytes = options.shm_size_bytes or SHM_BYTES
+    # A user namespace may only mount the processes of its own pid namespace: the host's are shown as they are mounted.
+    own_processes = "pid" in kinds or "user" not in kinds
     mounts: list[dict[str, Any]] = [
-        _entry("/proc", "proc", "proc", safe),
+        _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
         _entry("/dev/pts", "devpts", "devpts", pts),
         _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),
@@ -287,6 +289,8 @@ def _rlimits(options: RunOptions) -> list[dict[str, Any]]:
 def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
     for name in options.sysctls:
         dotted = name.replace("/", ".")
+        if ".." in dotted or "/." in name:
+            raise SpecError("--sysctl", f"{name} is no name of a sysctl")
         needed = next((kind for prefix, kind in _SYSCTL_NAMESPACES.items() if dotted.startswith(prefix)), None)
         if needed is None:
             raise SpecError("--sysctl", f"{name} isn't kept per namespace, so setting it would change the host")

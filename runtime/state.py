@@ -33,7 +33,9 @@ def save(running: str, container_id: str, state: dict[str, Any]) -> None:
     data = json.dumps(state).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
     finally:
         os.close(fd)
     os.rename(temporary, f"{folder}/state.json")
@@ -102,6 +104,13 @@ def each(running: str) -> Iterator[dict[str, Any]]:
 def owner_lives(owner: dict[str, int]) -> bool:
     """Whether the launcher ``{"pid": …, "started": …}`` is the process it was."""
     return is_running(owner["pid"], owner["started"])
+
+
+def runs(found: dict[str, Any]) -> bool:
+    """Whether the container of that state runs, or is being made; not so while it is only being cleaned up."""
+    if not owner_lives(found["cellwall"]["launcher"]):
+        return False
+    return not found["pid"] or is_running(found["pid"], found["cellwall"]["init_started"])
 
 
 def claim_ids(folder: str, container_id: str, owner: dict[str, int]) -> tuple[int, int]:

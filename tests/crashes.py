@@ -1,4 +1,4 @@
-"""Kill a client, its launcher or a container's first process at a random moment, and look at what the next start leaves."""
+"""Kill a notebook kernel, a launcher or a container's first process at a random moment, and look at what the next start leaves."""
 
 from __future__ import annotations
 
@@ -8,47 +8,29 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.linux.process import is_running, start_time
 
-TARGETS = ("client", "launcher", "init")
+TARGETS = ("kernel", "launcher", "init")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
 def trial(seed: int, image: str, root: Path) -> list[str]:
     """One trial: a victim is started, one of its parts killed after a random time, then the rest; returns what is left
-    after the next engine's start (nothing, if all is well)."""
+    after the next engine's start (nothing, if all is well). The client that is killed is a real notebook kernel."""
     chance = random.Random(seed)
     target = TARGETS[seed % len(TARGETS)]
-    environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
-    victim = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
-    assert victim.stdout is not None
-    try:
-        word, _, pid = victim.stdout.readline().partition(" ")
-        assert word == "launcher", word
-        launcher = int(pid)
-        launcher_started = start_time(launcher)
-        time.sleep(chance.uniform(0.0, 0.2))
-        _kill(target, victim.pid, launcher, root, chance)
-        if target != "client":
-            # What goes on after a part was killed is put to the test too.
-            time.sleep(chance.uniform(0.0, 0.1))
-    finally:
-        victim.kill()
-        victim.wait()
-        victim.stdout.close()
-    _wait_for_the_rest(root, victim.pid)
+    if target == "kernel":
+        launcher, session = _kill_a_kernel(seed, image, root, chance)
+    else:
+        launcher, session = _kill_a_part(target, seed, image, root, chance)
+    _wait_for_the_rest(root, session)
     # A killed process lives until it is scheduled once more.
-    while is_running(launcher, launcher_started):
+    while is_running(*launcher):
         time.sleep(0.01)
     engine = Engine()
     try:
@@ -62,20 +44,64 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
         engine.close()
 
 
-def _kill(target: str, client: int, launcher: int, root: Path, chance: random.Random) -> None:
-    pid = {"client": client, "launcher": launcher}.get(target)
-    if pid is None:
-        running = [s for s in state.each(str(root / "run" / "containers")) if s["pid"]]
-        if not running:
-            return
-        found = chance.choice(running)
-        if not is_running(found["pid"], found["cellwall"].get("init_started", -1)):
-            return
-        pid = found["pid"]
+Launcher = tuple[int, int]
+
+
+def _kill_a_part(target: str, seed: int, image: str, root: Path, chance: random.Random) -> tuple[Launcher, int]:
+    """Kill the launcher or an init of a client that goes on for a moment; returns the launcher and the client's session."""
+    environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
+    victim = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert victim.stdout is not None
     try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:  # it ended just before
-        pass
+        word, _, pid = victim.stdout.readline().partition(" ")
+        assert word == "launcher", word
+        launcher = int(pid), start_time(int(pid))
+        time.sleep(chance.uniform(0.0, 0.2))
+        _kill(launcher[0] if target == "launcher" else _an_init(root, chance))
+        # What goes on after a part was killed is put to the test too.
+        time.sleep(chance.uniform(0.0, 0.1))
+    finally:
+        victim.kill()
+        victim.wait()
+        victim.stdout.close()
+    return launcher, victim.pid
+
+
+def _kill_a_kernel(seed: int, image: str, root: Path, chance: random.Random) -> tuple[Launcher, int]:
+    """Kill a notebook kernel while it runs cells in containers; returns its launcher, and its pid."""
+    from .notebooks.driver import Notebook
+    from .victim import SCRIPT
+
+    with Notebook({"CELLWALL_ROOT": str(root), "TRIAL": str(root)}) as notebook:
+        notebook.run("%load_ext cellwall\nfrom cellwall.runtime.engine import Engine")
+        pid = int(notebook.value("Engine.default().identity.owner['pid']"))
+        launcher = pid, start_time(pid)
+        for _ in range(6):
+            name = chance.choice(("", "--name lab"))
+            script = SCRIPT.format(chance.randrange(10))
+            notebook.start(f"%%container {image} -e TRIAL {name} --no-raise-error\n{script}")
+        time.sleep(chance.uniform(0.0, 0.4))
+        kernel = notebook.pid
+        notebook.kill()
+    return launcher, kernel
+
+
+def _an_init(root: Path, chance: random.Random) -> int:
+    """The first process of one of the containers that run; 0 where none does."""
+    running = [s for s in state.each(str(root / "run" / "containers")) if s["pid"] and state.runs(s)]
+    return int(chance.choice(running)["pid"]) if running else 0
+
+
+def _kill(pid: int) -> None:
+    if pid:
+        with suppress(ProcessLookupError):  # it ended just before
+            os.kill(pid, signal.SIGKILL)
 
 
 def _wait_for_the_rest(root: Path, session: int) -> None:

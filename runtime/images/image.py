@@ -106,6 +106,7 @@ def read_config(raw: bytes, manifest: Manifest, where: str) -> tuple[dict[str, A
     inner = config.get("config")
     if inner is not None and not isinstance(inner, dict):
         raise ImageError(f"config of {where}: its config is not an object")
+    _check_fields(inner or {}, where)
     made_by = _instructions(config, len(diff_ids))
     layers = tuple(
         Layer(blob.digest, blob.size_bytes, blob.media_type, diff_id, chain_id, created_by)
@@ -114,6 +115,20 @@ def read_config(raw: bytes, manifest: Manifest, where: str) -> tuple[dict[str, A
         )
     )
     return config, layers
+
+
+def _check_fields(inner: dict[str, Any], where: str) -> None:
+    """Raise ImageError where what a container will be made from has another type. Source: config.md#properties."""
+    for name in ("Env", "Entrypoint", "Cmd"):
+        value = inner.get(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(word, str) for word in value)):
+            raise ImageError(f"config of {where}: {name} is not a list of strings")
+    for name in ("User", "WorkingDir", "StopSignal"):
+        if inner.get(name) is not None and not isinstance(inner[name], str):
+            raise ImageError(f"config of {where}: {name} is not a string")
+    for name in ("Labels", "Volumes"):
+        if inner.get(name) is not None and not isinstance(inner[name], dict):
+            raise ImageError(f"config of {where}: {name} is not an object")
 
 
 def _instructions(config: dict[str, Any], count: int) -> list[str]:

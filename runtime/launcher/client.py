@@ -34,14 +34,20 @@ main()
 class Launcher:
     """One launcher process; made at the first request, ended by ``close`` or with this process."""
 
-    def __init__(self, userns_folder: str = "") -> None:
-        """``userns_folder``: where the launchers of an ordinary user find each other (see rootless.py)."""
+    def __init__(self, userns_folder: str = "", *, guarded: bool = False) -> None:
+        """``userns_folder``: where the launchers of an ordinary user find each other (see rootless.py).
+
+        ``guarded``: for containers whose root is the machine's, which must not write to this interpreter (server.py).
+        """
         self._userns_folder = userns_folder
+        self._guarded = guarded
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._pid = 0
         self._log_fd = -1
         self._owner = 0
+        # Whether one ended by itself: what it ran may live on, if it forgot its parent-death signal.
+        self.lost = False
 
     def _started(self) -> socket.socket:
         with self._lock:
@@ -67,6 +73,8 @@ class Launcher:
                 environment[name] = os.environ[name]
         if self._userns_folder:
             environment["CELLWALL_USERNS_FOLDER"] = self._userns_folder
+        if self._guarded and os.geteuid() == 0:
+            environment["CELLWALL_GUARD"] = "wanted"
         actions: list[Any] = [
             (os.POSIX_SPAWN_DUP2, null_fd, 0),
             (os.POSIX_SPAWN_DUP2, null_fd, 1),
@@ -136,6 +144,7 @@ class Launcher:
         return text.splitlines()[-1] if text and not os.environ.get("CELLWALL_DEBUG") else text
 
     def _forget(self) -> str:
+        self.lost = True
         with self._lock:
             log = self._log()
             if self._socket is not None:

@@ -1,8 +1,4 @@
-"""One container's life as the launcher sees it: prepared, cloned, started, ended, cleaned up; and commands that join it.
-
-The client holds one end of a channel for as long as it wants the command to live: its end is the command's.
-Events on the channel: ``started`` (with a pidfd), ``terminal`` (with its main end), ``failed``, ``exited``, ``gone``.
-"""
+"""One container's life as the launcher sees it: prepared, cloned, started, ended, cleaned up."""
 
 from __future__ import annotations
 
@@ -23,19 +19,14 @@ from ..linux.process import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_SYMLINKS,
     clone3,
-    openat2,
-    pidfd_open,
-    pidfd_send_signal,
     start_time,
 )
-from . import init, joining
+from . import init, rootfs
 from .listing import changes_of
-from .process import CELL_FOLDER
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
-from .wire import pair, receive, send
+from .task import REMOVE_RETRIES_S, Task
+from .wire import pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,163 +45,6 @@ _NAMESPACE_FLAGS = {
 }
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
-# A group that was just left may still count a process that is being taken apart: looked at again after these delays.
-_REMOVE_RETRIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-
-
-class Task:
-    """A command in a container: its channel to the client, its process, its deadline."""
-
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
-        self.server = server
-        self.request = request
-        self.channel: socket.socket | None = channel
-        self.fds = fds  # the server closes them when the request has been dealt with
-        self.sync: socket.socket | None = None
-        self.pid = 0
-        self.pidfd = -1
-        self.started_at = time.monotonic()
-        self.started = False
-        self.failure: dict[str, Any] | None = None
-        self.timed_out = False
-        self.deadline: Any = None
-        self.group: Group | None = None
-        self.baseline: dict[str, Any] = {}
-
-    # -- client side
-
-    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
-        if self.channel is None:
-            return
-        try:
-            send(self.channel, message, fds)
-        except OSError:  # the client has gone: its channel's end is seen next
-            pass
-
-    def on_channel(self) -> None:
-        assert self.channel is not None
-        message, fds = receive(self.channel)
-        for fd in fds:
-            os.close(fd)
-        if message is None:
-            self.close_channel()
-            self.kill()
-        elif "signal" in message:
-            self.send_signal(int(message["signal"]))  # type: ignore[call-overload]
-        elif "kill" in message:
-            self.kill()
-
-    def close_channel(self) -> None:
-        if self.channel is not None:
-            self.server.forget(self.channel.fileno())
-            self.channel.close()
-            self.channel = None
-
-    def abandon(self) -> None:
-        """The client ended: so does this."""
-        self.close_channel()
-        self.kill()
-
-    # -- process side
-
-    def arm(self) -> None:
-        """Watch what was started: its messages, its end, the client, the clock."""
-        assert self.channel is not None and self.sync is not None
-        self.server.tasks.add(self)
-        self.server.watch(self.channel.fileno(), self.on_channel)
-        self.server.watch(self.sync.fileno(), self.on_sync)
-        if self.pidfd >= 0:
-            self.server.watch(self.pidfd, self.on_exit)
-        timeout_s = self.request.get("timeout_s")
-        if timeout_s is not None:
-            self.deadline = self.server.after(timeout_s, self.on_deadline)
-
-    def on_sync(self) -> None:
-        assert self.sync is not None
-        message, fds = receive(self.sync)
-        if message is None:
-            self.server.forget(self.sync.fileno())
-            self.sync.close()
-            self.sync = None
-            if self.failure is None and self.pidfd >= 0:
-                # Its end of the socket closes at the exec: the command runs.
-                self.started = True
-                self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
-            return
-        if "failed" in message:
-            self.failure = message
-        elif "warnings" in message:
-            self.tell({"event": "warnings", "messages": message["warnings"]})
-        elif "terminal" in message:
-            self.tell({"event": "terminal"}, fds)
-        elif "joined" in message:
-            self.pid = int(message["joined"])  # type: ignore[call-overload]
-            self.pidfd = fds.pop(0)
-            self.server.expected.add(self.pid)
-            self.server.watch(self.pidfd, self.on_exit)
-        for fd in fds:
-            os.close(fd)
-
-    def on_deadline(self) -> None:
-        self.timed_out = True
-        self.kill()
-
-    def send_signal(self, number: int) -> None:
-        if self.pidfd >= 0:
-            try:
-                pidfd_send_signal(self.pidfd, number)
-            except ProcessLookupError:  # it ended, which is seen next
-                pass
-            except SyscallError as error:
-                if error.errno != 3:
-                    raise
-
-    def kill(self) -> None:
-        """Kill the process; where it is process 1 of a namespace, the kernel kills the rest with it."""
-        self.send_signal(signal.SIGKILL)
-
-    def on_exit(self) -> None:
-        """The process ended: collect it, and say so before anything is cleaned up."""
-        if self.sync is not None:
-            # What it said last must be read first.
-            while self.sync is not None and self.server.callbacks.get(self.sync.fileno()):
-                self.on_sync()
-        self.server.forget(self.pidfd)
-        self.server.cancel(self.deadline)
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        self.server.expected.discard(self.pid)
-        os.close(self.pidfd)
-        self.pidfd = -1
-        assert result is not None
-        message: dict[str, Any] = {"event": "exited", "wall_s": time.monotonic() - self.started_at}
-        if result.si_code == os.CLD_EXITED:
-            message["code"] = result.si_status
-        else:
-            message["signal"] = result.si_status
-        message["timed_out"] = self.timed_out
-        message["cgroup"] = self.events()
-        if self.failure is not None:
-            message["failure"] = self.failure
-        self.ended(message)
-
-    def events(self) -> dict[str, Any]:
-        """What the cgroup counted since this command began."""
-        if self.group is None:
-            return {}
-        events = self.group.events()
-        for key in ("oom_kills", "pids_limit_hits", "cpu_s"):
-            if events.get(key) is not None and self.baseline.get(key):
-                events[key] -= self.baseline[key]
-        return events
-
-    def ended(self, message: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Everything is cleaned up: the client may forget it too."""
-        self.tell({"event": "gone"})
-        self.close_channel()
-        self.server.tasks.discard(self)
 
 
 class Container(Task):
@@ -221,10 +55,11 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
+        rootfs.attach_directory = f"{os.path.dirname(request['running'])}/attach"
         self.mount_points: list[str] = []
         self.mounts_fd = -1
         self.slot = -1
-        self.retries = list(_REMOVE_RETRIES_S)
+        self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
 
@@ -296,6 +131,7 @@ class Container(Task):
         self.pid, self.pidfd = pid, pidfd
         server.expected.add(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
+        init_started = start_time(pid)
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
@@ -329,7 +165,7 @@ class Container(Task):
         self.state["pid"] = pid
         self.state["status"] = "running"
         self.state["cellwall"] |= {
-            "init_started": start_time(pid),
+            "init_started": init_started,
             "cgroup": self.group.paths,
             "namespaces": flags,
             "setgroups": count > 1,
@@ -434,12 +270,19 @@ class Container(Task):
             if self._changed_much():
                 self._list_changes(message)
                 return
-            message["changes"] = self._changes()
+            try:
+                message["changes"] = self._changes()
+            except OSError as error:  # deeper than a path may be long
+                self._cannot_list(error)
         self._report(message)
         self._clean_up()
 
     def _changes(self) -> list[tuple[str, str]]:
         return changes_of(self.rootfs.uppers, self.mount_points)
+
+    def _cannot_list(self, error: OSError) -> None:
+        text = f"what the container changed can't be listed: {(error.strerror or '').lower()}; a named one's can, with cellwall diff"
+        self.tell({"event": "warnings", "messages": [text]})
 
     def _changed_much(self) -> bool:
         """Whether the writable layers hold so much that listing it would keep others waiting."""
@@ -456,7 +299,11 @@ class Container(Task):
         pid, pidfd = clone3(0)
         if pid == 0:
             try:
-                self._report(message | {"changes": self._changes()})
+                try:
+                    message["changes"] = self._changes()
+                except OSError as error:
+                    self._cannot_list(error)
+                self._report(message)
             finally:
                 os._exit(0)
         self.server.expected.add(pid)
@@ -476,7 +323,7 @@ class Container(Task):
         if exit_path:
             import json
 
-            temporary = f"{os.path.dirname(exit_path)}/.tmp-exit"
+            temporary = f"{os.path.dirname(exit_path)}/.tmp-exit.json.{os.getpid()}"
             try:
                 _write(
                     temporary,
@@ -486,6 +333,8 @@ class Container(Task):
                 os.rename(temporary, exit_path)
             except FileNotFoundError:  # the container was removed while it ran
                 pass
+            except OSError as error:  # a full disk: its end isn't known later, and others go on
+                os.write(2, f"write {exit_path}: {error}\n".encode())
 
     def _clean_up(self) -> None:
         self._close_mounts()
@@ -512,104 +361,6 @@ class Container(Task):
         self.finish()
 
 
-class Joined(Task):
-    """A further command in a container, which this launcher may or may not have made."""
-
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
-        super().__init__(server, request, channel, fds)
-        self.container = request["container"]
-        self.script = (request["process"].get("script") or {}).get("name", "")
-        self.root_fd = -1
-        self.joiner = 0
-        self.leaf = ""
-
-    def launch(self) -> None:
-        container = self.container
-        target_fd = pidfd_open(container["pid"])
-        try:
-            if start_time(container["pid"]) != container["cellwall"]["init_started"]:
-                raise ProcessLookupError(container["pid"])
-            self.group = Group.open(container["cellwall"]["cgroup"])
-            self.baseline = self.group.events()
-            self.leaf = self.group.leaf(self.request["name"])
-            clone_fd = self.group.clone_fd(self.leaf, partial=True)
-            join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
-            if self.script:
-                self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.sync, other = pair()
-            namespaces = container["cellwall"]["namespaces"]
-            process = self.request["process"] | {
-                "new_user": bool(namespaces & CLONE_NEWUSER),
-                "setgroups": container["cellwall"]["setgroups"],
-                "id_count": container["cellwall"]["id_count"],
-            }
-            self.joiner, joiner_fd = clone3(0, clone_fd)
-            if self.joiner == 0:
-                self.sync.close()
-                joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
-            self.server.expected.add(self.joiner)
-            other.close()
-            for fd in (joiner_fd, clone_fd, *join_fds):
-                if fd >= 0:
-                    os.close(fd)
-            self.arm()
-        finally:
-            os.close(target_fd)
-
-    def on_sync(self) -> None:
-        super().on_sync()
-        if self.joiner and (self.pidfd >= 0 or self.sync is None or self.failure is not None):
-            os.waitpid(self.joiner, 0)
-            self.server.expected.discard(self.joiner)
-            self.joiner = 0
-        if self.sync is None and self.pidfd < 0 and self in self.server.tasks:
-            # It never came to be; what it may have started without saying so is ended with it.
-            self.kill()
-            self.server.cancel(self.deadline)
-            failure = self.failure or {"message": "the container ended", "status": 125}
-            self.ended(
-                {
-                    "event": "exited",
-                    "code": failure["status"],
-                    "cgroup": {},
-                    "timed_out": False,
-                    "wall_s": 0.0,
-                    "failure": failure,
-                }
-            )
-
-    def kill(self) -> None:
-        """Kill every process of this command, also those that it put into sessions of their own."""
-        self.send_signal(signal.SIGKILL)
-        if self.group is not None and self.leaf:
-            self.group.kill(self.leaf)
-
-    def ended(self, message: dict[str, Any]) -> None:
-        self.tell(message)
-        if self.group is not None and self.leaf:
-            self.group.leave(self.leaf)
-        self._forget_script()
-        self.finish()
-
-    def _forget_script(self) -> None:
-        """Remove the cell's text from the container, never following a link that was put there."""
-        if self.root_fd < 0:
-            return
-        try:
-            folder_fd = openat2(
-                self.root_fd, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-            )
-            try:
-                os.unlink(self.script, dir_fd=folder_fd)
-            finally:
-                os.close(folder_fd)
-        except OSError:  # the container ended meanwhile, or has removed it itself
-            pass
-        finally:
-            os.close(self.root_fd)
-            self.root_fd = -1
-
-
 def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
     """Why the kernel makes no namespaces, and what mends it. Source: namespaces(7), /proc/sys/user."""
     if error.errno not in (ENOSPC, EPERM, EUSERS):
@@ -634,6 +385,8 @@ def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
 def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
-        os.write(fd, text.encode())
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(fd, data) :]
     finally:
         os.close(fd)

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import struct
-from errno import EEXIST, ELOOP, ENOENT, ENOTDIR
+from errno import EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
 
 from ..errors import CellwallError, InitError, SyscallError
 from ..linux.mounts import (
@@ -39,6 +39,7 @@ from ..linux.mounts import (
 from ..linux.process import (
     CLONE_NEWCGROUP,
     PR_SET_PDEATHSIG,
+    close_range,
     openat2,
     prctl,
     setdomainname,
@@ -63,6 +64,8 @@ def main(sync: socket.socket) -> NoReturn:
     """Run the first process: called right after the clone, never returns."""
     step = Step("clone")
     try:
+        # The launcher's descriptors lead to other containers and to the machine, by way of /proc/self/fd.
+        close_others([sync.fileno()])
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
@@ -79,6 +82,16 @@ def main(sync: socket.socket) -> NoReturn:
     except BaseException as error:
         report(sync, step, error)
     os._exit(125)
+
+
+def close_others(kept: list[int]) -> None:
+    """Close every descriptor above 2 but ``kept``: what a clone has of the launcher's. Source: close_range(2)."""
+    first = 3
+    for fd in sorted(set(kept)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_range(first)
 
 
 def report(sync: socket.socket, step: Step, error: BaseException) -> None:
@@ -203,7 +216,12 @@ def _attach_files(root_fd: int, tmpfs_fd: int, targets: list[str]) -> None:
     for index, target in enumerate(targets):
         file_fd = open_tree(AT_FDCWD, f"/dev/{index}")
         target_fd = _target(root_fd, target, "file")
-        move_mount(file_fd, target_fd)
+        try:
+            move_mount(file_fd, target_fd)
+        except SyscallError as error:
+            raise InitError(
+                "mounts", f"mount point {target}: the image has something else than a file there"
+            ) from error
         os.close(target_fd)
         os.close(file_fd)
 
@@ -248,7 +266,7 @@ def _target(root_fd: int, target: str, kind: str) -> int:
 
 
 def _bad_target(target: str, error: SyscallError) -> InitError:
-    if error.errno in (ENOTDIR, ELOOP):
+    if error.errno in (ENOTDIR, ELOOP, EXDEV):
         return InitError("mounts", f"mount point {target}: the image has something else than a folder there")
     return InitError("mounts", f"mount point {target}: {error}")
 

@@ -12,7 +12,7 @@ import signal
 import socket
 
 from ..linux.process import CLONE_PARENT, PR_SET_PDEATHSIG, clone3, prctl, setns
-from .init import die_with_launcher, report
+from .init import close_others, die_with_launcher, report
 from .process import Step, exec_process
 from .wire import send
 
@@ -31,9 +31,13 @@ def main(
     step = Step("join")
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # As in init.main; the folder of the cgroup that this was cloned into is among them.
+        close_others([sync.fileno(), pidfd, *cgroup_fds, *fds])
         for fd in cgroup_fds:
             os.write(fd, b"0")
+            os.close(fd)
         setns(pidfd, namespaces)
+        os.close(pidfd)
         pid, child_fd = clone3(CLONE_PARENT)
         if pid:
             send(sync, {"joined": pid}, [child_fd])

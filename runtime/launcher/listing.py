@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Kind = TypeVar("Kind", bound=str)
 
 
+# Client and launcher hold the list in memory, outside of the container's limit, and nobody may have asked for it.
+MOST_CHANGES = 100_000
+
+
 def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tuple[str, str]]:
     """Kind and path of each change in the writable layers ``uppers`` (``{"at", "fd", "lowers"}``), sorted by path.
 
@@ -25,7 +29,7 @@ def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tu
         try:
             lowers = Lowers(dirfds)
             prefix = upper["at"].rstrip("/")
-            for kind, path in scan_upper(upper["fd"], lowers.exists, lowers.names):
+            for kind, path in scan_upper(upper["fd"], lowers.exists, lowers.names, most=MOST_CHANGES):
                 found.append((kind, prefix + os.fsdecode(path)))
         finally:
             for fd in dirfds:

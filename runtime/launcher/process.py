@@ -25,6 +25,7 @@ from ..linux.process import (
     PR_SET_PDEATHSIG,
     RESOLVE_NO_SYMLINKS,
     close_range,
+    new_session_keyring,
     openat2,
     prctl,
 )
@@ -57,6 +58,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     """Become the program of ``process`` (or, for ``keeper``, the container's own small init). Raises InitError."""
     step.name = "session"
     os.setsid()
+    new_session_keyring()
     if process["terminal"]:
         step.name = "terminal"
         fds = [*_terminal(sync, process), *fds]
@@ -219,6 +221,17 @@ def _first_present(names: list[str], environment: dict[str, str]) -> str:
 
 
 def _enter(folder: str, *, create: bool) -> None:
+    _change_folder(folder, create=create)
+    # A link of /proc may lead out of the root: the kernel has no path for such a folder then. Source: getcwd(3).
+    try:
+        inside = os.getcwd().startswith("/")
+    except OSError as error:
+        inside = error.errno != ENOENT
+    if not inside:
+        raise InitError("working folder", f"working folder {folder}: it is outside of the container", ENOENT, 126)
+
+
+def _change_folder(folder: str, *, create: bool) -> None:
     try:
         os.chdir(folder)
     except FileNotFoundError:

@@ -295,21 +295,24 @@ def _overlay_of(options: dict[str, str | int | None], paths: list[str], names: t
         os.close(context_fd)
 
 
-_attach_directory = ""
+# A folder of ours where ``attach`` may mount; set by the first container.
+attach_directory = ""
+_attached_here = False
 
 
 def attach(fds: list[int]) -> list[str]:
     """Attach detached mounts in a mount namespace that is the launcher's alone; returns their paths."""
-    global _attach_directory
-    if not _attach_directory:
+    global _attached_here
+    if not _attached_here:
         unshare(CLONE_NEWNS)
         # Slave: what the host mounts later is seen here, and nothing from here is seen there.
         mount(None, "/", flags=MS_REC | MS_SLAVE)
-        mount("tmpfs", "/mnt", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=1m")
-        _attach_directory = "/mnt"
+        os.makedirs(attach_directory, 0o700, exist_ok=True)
+        mount("tmpfs", attach_directory, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700,size=1m")
+        _attached_here = True
     paths = []
     for fd in fds:
-        path = f"{_attach_directory}/{fd}"
+        path = f"{attach_directory}/{fd}"
         os.makedirs(path, exist_ok=True)
         move_mount(fd, AT_FDCWD, path)
         paths.append(path)

@@ -11,10 +11,30 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 
 from ..errors import CellwallError
-from ..linux.process import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, set_command_line, set_name, start_time
+from ..linux.mounts import (
+    AT_FDCWD,
+    MOUNT_ATTR_RDONLY,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    mount_setattr,
+    move_mount,
+    open_tree,
+)
+from ..linux.process import (
+    CLONE_NEWNS,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    prctl,
+    set_command_line,
+    set_name,
+    start_time,
+    unshare,
+)
 from .wire import receive, send
 
 TYPE_CHECKING = False
@@ -22,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .container import Task
+    from .task import Task
 
 
 class Server:
@@ -44,6 +64,8 @@ class Server:
         self.stopping = False
         # Children that a task is going to collect itself.
         self.expected: set[int] = set()
+        # How children ended that were collected while a joining process had something to say yet, by pid.
+        self.collected: dict[int, os.waitid_result] = {}
         self._children_ended = False
         self._watch_children()
 
@@ -75,14 +97,24 @@ class Server:
             for fd, _ in self.poll.poll(timeout_ms):
                 callback = self.callbacks.get(fd)
                 if callback is not None:
-                    callback()
+                    self._call(callback)
             if self._children_ended:
                 self._collect_strangers()
             now = time.monotonic()
             for timer in [timer for timer in self.timers if timer[0] <= now]:
                 if timer in self.timers:
                     self.timers.remove(timer)
-                    timer[1]()
+                    self._call(timer[1])
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Have one container's trouble stay its own: what it meets is written to the log, and the loop goes on."""
+        try:
+            callback()
+        except Exception as error:
+            os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            task = getattr(callback, "__self__", None)
+            if task in self.tasks:
+                task.broken(error)
 
     def _watch_children(self) -> None:
         """Have the loop wake up when a child ends. Source: signal(7), SIGCHLD."""
@@ -98,6 +130,10 @@ class Server:
             self._children_ended = True
 
         self.watch(ours.fileno(), ended)
+
+    def look_again(self) -> None:
+        """Look for children to collect in this turn of the loop, whoever told of them before."""
+        self._children_ended = True
 
     def _collect_strangers(self) -> None:
         """Collect children that no task knows of: a joining process may be killed before it says whom it started.
@@ -115,11 +151,20 @@ class Server:
             if found.si_pid in self.expected:
                 # Its task is about to be told by its pidfd: looked at again in the next turn.
                 return
-            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+            result = os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
+            if result is not None and any(task.joiner for task in self.tasks):
+                # Perhaps a command whose joining process hasn't said it yet: its task asks for this then.
+                self.collected[found.si_pid] = result
         self._children_ended = False
+        if not any(task.joiner for task in self.tasks):
+            self.collected = {pid: end for pid, end in self.collected.items() if pid in self.expected}
 
     def _on_request(self) -> None:
-        message, fds = receive(self.main)
+        try:
+            message, fds = receive(self.main)
+        except OSError:
+            # Too few descriptors are left for a request's own: its client sees its channel end.
+            return
         if message is None:
             self.forget(self.main.fileno())
             self.stopping = True
@@ -133,9 +178,6 @@ class Server:
             if isinstance(error, CellwallError):
                 text = str(error)
             else:
-                import traceback
-
-                traceback.print_exc()
                 text = f"the launcher failed: {type(error).__name__}: {error}"
             status = getattr(error, "status", 125)
             refuse(channel, getattr(error, "step", ""), text, getattr(error, "errno", 0) or 0, status)
@@ -151,7 +193,7 @@ class Server:
 
             Container(self, message, channel, fds).launch()
         elif operation == "exec":
-            from .container import Joined
+            from .joined import Joined
 
             Joined(self, message, channel, fds).launch()
         elif operation == "identity":
@@ -197,8 +239,27 @@ def _own_map(kind: str) -> list[tuple[int, int]]:
     return found
 
 
+def guard_executable() -> None:
+    """Execute this program again from a read-only mount of its file, in a mount namespace of its own.
+
+    A container without a user namespace can name ``/proc/self/exe`` as its command: it is then this interpreter, which root
+    may write to once it has ended. Through a read-only mount it can't. Source: CVE-2019-5736, proc_pid_exe(5).
+    """
+    program = os.readlink("/proc/self/exe")
+    unshare(CLONE_NEWNS)
+    mount(None, "/", flags=MS_REC | MS_SLAVE)
+    fd = open_tree(AT_FDCWD, program)
+    mount_setattr(fd, MOUNT_ATTR_RDONLY)
+    move_mount(fd, AT_FDCWD, program)
+    os.close(fd)
+    os.set_inheritable(3, True)
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, "CELLWALL_GUARD": "on"})
+
+
 def main() -> None:
     """The launcher process: its socket is descriptor 3, its standard streams are /dev/null and a log."""
+    if os.environ.get("CELLWALL_GUARD") == "wanted":
+        guard_executable()
     main_socket = socket.socket(fileno=3)
     os.set_inheritable(3, False)
     # Process 1 of a named container is a copy of this process: its command line must tell nothing of the host.
@@ -211,7 +272,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o022)
     os.chdir("/")
-    from . import container  # noqa: F401  before the first fork, so that no child imports it again
+    from . import container, joined  # noqa: F401  before the first fork, so that no child imports it again
 
     shared = ""
     if folder := os.environ.get("CELLWALL_USERNS_FOLDER"):

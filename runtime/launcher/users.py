@@ -37,7 +37,8 @@ def _lines(path: str) -> list[list[str]]:
 
 
 def _number(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and int(text) < 0xFFFFFFFF:
+    # Ten digits hold every id; a longer one may be longer than Python reads.
+    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 0xFFFFFFFF:
         return int(text)
     return None
 

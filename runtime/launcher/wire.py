@@ -43,12 +43,12 @@ def send(sock: socket.socket, message: dict[str, object], fds: tuple[int, ...] |
 def receive(sock: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
     """The next message and its descriptors (close-on-exec, owned by the caller), or ``(None, [])`` at the end."""
     received = array.array("i")
+    size = socket.CMSG_SPACE(_DESCRIPTORS * received.itemsize)
     try:
-        data, ancillary, flags, _ = sock.recvmsg(
-            _PACKET, socket.CMSG_SPACE(_DESCRIPTORS * received.itemsize), socket.MSG_CMSG_CLOEXEC
-        )
-    except ConnectionResetError:  # the peer went with a message of ours unread: the same end
-        return None, []
+        data, ancillary, flags, _ = sock.recvmsg(_PACKET, size, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The peer went with a message of ours unread. That is said once, and before what it had sent: read that now.
+        data, ancillary, flags, _ = sock.recvmsg(_PACKET, size, socket.MSG_CMSG_CLOEXEC)
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             received.frombytes(content[: len(content) - len(content) % received.itemsize])

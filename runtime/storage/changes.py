@@ -7,6 +7,7 @@ Source: overlayfs.rst (whiteouts and opaque directories).
 from __future__ import annotations
 
 import os
+from errno import E2BIG
 
 from .lowers import is_opaque, is_whiteout
 
@@ -19,6 +20,8 @@ def scan_upper(
     upper_dirfd: int,
     exists_in_lower: Callable[[bytes], bool],
     names_in_lower: Callable[[bytes], Collection[bytes]] | None = None,
+    *,
+    most: int | None = None,
 ) -> list[tuple[str, bytes]]:
     """Every path that the overlay upper directory ``upper_dirfd`` adds ("A"), changes ("C") or deletes ("D"), sorted.
 
@@ -44,6 +47,8 @@ def scan_upper(
                         found.append(("D", b"/" + here))
                     continue
                 found.append(("C" if lower else "A", b"/" + here))
+                if most is not None and len(found) > most:
+                    raise OSError(E2BIG, f"more than {most} changes")
                 if is_directory:
                     pending.append((here, lower))
             if opaque and names_in_lower is not None:

@@ -1,0 +1,136 @@
+"""A further command in a running container, from the request to the end; its two processes are in joining.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from ..cgroups import Group
+from ..linux.process import (
+    CLONE_NEWUSER,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    clone3,
+    openat2,
+    pidfd_open,
+    start_time,
+)
+from . import joining
+from .process import CELL_FOLDER
+from .task import REMOVE_RETRIES_S, Task
+from .wire import pair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .server import Server
+
+
+class Joined(Task):
+    """A further command in a container, which this launcher may or may not have made."""
+
+    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+        super().__init__(server, request, channel, fds)
+        self.container = request["container"]
+        self.script = (request["process"].get("script") or {}).get("name", "")
+        self.root_fd = -1
+        self.leaf = ""
+        self.retries = list(REMOVE_RETRIES_S)
+
+    def launch(self) -> None:
+        container = self.container
+        target_fd = pidfd_open(container["pid"])
+        opened = [target_fd]
+        try:
+            if start_time(container["pid"]) != container["cellwall"]["init_started"]:
+                raise ProcessLookupError(container["pid"])
+            self.group = Group.open(container["cellwall"]["cgroup"])
+            self.baseline = self.group.events()
+            self.leaf = self.group.leaf(self.request["name"])
+            clone_fd = self.group.clone_fd(self.leaf, partial=True)
+            opened.append(clone_fd)
+            join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
+            opened += join_fds
+            if self.script:
+                self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.sync, other = pair()
+            namespaces = container["cellwall"]["namespaces"]
+            process = self.request["process"] | {
+                "new_user": bool(namespaces & CLONE_NEWUSER),
+                "setgroups": container["cellwall"]["setgroups"],
+                "id_count": container["cellwall"]["id_count"],
+            }
+            self.joiner, joiner_fd = clone3(0, clone_fd)
+            if self.joiner == 0:
+                self.sync.close()
+                joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
+            self.server.expected.add(self.joiner)
+            other.close()
+            opened.append(joiner_fd)
+            self.arm()
+        except BaseException:
+            if self.root_fd >= 0:
+                os.close(self.root_fd)
+                self.root_fd = -1
+            if self.group is not None and self.leaf:
+                self.group.leave(self.leaf)
+            raise
+        finally:
+            for fd in opened:
+                if fd >= 0:
+                    os.close(fd)
+
+    def on_sync(self) -> None:
+        super().on_sync()
+        if self.joiner and (self.pidfd >= 0 or self.sync is None or self.failure is not None):
+            # Not waited for: it is in the container's group, whose limits may hold it up. A stranger from now on.
+            self.server.expected.discard(self.joiner)
+            self.server.look_again()
+            self.joiner = 0
+        if self.sync is None and self.pidfd < 0 and self in self.server.tasks:
+            # It never came to be; what it may have started without saying so is ended with it.
+            self.kill()
+            self.server.cancel(self.deadline)
+            ended: dict[str, Any] = {"event": "exited", "cgroup": {}, "timed_out": self.timed_out, "wall_s": 0.0}
+            if self.timed_out:
+                self.ended(ended | {"signal": int(signal.SIGKILL)})
+                return
+            failure = self.failure or {"message": "the container ended", "status": 125}
+            self.ended(ended | {"code": failure["status"], "failure": failure})
+
+    def kill(self) -> None:
+        """Kill every process of this command, also those that it put into sessions of their own."""
+        self.send_signal(signal.SIGKILL)
+        if self.group is not None and self.leaf:
+            self.group.kill(self.leaf)
+
+    def ended(self, message: dict[str, Any]) -> None:
+        self.tell(message)
+        self._forget_script()
+        self._leave()
+        self.finish()
+
+    def _leave(self) -> None:
+        """Remove the command's group; later where what was killed with it is still being taken apart."""
+        if self.group is not None and self.leaf and not self.group.leave(self.leaf) and self.retries:
+            self.server.after(self.retries.pop(0), self._leave)
+
+    def _forget_script(self) -> None:
+        """Remove the cell's text from the container, never following a link that was put there."""
+        if self.root_fd < 0:
+            return
+        try:
+            folder_fd = openat2(
+                self.root_fd, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+            )
+            try:
+                os.unlink(self.script, dir_fd=folder_fd)
+            finally:
+                os.close(folder_fd)
+        except OSError:  # the container ended meanwhile, or has removed it itself
+            pass
+        finally:
+            os.close(self.root_fd)
+            self.root_fd = -1

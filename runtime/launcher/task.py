@@ -1,0 +1,196 @@
+"""A command in a container as the launcher sees it: its channel to the client, its process, its deadline, its end.
+
+The client holds one end of a channel for as long as it wants the command to live: its end is the command's.
+Events on the channel: ``started`` (with a pidfd), ``terminal`` (with its main end), ``warnings``, ``failed``, ``exited``,
+``gone``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from ..cgroups import Group
+from ..errors import SyscallError
+from ..linux.process import pidfd_send_signal
+from .wire import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .server import Server
+
+# A group that was just left may still count a process that is being taken apart: looked at again after these delays.
+REMOVE_RETRIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Task:
+    """A command in a container: its channel to the client, its process, its deadline."""
+
+    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+        self.server = server
+        self.request = request
+        self.channel: socket.socket | None = channel
+        self.fds = fds  # the server closes them when the request has been dealt with
+        self.sync: socket.socket | None = None
+        self.pid = 0
+        self.pidfd = -1
+        self.joiner = 0
+        self.started_at = time.monotonic()
+        self.started = False
+        self.failure: dict[str, Any] | None = None
+        self.timed_out = False
+        self.deadline: Any = None
+        self.group: Group | None = None
+        self.baseline: dict[str, Any] = {}
+
+    # -- client side
+
+    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
+        if self.channel is None:
+            return
+        try:
+            send(self.channel, message, fds)
+        except OSError:  # the client has gone: its channel's end is seen next
+            pass
+
+    def on_channel(self) -> None:
+        assert self.channel is not None
+        message, fds = receive(self.channel)
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            self.close_channel()
+            self.kill()
+        elif "signal" in message:
+            self.send_signal(int(message["signal"]))  # type: ignore[call-overload]
+        elif "kill" in message:
+            self.kill()
+
+    def close_channel(self) -> None:
+        if self.channel is not None:
+            self.server.forget(self.channel.fileno())
+            self.channel.close()
+            self.channel = None
+
+    def abandon(self) -> None:
+        """The client ended: so does this."""
+        self.close_channel()
+        self.kill()
+
+    # -- process side
+
+    def arm(self) -> None:
+        """Watch what was started: its messages, its end, the client, the clock."""
+        assert self.channel is not None and self.sync is not None
+        self.server.tasks.add(self)
+        self.server.watch(self.channel.fileno(), self.on_channel)
+        self.server.watch(self.sync.fileno(), self.on_sync)
+        if self.pidfd >= 0:
+            self.server.watch(self.pidfd, self.on_exit)
+        timeout_s = self.request.get("timeout_s")
+        if timeout_s is not None:
+            self.deadline = self.server.after(timeout_s, self.on_deadline)
+
+    def on_sync(self) -> None:
+        assert self.sync is not None
+        message, fds = receive(self.sync)
+        if message is None:
+            self.server.forget(self.sync.fileno())
+            self.sync.close()
+            self.sync = None
+            if self.failure is None and self.pidfd >= 0:
+                # Its end of the socket closes at the exec: the command runs.
+                self.started = True
+                self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
+            return
+        if "failed" in message:
+            self.failure = message
+        elif "warnings" in message:
+            self.tell({"event": "warnings", "messages": message["warnings"]})
+        elif "terminal" in message:
+            self.tell({"event": "terminal"}, fds)
+        elif "joined" in message:
+            self.pid = int(message["joined"])  # type: ignore[call-overload]
+            self.pidfd = fds.pop(0)
+            self.server.expected.add(self.pid)
+            self.server.watch(self.pidfd, self.on_exit)
+        for fd in fds:
+            os.close(fd)
+
+    def on_deadline(self) -> None:
+        self.timed_out = True
+        self.kill()
+
+    def send_signal(self, number: int) -> None:
+        if self.pidfd >= 0:
+            try:
+                pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:  # it ended, which is seen next
+                pass
+            except SyscallError as error:
+                if error.errno != 3:
+                    raise
+
+    def kill(self) -> None:
+        """Kill the process; where it is process 1 of a namespace, the kernel kills the rest with it."""
+        self.send_signal(signal.SIGKILL)
+
+    def on_exit(self) -> None:
+        """The process ended: collect it, and say so before anything is cleaned up."""
+        if self.sync is not None:
+            # What it said last must be read first.
+            while self.sync is not None and self.server.callbacks.get(self.sync.fileno()):
+                self.on_sync()
+        self.server.forget(self.pidfd)
+        self.server.cancel(self.deadline)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:  # it ended before its joining process had said who it is
+            result = self.server.collected.pop(self.pid, None)
+        self.server.expected.discard(self.pid)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if result is None:
+            raise ChildProcessError(self.pid)
+        message: dict[str, Any] = {"event": "exited", "wall_s": time.monotonic() - self.started_at}
+        if result.si_code == os.CLD_EXITED:
+            message["code"] = result.si_status
+        else:
+            message["signal"] = result.si_status
+        message["timed_out"] = self.timed_out
+        message["cgroup"] = self.events()
+        if self.failure is not None:
+            message["failure"] = self.failure
+        self.ended(message)
+
+    def events(self) -> dict[str, Any]:
+        """What the cgroup counted since this command began."""
+        if self.group is None:
+            return {}
+        events = self.group.events()
+        for key in ("oom_kills", "pids_limit_hits", "cpu_s"):
+            if events.get(key) is not None and self.baseline.get(key):
+                events[key] -= self.baseline[key]
+        return events
+
+    def broken(self, error: Exception) -> None:
+        """What came of ``error``, which nothing expected: the command is killed, and its end told where it has ended."""
+        if self.failure is None:
+            self.failure = {"message": f"the launcher failed: {type(error).__name__}: {error}"[:1000], "status": 125}
+        if self.pidfd >= 0:
+            self.kill()
+        elif self.channel is not None:
+            self.ended({"event": "exited", "code": 125, "failure": self.failure})
+
+    def ended(self, message: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Everything is cleaned up: the client may forget it too."""
+        self.tell({"event": "gone"})
+        self.close_channel()
+        self.server.tasks.discard(self)
