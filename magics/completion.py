@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Names = Callable[[], list[str]]
 
-_CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff"}
-_IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect"}
+_CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff", "commit", "export"}
+_IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect", "history", "push", "save"}
 
 
 def complete(session: Session, context: Any) -> Any:
@@ -107,7 +107,7 @@ def command_words(group: str, line: str, source: Sources) -> tuple[str, list[str
     said, fragment = _words(line)
     if not said:
         return fragment, _starting(
-            fragment, [*GROUPS[group], *(name for name in COMMANDS if name not in GROUPS[group])]
+            fragment, [*GROUPS[group], *(name for name in COMMANDS if name not in GROUPS[group] and " " not in name)]
         )
     command = GROUPS[group].get(said[0], said[0])
     if command == "run":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cli.run_options import from_keywords
 from .engine import Engine
@@ -18,6 +18,9 @@ from .logs import Log
 from .options import RunOptions, Script
 from .pump import Sink, pipes, pump
 from .results import Result
+
+if TYPE_CHECKING:
+    from .images.image import Image
 
 
 def run(
@@ -162,6 +165,12 @@ class Box:
             list(argv) or ["(script)"], ended, b"".join(captured.out), b"".join(captured.err), process.container_id
         )
         return _finished(result, text=text, check=check)
+
+    def commit(
+        self, name: str | None = None, *, author: str = "", message: str = "", changes: Sequence[str] = ()
+    ) -> Image:
+        """Make an image of what the container holds now and call it ``name``; ``changes`` are instructions such as ``USER nobody``."""
+        return self._engine.commit(self.name, name, author=author, message=message, changes=changes)
 
     def stop(self) -> None:
         """End everything in it; its files stay."""

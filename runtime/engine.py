@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import logs, state
 from .config import Config
@@ -27,7 +27,7 @@ from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER, start_time
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
-from .spec import MOUNT_POINTS, Plan, plan, script_message
+from .spec import Plan, plan, script_message
 
 if TYPE_CHECKING:
     from .images.image import Image, Progress
@@ -124,7 +124,7 @@ class Engine:
                     f"storage driver {name}", "the mounts of this machine can't translate ids: use vfs"
                 )
             name = "vfs"
-            self._warn(
+            self.warn(
                 "mounts can't translate ids on this machine, so every container gets a copy of its image, which is slow"
             )
         with self._lock:
@@ -157,6 +157,10 @@ class Engine:
                 store.sweep()
                 self._images[driver_in_force.name] = store
             return self._images[driver_in_force.name]
+
+    def of_driver(self, name: str) -> tuple[StorageDriver, ImageStore]:
+        """The storage driver ``name`` and the image store on it, for containers that were made with that driver."""
+        return self._driver(name), self._store(name)
 
     def _in_use(self, image_id: str) -> list[str]:
         return [container.name for container in self.known.list(all=True) if container.image_id == image_id]
@@ -324,7 +328,7 @@ class Engine:
         request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
         launcher = self._launcher_for(bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
         channel = launcher.request(request, [stdin_fd, stdout_fd, stderr_fd])
-        return Process(launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self._warn)
+        return Process(launcher, channel, container.id, list(argv), timeout_s=timeout_s, warn=self.warn)
 
     def start(
         self,
@@ -469,6 +473,62 @@ class Engine:
         image = self.image(record["image_id"], pull="never", storage_driver=record["driver"])
         return _changes(driver, record, image.chain_ids)
 
+    def commit(
+        self,
+        name_or_id: str,
+        name: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        cancelled: Cancelled | None = None,
+    ) -> Image:
+        """Make an image of a kept container: its image and one more layer of what it changed. Without ``name`` it has none.
+
+        ``changes`` are Dockerfile instructions for the config (``CMD ["python3"]``). A running container stands still
+        meanwhile, unless ``pause`` is off. With SOURCE_DATE_EPOCH set no time in the image is later than that.
+        Raises NotFound, InvalidReference, SpecError, UnsupportedError, LayerError, Cancelled.
+        """
+        from .committing import commit
+
+        return commit(
+            self,
+            name_or_id,
+            name,
+            author=author,
+            message=message,
+            changes=tuple(changes),
+            pause=pause,
+            cancelled=cancelled,
+        )
+
+    def import_tree(
+        self,
+        archive: BinaryIO,
+        name: str | None = None,
+        *,
+        changes: Sequence[str] = (),
+        message: str = "",
+        platform: str | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> Image:
+        """Make an image whose one layer is ``archive`` (a tar, plain or compressed) and call it ``name``.
+
+        Raises InvalidReference, SpecError, LayerError (no archive, or a bad one), Cancelled.
+        """
+        from .committing import import_tree
+
+        return import_tree(
+            self, archive, name, changes=tuple(changes), message=message, platform=platform, cancelled=cancelled
+        )
+
+    def export(self, name_or_id: str, fd: int, *, cancelled: Cancelled | None = None) -> None:
+        """Write a kept container's root filesystem to ``fd`` as a tar archive; volumes and the like stay out of it."""
+        from .committing import export
+
+        export(self, name_or_id, fd, cancelled=cancelled)
+
     def inspect(self, name_or_id: str) -> dict[str, Any]:
         """Everything that is known of a container, in docker's words where docker has them."""
         container = self.known.find(name_or_id)
@@ -531,7 +591,8 @@ class Engine:
         """The launcher for a container with a user namespace of its own, or for one whose root is the machine's."""
         return self.launcher if own_users else self._guarded_launcher
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Add to ``warnings`` what isn't there yet."""
         if text not in self.warnings:
             self.warnings.append(text)
 
@@ -634,9 +695,9 @@ class Engine:
         if launcher.lost:
             launcher.lost = False
             self._reconcile()
-        process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self._warn)
+        process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=self.warn)
         for text in made.warnings:
-            self._warn(text)
+            self.warn(text)
         if not kept and record["plan"][0]["type"] == "bind":
             # A private copy on disk, which goes with the container.
             process.at_end(lambda: self._release(record))
@@ -652,6 +713,7 @@ class Engine:
 
 def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Digest]) -> list[Change]:
     """The changes in every writable layer of a container, sorted by path, less the mount points that were made for it."""
+    from .committing import mount_points
     from .launcher.listing import without_mount_points
 
     found = [
@@ -661,8 +723,7 @@ def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Dig
         if entry["at"] == "/" or (driver.name == "overlay" and entry["upper"])
         for change in driver.diff([entry], layers)
     ]
-    points = [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
-    return [Change(kind, path) for kind, path in without_mount_points(found, points)]
+    return [Change(kind, path) for kind, path in without_mount_points(found, mount_points(record))]
 
 
 def _rfc3339(seconds: float | None) -> str:

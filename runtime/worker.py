@@ -230,6 +230,52 @@ def _compare(request: Request) -> object:
     return [(kind, path.hex()) for kind, path in found]
 
 
+def _write_layer(request: Request) -> object:
+    """The writable layer at ``root`` as an archive; a private copy (vfs) is compared with its stack."""
+    from .launcher.listing import without_mount_points
+    from .storage.changes import scan_upper
+    from .storage.layer_writer import LayerWriter
+    from .storage.merge import Shift, compare
+
+    dirfds = _layer_dirfds(request)
+    lowers = Lowers(dirfds)
+    # Without CAP_SYS_ADMIN the kernel hides trusted.overlay.opaque.
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if request["copied"]:
+        found = compare(dirfds, root_fd, Shift(*request["id_map"]), attributes=True)
+    else:
+        found = scan_upper(root_fd, lowers.exists)
+    listed = without_mount_points([(kind, os.fsdecode(path)) for kind, path in found], request["mount_points"])
+    writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
+    writer.layer([(kind, os.fsencode(path)) for kind, path in listed], lowers)
+    return None
+
+
+def _write_tree(request: Request) -> object:
+    """All that the stack of trees shows, as an archive; the topmost is ``root``."""
+    from .storage.layer_writer import LayerWriter
+    from .storage.merge import walk
+
+    dirfds = _layer_dirfds(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
+    points = {os.fsencode(point.strip("/")) for point in request["mount_points"]}
+    for path, entries in walk([root_fd, *dirfds]):
+        for name in sorted(entries):
+            entry = entries[name]
+            below = path + b"/" + name if path else name
+            writer.add(below, name, entry.parent_fd, hollow=below in points)
+    writer.finish()
+    return None
+
+
+def _writing(request: Request) -> dict[str, Any]:
+    base, count = request["id_map"]
+    return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
+
+
 _JOBS: dict[str, Callable[[Request], object]] = {
     "unpack": _unpack,
     "remove": _remove,
@@ -240,6 +286,8 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "merge": _merge,
     "compare": _compare,
     "rename": _rename,
+    "write-layer": _write_layer,
+    "write-tree": _write_tree,
 }
 
 if __name__ == "__main__":

@@ -79,6 +79,12 @@ class TarDriver:
     def diff(self, *arguments: Any, **options: Any) -> list[Any]:
         raise NotImplementedError
 
+    def write_layer(self, *arguments: Any, **options: Any) -> None:
+        raise NotImplementedError
+
+    def write_tree(self, *arguments: Any, **options: Any) -> None:
+        raise NotImplementedError
+
     def usage(self, plan: list[dict[str, Any]]) -> int:
         raise NotImplementedError
 

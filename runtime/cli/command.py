@@ -38,6 +38,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "Print what a container has written"),
     "inspect": ("inspect", "inspect", "Show all that is known of containers and images"),
     "diff": ("containers", "diff", "List what a container has changed"),
+    "commit": ("sharing", "commit", "Make an image of a container's changes"),
+    "history": ("sharing", "history", "Show how an image was made"),
+    "push": ("transfer", "push", "Upload an image"),
+    "save": ("transfer", "save", "Write images to an archive"),
+    "load": ("transfer", "load", "Bring in images from an archive"),
+    "export": ("transfer", "export", "Write a container's files to an archive"),
+    "import": ("transfer", "import_", "Make an image of an archive of files"),
+    "system df": ("pruning", "df", "Show what takes how much disk"),
+    "system prune": ("pruning", "system_prune", "Remove what nothing uses"),
+    "image prune": ("pruning", "image_prune", "Remove images that nothing uses"),
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
@@ -58,9 +68,24 @@ GROUPS: dict[str, dict[str, str]] = {
         "logs": "logs",
         "inspect": "inspect",
         "diff": "diff",
+        "commit": "commit",
+        "export": "export",
     },
-    "image": {"pull": "pull", "ls": "images", "list": "images", "rm": "rmi", "tag": "tag", "inspect": "inspect"},
-    "system": {"info": "info"},
+    "image": {
+        "pull": "pull",
+        "push": "push",
+        "ls": "images",
+        "list": "images",
+        "rm": "rmi",
+        "tag": "tag",
+        "inspect": "inspect",
+        "history": "history",
+        "save": "save",
+        "load": "load",
+        "import": "import",
+        "prune": "image prune",
+    },
+    "system": {"info": "info", "df": "system df", "prune": "system prune"},
 }
 _LATER = {
     "create",
@@ -70,19 +95,12 @@ _LATER = {
     "wait",
     "top",
     "stats",
-    "commit",
     "cp",
     "port",
     "rename",
     "update",
     "attach",
-    "push",
-    "history",
     "build",
-    "save",
-    "load",
-    "import",
-    "export",
     "volume",
     "network",
     "layers",
@@ -114,7 +132,8 @@ class Context:
         self._engine: Engine | None = None
 
     def parser(self, usage: str, *, interspersed: bool = True) -> Parser:
-        summary = COMMANDS[self.command.split()[-1]][2] if self.command.split()[-1] in COMMANDS else ""
+        known = COMMANDS.get(self.command) or COMMANDS.get(self.command.split()[-1])
+        summary = known[2] if known else ""
         return Parser(f"cellwall {self.command}", usage, f"{summary}." if summary else "", interspersed=interspersed)
 
     @property

@@ -1,4 +1,4 @@
-"""A pull's progress: one line per layer that is drawn anew on a terminal, plain lines of what was done elsewhere.
+"""The progress of a pull or push: one line per layer that is drawn anew on a terminal, plain lines of what was done elsewhere.
 
 Imports the standard library only; the events come from images, through the engine.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 0.1  # a terminal over a slow line keeps up with ten redraws a second
 _BAR = 30
-_FINAL = ("done", "exists")
+_FINAL = ("done", "exists", "pushed", "mounted", "there")
 _WORDS = {
     "waiting": "Waiting",
     "downloading": "Downloading",
@@ -25,6 +25,10 @@ _WORDS = {
     "done": "Pull complete",
     "exists": "Already exists",
     "retrying": "Retrying",
+    "uploading": "Pushing",
+    "pushed": "Pushed",
+    "mounted": "Mounted",
+    "there": "Layer already exists",
 }
 
 
@@ -56,7 +60,7 @@ class Progress:
                 self._out.write(f"{event.layer}: {said}\n" if event.layer else f"{said}\n")
                 self._out.flush()
             return
-        if event.phase in ("downloading", "unpacking") and event.total:
+        if event.phase in ("downloading", "unpacking", "uploading") and event.total:
             done = min(event.current, event.total) * _BAR // event.total
             bar = ("=" * done + ">").ljust(_BAR + 1)
             said = f"{words:11} [{bar}] {human_size(event.current)}/{human_size(event.total)}"

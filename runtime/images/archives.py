@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Literal, cast
 
 from ..errors import DigestMismatch, ImageError, InvalidReference, NotFound
 from .digest import Digest
@@ -39,6 +39,8 @@ from .reference import LocalSource, Reference
 
 _CHUNK = 1 << 20
 _LINKS = 8
+# The full name, where ref.name holds the tag alone: what docker and containerd write.
+CONTAINERD_NAME = "io.containerd.image.name"
 Moved = Callable[[Descriptor, int], object]
 
 
@@ -57,6 +59,9 @@ class _Folder:
             return open(self._path / name, "rb")
         except (FileNotFoundError, NotADirectoryError) as err:
             raise ImageError(f"{self._path}: {name} is missing in it") from err
+
+    def holds(self, name: str) -> bool:
+        return (self._path / name).exists()
 
     def close(self) -> None:
         pass
@@ -123,6 +128,9 @@ class _Tar:
                 break
         raise ImageError(f"{self._path}: {name} isn't a regular file in it")
 
+    def holds(self, name: str) -> bool:
+        return name in self._members
+
     def close(self) -> None:
         if self._tar is not None:
             self._tar.close()
@@ -154,10 +162,16 @@ class _FileOrigin:
     ) -> None:
         self._files.close()
 
+    def holds(self, name: str) -> bool:
+        return self._files.holds(name)
+
     def _file_of(self, digest: Digest) -> str:
         return f"blobs/{digest.algorithm}/{digest.encoded}"
 
     def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
+        raise NotImplementedError
+
+    def names(self) -> list[list[str]]:
         raise NotImplementedError
 
     def peek(self, platform: Platform | None, stop: Stop) -> Digest:
@@ -215,9 +229,21 @@ class LayoutOrigin(_FileOrigin):
             raise DigestMismatch(digest, actual, f"manifest in {self.name}")
         return read_manifest_or_index(raw, "", f"manifest in {self.name}")
 
+    def names(self) -> list[list[str]]:
+        """For each image in the layout, what it is called there."""
+        raw = _read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
+        index = read_manifest_or_index(raw, "", f"index.json of {self.name}")
+        manifests = index.manifests if isinstance(index, Index) else ()
+        return [
+            [name] if (name := found.get(CONTAINERD_NAME) or found.get(REF_NAME)) else []
+            for found in (dict(entry.annotations) for entry in manifests)
+        ]
+
     def _named(self, index: Index) -> Descriptor:
         names = [dict(entry.annotations).get(REF_NAME, "") for entry in index.manifests]
         wanted = self._source.name
+        if (at := position_of(wanted)) is not None and at < len(index.manifests):
+            return index.manifests[at]
         if wanted is None:
             if len(index.manifests) == 1:
                 return index.manifests[0]
@@ -294,7 +320,8 @@ class DockerArchiveOrigin(_FileOrigin):
         self._paths[digest] = name
         return Descriptor(layer_media_type(head), digest, size)
 
-    def _named(self) -> dict[str, Any]:
+    def images(self) -> list[dict[str, Any]]:
+        """The images in the archive, each an object of ``manifest.json``."""
         raw = _read_limited(self._files, "manifest.json", MANIFEST_LIMIT_BYTES, self.name)
         try:
             images = json.loads(raw)
@@ -302,17 +329,32 @@ class DockerArchiveOrigin(_FileOrigin):
             raise ImageError(f"manifest.json of {self.name} isn't JSON") from err
         if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
             raise ImageError(f"manifest.json of {self.name}: a list of images was due")
-        tags = [[tag for tag in image.get("RepoTags") or [] if isinstance(tag, str)] for image in images]
+        return cast("list[dict[str, Any]]", images)
+
+    def names(self) -> list[list[str]]:
+        """For each image in the archive, what it is called there."""
+        return [[tag for tag in image.get("RepoTags") or [] if isinstance(tag, str)] for image in self.images()]
+
+    def _named(self) -> dict[str, Any]:
+        images, tags = self.images(), self.names()
         listed = ", ".join(tag for each in tags for tag in each) or "none with a name"
         wanted = self._source.name
+        if (at := position_of(wanted)) is not None and at < len(images):
+            return images[at]
         if wanted is None:
             if len(images) == 1:
-                return cast("dict[str, Any]", images[0])
+                return images[0]
             raise NotFound(f"{self.name} holds {len(images)} images; add :NAME, one of: {listed}")
         for image, each in zip(images, tags, strict=True):
             if any(wanted == tag or _same_image(wanted, tag) for tag in each):
-                return cast("dict[str, Any]", image)
+                return image
         raise NotFound(f"{self.name}: no image of that name in it; there are: {listed}")
+
+
+def position_of(name: str | None) -> int | None:
+    """The position that ``@N`` stands for. Source: containers-transports(5), ``docker-archive:path:@source-index``."""
+    number = name[1:] if name and name.startswith("@") else ""
+    return int(number) if number.isascii() and number.isdigit() else None
 
 
 def open_source(source: LocalSource, scratch: Path | None, moved: Moved, stop: Stop) -> _FileOrigin:
@@ -334,3 +376,16 @@ def peek(source: LocalSource, platform: Platform | None) -> Digest:
     stop = Stop()
     with open_source(source, None, lambda blob, size: None, stop) as origin:
         return origin.peek(platform, stop)
+
+
+def contents(path: Path, scratch: Path, stop: Stop) -> list[tuple[LocalSource, list[str]]]:
+    """The images in an archive of ``docker save`` or in an OCI archive, each with the names that it has there.
+
+    Raises NotFound (no such file), ImageError (neither of the two).
+    """
+    kinds: tuple[Literal["docker-archive", "oci-archive"], ...] = ("docker-archive", "oci-archive")
+    for kind in kinds:
+        with open_source(LocalSource(kind, path), scratch, lambda blob, size: None, stop) as origin:
+            if origin.holds("manifest.json" if kind == "docker-archive" else "index.json"):
+                return [(LocalSource(kind, path, f"@{at}"), names) for at, names in enumerate(origin.names())]
+    raise ImageError(f"{path} holds no image: neither a manifest.json (docker save) nor an index.json (OCI) is in it")

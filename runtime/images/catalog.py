@@ -122,6 +122,7 @@ class Catalog:
             manifest_digest=described.digest,
             index_digest=Digest(index_digest) if index_digest else None,
             repo_digests=repo_digests(entry),
+            manifest_size_bytes=described.size_bytes,
         )
         self._read[key] = image
         return image

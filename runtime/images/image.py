@@ -14,12 +14,24 @@ from .digest import Digest, chain_ids
 from .manifest import Manifest, read_json
 from .platforms import Platform
 
-Phase = Literal["waiting", "downloading", "verifying", "unpacking", "done", "exists", "retrying"]
+Phase = Literal[
+    "waiting",
+    "downloading",
+    "verifying",
+    "unpacking",
+    "done",
+    "exists",
+    "retrying",
+    "uploading",
+    "pushed",
+    "mounted",
+    "there",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class PullEvent:
-    """One step of a pull. ``layer`` is a short digest (twelve digits), empty where it is about the image as a whole.
+    """One step of a pull or push. ``layer`` is a short digest (twelve digits), empty where it is about the image as a whole.
 
     ``current`` and ``total`` are bytes of the compressed layer; ``total`` is 0 where it isn't known.
     """
@@ -67,6 +79,7 @@ class Image:
     manifest_digest: Digest
     index_digest: Digest | None = None
     repo_digests: tuple[str, ...] = ()
+    manifest_size_bytes: int = 0
 
     @property
     def chain_ids(self) -> list[Digest]:

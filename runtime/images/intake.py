@@ -37,6 +37,7 @@ from .settings import RegistryConfig
 
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
+    from .derive import Complete, WriteLayer
 
 
 class Intake:
@@ -85,8 +86,18 @@ class Intake:
         )
         return self._catalog.image(kept[0])
 
-    def from_file(self, source: LocalSource, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
-        """Copies an image from a layout or an archive; it is named by its source. Raises as ``from_registry`` does."""
+    def from_file(
+        self,
+        source: LocalSource,
+        platform: Platform | None,
+        reporter: Reporter,
+        stop: Stop,
+        names: Sequence[Reference] | None = None,
+    ) -> Image:
+        """Copies an image from a layout or an archive; it is named by its source, or as ``names`` say, or not at all.
+
+        Raises as ``from_registry`` does.
+        """
         from .acquire import acquire
         from .archives import open_source
 
@@ -96,6 +107,10 @@ class Intake:
             reporter.moved(blob.digest.short, "downloading", current, blob.size_bytes)
 
         def record(resolved: Resolved, entry: Entry) -> None:
+            if names is not None:
+                for each in [{REF_NAME: str(name)} for name in names] or [{}]:
+                    self._record(entry, each, kept)
+                return
             annotations = {SOURCE: str(source)}
             if resolved.manifest.digest != entry["digest"]:
                 annotations[REGISTRY_DIGEST] = resolved.manifest.digest
@@ -111,6 +126,24 @@ class Intake:
             stop,
         )
         return self._catalog.image(kept[0])
+
+    def name_known(
+        self, source: LocalSource, platform: Platform | None, scratch: Path, names: Sequence[Reference], stop: Stop
+    ) -> Image | None:
+        """Gives ``names`` to the image of ``source`` where it is here already, whichever form its manifest had. Else None."""
+        from .archives import open_source
+
+        with open_source(source, scratch, lambda blob, size: None, stop) as origin:
+            digest = origin.peek(platform, stop)
+        known = [
+            (entry, image) for entry, image in self._catalog.readable() if digest in (image.id, image.manifest_digest)
+        ]
+        if not known:
+            return None
+        entry, image = known[0]
+        for name in names:
+            self._record(entry, {REF_NAME: str(name)}, [])
+        return image
 
     def current_file(self, source: LocalSource, platform: Platform | None) -> Image | None:
         """The image of ``source`` where it is here as the source has it now. Reads no layer. Raises as ``from_file`` does."""
@@ -140,6 +173,27 @@ class Intake:
         with self._layout.transaction(stop) as transaction:
             manifest, full, read = make_image(transaction, config, layers, created_by, stop)
             bring_layers(self._layout, self._driver, None, manifest, read, transaction, reporter, stop)
+            transaction.commit()
+            self._record(describe(manifest, full), annotations, kept)
+        return self._catalog.image(kept[0])
+
+    def derived(
+        self,
+        base: Image | None,
+        write: WriteLayer | None,
+        complete: Complete,
+        annotations: dict[str, str],
+        reporter: Reporter,
+        stop: Stop,
+    ) -> Image:
+        """Makes an image of ``base`` and one more layer, see derive.py."""
+        from .acquire import describe
+        from .derive import derive
+
+        kept: list[Entry] = []
+        with self._layout.transaction(stop) as transaction:
+            manifest, full = derive(self._layout, self._driver, transaction, base, write, complete, reporter, stop)
+            stop.check()
             transaction.commit()
             self._record(describe(manifest, full), annotations, kept)
         return self._catalog.image(kept[0])

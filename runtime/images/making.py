@@ -39,7 +39,13 @@ def make_image(
             blob = _store(transaction, file, stop)
         blobs.append(blob)
         diff_ids.append(_diff_id(transaction.path(blob.digest), blob, stop))
-    full = _complete(config, diff_ids, created_by)
+    return write_image(transaction, _complete(config, diff_ids, created_by), blobs)
+
+
+def write_image(
+    transaction: Transaction, full: dict[str, Any], blobs: Sequence[Descriptor]
+) -> tuple[Manifest, dict[str, Any], tuple[Layer, ...]]:
+    """Writes the config ``full`` and the manifest of an image with the layers ``blobs``, base first."""
     raw_config = json.dumps(full, sort_keys=True, separators=(",", ":")).encode()
     described = Descriptor(OCI_CONFIG, Digest.of(raw_config), len(raw_config))
     transaction.add(described.digest, raw_config)

@@ -18,6 +18,7 @@ from ..paths import Paths
 from . import job
 from .catalog import REPOSITORY, SOURCE, Catalog, put
 from .digest import Digest
+from .exchange import Exchange
 from .image import Image, Progress
 from .intake import Intake
 from .job import Stop
@@ -41,7 +42,7 @@ def _used_by_none(image_id: Digest) -> list[str]:
     return []
 
 
-class ImageStore:
+class ImageStore(Exchange):
     """Images by name. ``in_use`` says which containers need an image (it may be set later): those aren't removed.
 
     ``other_driver`` opens another storage driver by name, to remove what an image left with it; without it that waits for
@@ -239,9 +240,7 @@ class ImageStore:
 
     def tag(self, src: str, dst: str) -> Image:
         """Gives the image ``src`` the name ``dst`` as well; another image that had that name keeps its id, and loses it."""
-        name = self.parse(dst)
-        if not isinstance(name, Reference) or name.digest is not None:
-            raise InvalidReference(f"{dst!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        name = self.new_name(dst)
         image = self.find(src)
         kept: Entries = []
         with self._layout.editing() as entries:
@@ -311,14 +310,19 @@ class ImageStore:
         ``config`` is an OCI image config; ``rootfs`` is filled in, and so are ``architecture``, ``os``, ``created`` and ``history``
         where they are missing. ``created_by`` names the instruction of each layer.
         """
-        reference = self.parse(name)
-        if reference != HOST and (not isinstance(reference, Reference) or reference.digest is not None):
-            raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
-        annotations = {SOURCE: str(reference)} if reference == HOST else {REF_NAME: str(reference)}
+        host = self.parse(name) == HOST
+        annotations = {SOURCE: str(HOST)} if host else {REF_NAME: str(self.new_name(name))}
         return self._work(
             lambda stop: self._intake.from_layers(annotations, config, layers, created_by, Reporter(progress), stop),
             cancelled,
         )
+
+    def new_name(self, name: str) -> Reference:
+        """``name`` as one that can be given to an image. Raises InvalidReference for a digest or a source."""
+        reference = self.parse(name)
+        if not isinstance(reference, Reference) or reference.digest is not None:
+            raise InvalidReference(f"{name!r} can't be given to an image: a name with a tag is needed, as in lab:1")
+        return reference
 
 
 def _tell_waiting(reporter: Reporter) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from ..errors import ImageError, RegistryError
 from .auth import Credentials, find_credentials
@@ -22,6 +23,9 @@ from .settings import Patience, RegistryConfig, is_loopback
 
 if TYPE_CHECKING:
     import httpx
+
+# Makes the content of a request; called anew when it is sent again.
+Body = Callable[[], bytes | AsyncIterator[bytes]]
 
 _REDIRECTS = 5
 _TOKEN_LIMIT_BYTES = 1 << 20
@@ -101,21 +105,38 @@ class Endpoint:
         await self._client.aclose()
 
     async def get(self, repository: str, what: str, headers: dict[str, str]) -> httpx.Response:
-        """The open answer to GET ``/v2/<repository>/<what>``, logged in where that was asked for.
+        """The open answer to GET ``/v2/<repository>/<what>``, see ``ask``."""
+        return await self.ask("GET", repository, what, headers)
 
+    async def ask(
+        self,
+        method: str,
+        repository: str,
+        what: str,
+        headers: dict[str, str],
+        *,
+        body: Body | None = None,
+        actions: str = "pull",
+        mounted: str = "",
+    ) -> httpx.Response:
+        """The open answer to a request for ``/v2/<repository>/<what>``, logged in where that was asked for.
+
+        ``what`` may also be the whole URL that an earlier answer named. ``body`` is called for each time that it is sent.
+        ``actions`` is what a log-in must allow (``pull``, or ``pull,push``), ``mounted`` another repository to be read.
         Raises RegistryError for 401 that no log-in mends, for redirects that lead nowhere good and for certificates that
         aren't trusted; httpx.TransportError for the network's failures.
         """
         name = "/".join(filter(None, (self.address.prefix, repository)))
-        path = f"/v2/{name}/{what}"
-        scope = f"repository:{name}:pull"
+        scope = f"repository:{name}:{actions}" + (f" repository:{mounted}:pull" if mounted else "")
         if not self._scheme:
             async with self._lock:
                 if not self._scheme:
                     self._scheme = await self._find_scheme()
-        url = f"{self._scheme}://{self.address.host}{path}"
+        url = urljoin(f"{self._scheme}://{self.address.host}/v2/{name}/", what)
+        if self._scheme == "https" and not url.startswith("https:") and not self.address.insecure:
+            raise RegistryError(url, 0, f"{self.address.host} sends the upload to {url[:100]}, which isn't https")
         used = self._token(scope)
-        response = await self._follow(url, headers, used)
+        response = await self._follow(method, url, headers, used, body)
         if response.status_code != 401:
             return response
         challenges = read_challenges(response.headers.get_list("www-authenticate"))
@@ -125,11 +146,11 @@ class Endpoint:
             if (token := self._token(scope)) is None or token == used:
                 self._tokens.pop(scope, None)
                 token = await self._log_in(challenges, name, scope, url)
-        response = await self._follow(url, headers, token)
+        response = await self._follow(method, url, headers, token, body)
         if response.status_code == 401:
             await response.aclose()
             self._tokens.pop(scope, None)
-            raise self._refused(url, await self._credentials(name))
+            raise self._refused(url, scope, await self._credentials(name))
         return response
 
     async def _find_scheme(self) -> str:
@@ -139,7 +160,7 @@ class Endpoint:
         failure: Exception | None = None
         for scheme in self.address.schemes:
             try:
-                response = await self._send(f"{scheme}://{self.address.host}/v2/", {}, None)
+                response = await self._send("GET", f"{scheme}://{self.address.host}/v2/", {}, None)
                 await response.aclose()
                 return scheme
             except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError) as err:
@@ -147,12 +168,16 @@ class Endpoint:
         assert failure is not None
         raise failure
 
-    async def _send(self, url: str, headers: dict[str, str], authorization: str | None) -> httpx.Response:
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], authorization: str | None, body: Body | None = None
+    ) -> httpx.Response:
         import httpx
 
         sent = {**headers, "Authorization": authorization} if authorization else headers
         try:
-            return await self._client.send(self._client.build_request("GET", url, headers=sent), stream=True)
+            content = body() if body is not None else None
+            request = self._client.build_request(method, url, headers=sent, content=content)
+            return await self._client.send(request, stream=True)
         except httpx.ConnectError as err:
             if certificate_failed(err):
                 raise RegistryError(
@@ -165,13 +190,18 @@ class Endpoint:
         except (httpx.InvalidURL, UnicodeError, OverflowError) as err:
             raise RegistryError(url, 0, f"{self.address.host} can't be asked: {str(err).lower()}") from err
 
-    async def _follow(self, url: str, headers: dict[str, str], authorization: str | None) -> httpx.Response:
+    async def _follow(
+        self, method: str, url: str, headers: dict[str, str], authorization: str | None, body: Body | None
+    ) -> httpx.Response:
         """The answer after redirects. The log-in goes only to the registry itself, never on to where it sends us."""
         import httpx
 
         start = urlsplit(url)
+        if (start.scheme, start.netloc) != (self._scheme, self.address.host):
+            # An upload may go on at another host: the registry's own log-in isn't for it.
+            authorization = None
         for _ in range(_REDIRECTS):
-            response = await self._send(url, headers, authorization)
+            response = await self._send(method, url, headers, authorization, body)
             if response.status_code not in (301, 302, 303, 307, 308) or "location" not in response.headers:
                 return response
             await response.aclose()
@@ -210,14 +240,17 @@ class Endpoint:
         for challenge in challenges:
             if challenge.scheme == "basic":
                 if credentials is None:
-                    raise self._refused(url, None)
+                    raise self._refused(url, scope, None)
                 self._tokens[scope] = _Token(credentials.basic())
                 return credentials.basic()
         raise RegistryError(url, 401, f"{self.address.host} asks for a log-in of a kind that isn't known here")
 
-    def _refused(self, url: str, credentials: Credentials | None) -> RegistryError:
+    def _refused(self, url: str, scope: str, credentials: Credentials | None) -> RegistryError:
         host = self.address.domain
         log_in = f"log in with `docker login {host}`, `podman login {host}` or `skopeo login {host}`"
+        if "push" in scope:
+            who = f"the log-in of {credentials.origin} may not write there" if credentials else "nobody is logged in"
+            return RegistryError(url, 401, f"{host} refuses the push: {who}; {log_in}")
         if credentials is None:
             return RegistryError(url, 401, f"{host} refuses: the image doesn't exist, or it needs a log-in: {log_in}")
         return RegistryError(url, 401, f"{host} refuses the log-in of {credentials.origin}: {log_in} again")
@@ -229,12 +262,15 @@ class Endpoint:
         realm = token_url(challenge.parameters["realm"], plain_allowed=self._scheme == "http" or self.address.insecure)
         if not realm:
             raise RegistryError(url, 401, f"{self.address.host} names a token server that isn't https: refused")
-        query = {"scope": challenge.parameters.get("scope") or scope}
+        # The registry names only what the request at hand takes, and a push goes on to more than that.
+        asked = scope if "push" in scope else challenge.parameters.get("scope") or scope
+        query: dict[str, Any] = {"scope": asked.split(" ")}
         if service := challenge.parameters.get("service"):
             query["service"] = service
         if credentials is not None and credentials.identity_token:
             form = {
                 **query,
+                "scope": asked,
                 "grant_type": "refresh_token",
                 "client_id": "cellwall",
                 "refresh_token": credentials.identity_token,
@@ -251,7 +287,7 @@ class Endpoint:
         finally:
             await response.aclose()
         if response.status_code in (400, 401, 403):
-            raise self._refused(url, credentials)
+            raise self._refused(url, scope, credentials)
         if response.status_code != 200:
             raise RegistryError(
                 realm, response.status_code, f"the token server {realm} answered {response.status_code}"

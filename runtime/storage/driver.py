@@ -121,6 +121,32 @@ class StorageDriver(Protocol):
     def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
         """What the container of ``plan`` changed, by path. Raises UnsupportedError where its writable layer is a tmpfs."""
 
+    def write_layer(
+        self,
+        plan: Plan,
+        layers: Sequence[Digest],
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        epoch: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Write what the container of ``plan`` changed to ``fd`` as a layer archive (not compressed), see layer_writer.py.
+
+        ``mount_points`` are left out where they are only that; no entry is later than ``epoch`` (seconds). Raises
+        UnsupportedError where its writable layer is a tmpfs, LayerError, Cancelled, OSError (the disk is full).
+        """
+
+    def write_tree(
+        self,
+        plan: Plan,
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Write the container's whole root to ``fd`` as an archive; files at ``mount_points`` without their content."""
+
     def usage(self, plan: Plan) -> int:
         """The bytes on disk of the container's own files (0 where they are on a tmpfs)."""
 

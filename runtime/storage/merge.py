@@ -26,7 +26,7 @@ _VFS_CAP_REVISION_2 = 0x02000000
 _VFS_CAP_REVISION_3 = 0x03000000
 _VFS_CAP_FLAGS = 0x00FFFFFF
 
-# What a path is, as far as a copy keeps it: kind and mode, owner, group, size, time, device, link target.
+# What a path is, as far as a copy keeps it: kind and mode, owner, group, size, time, device, link target or attributes.
 _Facts = tuple[int, int, int, int, int, int, bytes]
 
 
@@ -56,7 +56,7 @@ class _Entry:
         self.layers = [layer]
 
 
-def _walk(dirfds: list[int]) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
+def walk(dirfds: list[int]) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
     """Every directory of the merged tree, parents first, with its entries; descriptors in them last for one step."""
     pending: list[tuple[bytes, list[int]]] = [(b"", list(range(len(dirfds))))]
     while pending:
@@ -114,7 +114,7 @@ def merge(dirfds: list[int], target_fd: int, shift: Shift) -> None:
     os.fchown(target_fd, shift(root.st_uid, b"/"), shift(root.st_gid, b"/"))
     os.fchmod(target_fd, stat.S_IMODE(root.st_mode))
     directories.append((b"", root, None))
-    for path, entries in _walk(dirfds):
+    for path, entries in walk(dirfds):
         here_fd = openat2(target_fd, os.fsdecode(path or b"."), os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
         try:
             os.fchdir(here_fd)
@@ -213,16 +213,18 @@ def capability_of(value: bytes, root_id: int) -> bytes:
     return value
 
 
-def compare(dirfds: list[int], root_fd: int, shift: Shift) -> list[tuple[str, bytes]]:
+def compare(dirfds: list[int], root_fd: int, shift: Shift, *, attributes: bool = False) -> list[tuple[str, bytes]]:
     """What the tree ``root_fd`` adds ("A"), changes ("C") or deletes ("D") against its stack: absolute paths, sorted.
 
     A file is changed if its kind, mode, owner, size, time, device or link target is, as in docker; and so is every
-    directory on the way to a change. Of a deleted or added directory: all that is added, the topmost that is deleted.
+    directory on the way to a change. With ``attributes`` extended attributes and the number of hard links count as well. Of a deleted or added directory: all that is added, the topmost that is deleted.
     """
     expected: dict[bytes, _Facts] = {}
-    for path, entries in _walk(dirfds):
+    for path, entries in walk(dirfds):
         for name, entry in entries.items():
-            expected[path + b"/" + name if path else name] = _facts(entry.status, name, entry.parent_fd, shift)
+            expected[path + b"/" + name if path else name] = _facts(
+                entry.status, name, entry.parent_fd, shift, attributes
+            )
     found: dict[bytes, str] = {}
     pending = [b""]
     while pending:
@@ -238,7 +240,7 @@ def compare(dirfds: list[int], root_fd: int, shift: Shift) -> list[tuple[str, by
                 before = expected.pop(below, None)
                 if before is None:
                     found[below] = "A"
-                elif before != _facts(status, name, fd, None):
+                elif before != _facts(status, name, fd, None, attributes):
                     found[below] = "C"
         finally:
             os.close(fd)
@@ -252,10 +254,32 @@ def compare(dirfds: list[int], root_fd: int, shift: Shift) -> list[tuple[str, by
     return [(found[path], b"/" + path) for path in sorted(found)]
 
 
-def _facts(status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | None) -> _Facts:
+def _facts(status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | None, attributes: bool) -> _Facts:
     uid, gid = status.st_uid, status.st_gid
     if shift is not None:
         uid, gid = shift(uid, name), shift(gid, name)
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     target = os.fsencode(os.readlink(name, dir_fd=parent_fd)) if stat.S_ISLNK(status.st_mode) else b""
+    if attributes and (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
+        try:
+            # A link to a file changes nothing of it but their number, and a layer must hold both names to hold the link.
+            links = status.st_nlink if stat.S_ISREG(status.st_mode) else 1
+            target = repr((links, plain_attributes(fd))).encode()
+        finally:
+            os.close(fd)
     return (status.st_mode, uid, gid, size, status.st_mtime_ns, status.st_rdev, target)
+
+
+def plain_attributes(fd: int) -> list[tuple[bytes, bytes]]:
+    """The attributes that travel, sorted; capabilities without the user namespace that they were set in.
+
+    Source: capabilities(7): revision 3 names the host's id of the namespace's root, which means nothing elsewhere.
+    """
+    found = []
+    for key, value in sorted(attributes_of(fd)):
+        if key == _CAPABILITY and len(value) == 24:
+            magic = struct.unpack_from("<I", value)[0]
+            value = struct.pack("<I", magic & _VFS_CAP_FLAGS | _VFS_CAP_REVISION_2) + value[4:20]
+        found.append((key, value))
+    return found

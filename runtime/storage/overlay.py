@@ -135,6 +135,57 @@ class OverlayDriver:
         )
         return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
 
+    def write_layer(
+        self,
+        plan: Plan,
+        layers: Sequence[Digest],
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        epoch: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._write("write-layer", plan, fd, mount_points, epoch, cancelled)
+
+    def write_tree(
+        self,
+        plan: Plan,
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._write("write-tree", plan, fd, mount_points, None, cancelled)
+
+    def _write(
+        self,
+        job: str,
+        plan: Plan,
+        fd: int,
+        mount_points: Sequence[str],
+        epoch: int | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        entry = plan[0]
+        if entry["upper"] is None:
+            raise UnsupportedError("the files of an ephemeral container", "they end with it; run it with a name")
+        with open_directory(self._layers.directory) as layers_fd:
+            run_job(
+                job,
+                {
+                    "root": entry["upper"],
+                    "lowers": [Path(path).parent.name for path in entry["lowers"]],
+                    "copied": False,
+                    "id_map": [0, 0],
+                    "mount_points": list(mount_points),
+                    "epoch": epoch,
+                },
+                fds={"layers_fd": layers_fd, "out_fd": fd},
+                userns_fd=self._identity.userns_fd(),
+                digest="of the container",
+                cancelled=cancelled,
+            )
+
     def usage(self, plan: Plan) -> int:
         upper = plan[0]["upper"]
         if upper is None:

@@ -118,6 +118,57 @@ class VfsDriver:
             )
         return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
 
+    def write_layer(
+        self,
+        plan: Plan,
+        layers: Sequence[Digest],
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        epoch: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        lowers = [Path(path).parent.name for path in plan[0]["lowers"]]
+        self._write("write-layer", plan, lowers, fd, mount_points, epoch, cancelled)
+
+    def write_tree(
+        self,
+        plan: Plan,
+        fd: int,
+        *,
+        mount_points: Sequence[str] = (),
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._write("write-tree", plan, [], fd, mount_points, None, cancelled)
+
+    def _write(
+        self,
+        job: str,
+        plan: Plan,
+        lowers: list[str],
+        fd: int,
+        mount_points: Sequence[str],
+        epoch: int | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        entry = plan[0]
+        with open_directory(self._layers.directory) as layers_fd:
+            run_job(
+                job,
+                {
+                    "root": entry["source"],
+                    "lowers": lowers,
+                    "copied": True,
+                    "id_map": entry["id_map"],
+                    "mount_points": list(mount_points),
+                    "epoch": epoch,
+                },
+                fds={"layers_fd": layers_fd, "out_fd": fd},
+                userns_fd=self._identity.userns_fd(),
+                digest="of the container",
+                cancelled=cancelled,
+            )
+
     def usage(self, plan: Plan) -> int:
         return int(run_job("usage", {"directory": plan[0]["source"]}, userns_fd=self._identity.userns_fd()))
 

@@ -136,3 +136,23 @@ def test_nothing_is_left(user: User) -> None:
         "print(json.dumps(left))"
     )
     assert found == []
+
+
+def test_a_committed_image(user: User) -> None:
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "box = cellwall.container(image, name='lab')\n"
+        "box.run('echo hi > /new; rm /etc/motd; rm -r /home; mkdir /home; echo 1 > /home/in; chmod 4711 /new')\n"
+        + ("box.run('chown 1000:2000 /new')\n" if user.has_ids else "")  # type: ignore[attr-defined]
+        + "made = box.commit('lab:1')\n"
+        "box.remove()\n"
+        "r = cellwall.run('lab:1', script='cat /new; stat -c \"%a %u %g\" /new; ls /home /etc')\n"
+        "print(json.dumps([len(made.layers), r.stdout.split(), Engine.default().warnings]))"
+    )
+    owner = ["1000", "2000"] if user.has_ids else ["0", "0"]  # type: ignore[attr-defined]
+    # chown takes the setuid bit away, as everywhere.
+    assert found[0] == 3
+    assert found[1][0] == "hi"
+    assert found[1][2:4] == owner
+    assert "in" in found[1]
+    assert "motd" not in found[1]

@@ -111,7 +111,7 @@ def test_a_mistake_in_the_configuration_names_file_and_key(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: cellwall {command}")
 
 

@@ -75,7 +75,7 @@ def test_an_empty_word_behind_the_image_offers_long_options() -> None:
         ("container", "inspect ", "", ["db", "lab"]),
         ("image", "inspect h", "h", ["host"]),
         ("image", "rm d", "d", ["debian:latest"]),
-        ("image", "pu", "pu", ["pull"]),
+        ("image", "pu", "pu", ["pull", "push"]),
     ],
 )
 def test_command_line(group: str, line: str, fragment: str, words: list[str]) -> None:

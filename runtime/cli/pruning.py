@@ -1,0 +1,209 @@
+"""``cellwall image prune, system df, system prune``: what takes how much disk, and the removal of what nothing uses.
+
+May import the engine, which the context makes at its first use.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CellwallError, SpecError
+from . import table
+from .images import row
+
+if TYPE_CHECKING:
+    from ..containers import Container
+    from .command import Context
+    from .parser import Parser
+
+_SUMMARY = (
+    ("TYPE", "Type"),
+    ("TOTAL", "TotalCount"),
+    ("ACTIVE", "Active"),
+    ("SIZE", "Size"),
+    ("RECLAIMABLE", "Reclaimable"),
+)
+_IMAGES = (
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "DiskSize"),
+    ("SHARED SIZE", "SharedSize"),
+    ("UNIQUE SIZE", "UniqueSize"),
+    ("CONTAINERS", "Containers"),
+)
+_CONTAINERS = (
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("SIZE", "Size"),
+    ("CREATED", "CreatedSince"),
+    ("STATUS", "Status"),
+    ("NAMES", "Names"),
+)
+
+
+def image_prune(context: Context, words: list[str]) -> int:
+    """Remove images without a name, or all that no container uses; asks first."""
+    parser = context.parser("[OPTIONS]")
+    parser.flag("-a", "--all", help="also those with a name, where no container uses them")
+    parser.flag("-f", "--force", help="don't ask")
+    said, rest = parser.parse(words)
+    _no_words(parser, rest)
+    what = "all images without at least one container associated to them" if said.all else "all dangling images"
+    if not said.force and not _agreed(f"WARNING! This will remove {what}."):
+        return 0
+    lines, freed = context.engine.images.prune(all=said.all)
+    _tell("Deleted Images:", lines)
+    print(f"Total reclaimed space: {table.human_size(freed)}")
+    return 0
+
+
+def system_prune(context: Context, words: list[str]) -> int:
+    """Remove stopped containers and images without a name, with -a all images that no container uses; asks first."""
+    parser = context.parser("[OPTIONS]")
+    parser.flag("-a", "--all", help="all images that no container uses, not only those without a name")
+    parser.flag("-f", "--force", help="don't ask")
+    said, rest = parser.parse(words)
+    _no_words(parser, rest)
+    what = "all images without at least one container associated to them" if said.all else "all dangling images"
+    question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n"
+    if not said.force and not _agreed(question):
+        return 0
+    engine = context.engine
+    removed, freed = [], 0
+    for container in engine.containers(all=True):
+        if container.status == "running" or container.ephemeral:
+            continue
+        size = _size(context, container)
+        try:
+            engine.remove(container.id)
+        except CellwallError:  # started, or removed, by another process meanwhile
+            continue
+        removed.append(container.id)
+        freed += size
+    lines, freed_by_images = engine.images.prune(all=said.all)
+    _tell("Deleted Containers:", removed)
+    _tell("Deleted Images:", lines)
+    print(f"Total reclaimed space: {table.human_size(freed + freed_by_images)}")
+    return 0
+
+
+def df(context: Context, words: list[str]) -> int:
+    """Show what images and containers take on disk, and how much of it nothing uses."""
+    parser = context.parser("[OPTIONS]")
+    parser.flag("-v", "--verbose", help="each image and each container")
+    table.add_format(parser)
+    said, rest = parser.parse(words)
+    _no_words(parser, rest)
+    if said.verbose and said.format not in (None, "json"):
+        raise SpecError("--format", "goes with --verbose only as json")
+    images, containers = _images(context), _containers(context)
+    if not said.verbose:
+        table.write(table.listing(_summary(context, images, containers), _SUMMARY, said.format))
+    elif said.format == "json":
+        import json
+
+        table.write(json.dumps({"Images": images, "Containers": containers}, indent=2) + "\n")
+    else:
+        table.write("Images space usage:\n\n" + table.listing(images, _IMAGES, None))
+        table.write("\nContainers space usage:\n\n" + table.listing(containers, _CONTAINERS, None))
+    return 0
+
+
+def _summary(context: Context, images: list[dict[str, Any]], containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    store = context.engine.images
+    listed = store.list()
+    used = [image for image, shown in zip(listed, images, strict=False) if shown["Containers"]]
+    whole, needed = store.footprint(listed), store.footprint(used)
+    stopped = sum(one["SizeBytes"] for one in containers if one["Status"] != "running")
+    return [
+        _line("Images", len({image.id for image in listed}), len({image.id for image in used}), whole.size_bytes, whole.without(needed)),
+        _line(
+            "Containers",
+            len(containers),
+            sum(one["Status"] == "running" for one in containers),
+            sum(one["SizeBytes"] for one in containers),
+            stopped,
+        ),
+    ]  # fmt: skip
+
+
+def _line(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
+    share = f" ({free * 100 // size}%)" if size else ""
+    return {
+        "Type": kind,
+        "TotalCount": total,
+        "Active": active,
+        "Size": table.human_size(size),
+        "SizeBytes": size,
+        "Reclaimable": f"{table.human_size(free)}{share}",
+        "ReclaimableBytes": free,
+    }
+
+
+def _images(context: Context) -> list[dict[str, Any]]:
+    store = context.engine.images
+    listed = store.list()
+    rows = []
+    for image in listed:
+        own = store.footprint([image])
+        unique = own.without(store.footprint([other for other in listed if other.id != image.id]))
+        rows.append(
+            {
+                **row(image),
+                "DiskSize": table.human_size(own.size_bytes),
+                "DiskSizeBytes": own.size_bytes,
+                "SharedSize": table.human_size(own.size_bytes - unique),
+                "UniqueSize": table.human_size(unique),
+                "UniqueSizeBytes": unique,
+                "Containers": len(store.in_use(image.id)),
+            }
+        )
+    return rows
+
+
+def _containers(context: Context) -> list[dict[str, Any]]:
+    rows = []
+    for container in context.engine.containers(all=True):
+        size = _size(context, container)
+        rows.append(
+            {
+                "ID": container.id[:12],
+                "Image": container.image,
+                "Size": table.human_size(size),
+                "SizeBytes": size,
+                "CreatedSince": table.ago(container.created),
+                "Status": container.status,
+                "Names": container.name,
+            }
+        )
+    return rows
+
+
+def _size(context: Context, container: Container) -> int:
+    """The bytes that a container's own files take; 0 where they are on a tmpfs."""
+    record = context.engine.known.record(container.id)
+    if record is None or not record["plan"]:
+        return 0
+    return context.engine.of_driver(record["driver"])[0].usage([record["plan"][0]])
+
+
+def _tell(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        print("\n".join([heading, *(table.printable(line) for line in lines), ""]))
+
+
+def _agreed(warning: str) -> bool:
+    """Ask as docker does; no is the answer where nobody answers."""
+    sys.stdout.write(f"{warning}\nAre you sure you want to continue? [y/N] ")
+    sys.stdout.flush()
+    agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    return agreed
+
+
+def _no_words(parser: Parser, rest: list[str]) -> None:
+    if rest:
+        raise SpecError(parser.command, f"takes no {rest[0]!r}; '{parser.command} --help' tells what it takes")

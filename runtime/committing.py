@@ -1,0 +1,192 @@
+"""A container made into an image, or its files into an archive: ``commit`` and ``export``.
+
+Source: docker-container-commit(1), docker-container-export(1); reproducible-builds.org, SOURCE_DATE_EPOCH.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .errors import Cancelled, CellwallError, LayerError, SpecError, StatusError, UnsupportedError
+from .images.config_changes import apply, set_env
+from .images.platforms import Platform
+from .pausing import paused
+from .spec import MOUNT_POINTS
+from .storage.compression import decompressed
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .images.image import Image
+
+
+def commit(
+    engine: Engine,
+    name_or_id: str,
+    name: str | None,
+    *,
+    author: str,
+    message: str,
+    changes: tuple[str, ...],
+    pause: bool,
+    cancelled: Callable[[], bool] | None,
+) -> Image:
+    """See ``Engine.commit``."""
+    record = kept_record(engine, name_or_id)
+    if record["host"]:
+        raise UnsupportedError(
+            f"committing container {record['name']}",
+            "the system folders of the image host are this machine's own, not layers: use a real image, as of `cellwall bootstrap`",
+        )
+    driver, store = engine.of_driver(record["driver"])
+    base = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
+    if name is not None:
+        store.new_name(name)
+    epoch = source_date_epoch(engine.config.environment)
+    created = rfc3339(epoch)
+    config = apply(_container_config(base.config.get("config") or {}, record["options"]), changes)
+
+    def complete(empty: bool) -> dict[str, Any]:
+        entry: dict[str, Any] = {"created": created, "created_by": " ".join(record["command"]) or "cellwall commit"}
+        entry |= {key: value for key, value in (("author", author), ("comment", message)) if value}
+        if empty:
+            entry["empty_layer"] = True
+        history = base.config.get("history")
+        full = {key: value for key, value in base.config.items() if key not in ("author", "rootfs")}
+        full |= {"created": created, "config": config, "history": [*(history or _plain_history(base)), entry]}
+        return {**full, "author": author} if author else full
+
+    def write(fd: int, stop: Callable[[], bool]) -> None:
+        driver.write_layer(
+            record["plan"], base.chain_ids, fd, mount_points=mount_points(record), epoch=epoch, cancelled=stop
+        )
+
+    with _still(engine, record, pause):
+        return store.derive(base, name, complete, write, cancelled=cancelled)
+
+
+def export(engine: Engine, name_or_id: str, fd: int, *, cancelled: Callable[[], bool] | None) -> None:
+    """See ``Engine.export``."""
+    record = kept_record(engine, name_or_id)
+    driver, _ = engine.of_driver(record["driver"])
+    driver.write_tree(record["plan"], fd, mount_points=mount_points(record), cancelled=cancelled)
+
+
+def import_tree(
+    engine: Engine,
+    archive: BinaryIO,
+    name: str | None,
+    *,
+    changes: tuple[str, ...],
+    message: str,
+    platform: str | None,
+    cancelled: Callable[[], bool] | None,
+) -> Image:
+    """See ``Engine.import_tree``."""
+    store = engine.images
+    if name is not None:
+        store.new_name(name)
+    config = new_config(changes, source_date_epoch(engine.config.environment), platform)
+
+    def complete(empty: bool) -> dict[str, Any]:
+        if empty:
+            raise LayerError("of the import", "the archive is empty")
+        entry = {"created": config["created"], "created_by": "cellwall import"}
+        return {**config, "history": [{**entry, "comment": message} if message else entry]}
+
+    def write(fd: int, stop: Callable[[], bool]) -> None:
+        stream = decompressed(archive, "of the import")
+        with open(fd, "wb", closefd=False) as target:
+            while chunk := stream.read(1 << 20):
+                if stop():
+                    raise Cancelled("cancelled: nothing of it was kept")
+                target.write(chunk)
+
+    return store.derive(None, name, complete, write, cancelled=cancelled)
+
+
+def kept_record(engine: Engine, name_or_id: str) -> dict[str, Any]:
+    """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
+    container = engine.container(name_or_id)
+    record = engine.known.record(container.id)
+    if record is None:
+        raise CellwallError(
+            f"container {container.name} is removed at its end, so its files aren't kept: run it without --rm"
+        )
+    if record["plan"] is None:
+        raise StatusError(f"container {container.name}", "still being made", "made: wait for it,")
+    return record
+
+
+def mount_points(record: dict[str, Any]) -> list[str]:
+    """What was made in the container's root only to be mounted over."""
+    return [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
+
+
+@contextmanager
+def _still(engine: Engine, record: dict[str, Any], pause: bool) -> Iterator[None]:
+    found = engine.known.state(record["id"])
+    if found is None or not pause:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(paused(found["cellwall"]["cgroup"]))
+        except UnsupportedError as error:
+            engine.warn(f"container {record['name']} goes on while it is committed: {error}")
+        yield
+
+
+def _container_config(config: dict[str, Any], options: dict[str, Any] | None) -> dict[str, Any]:
+    """The image's ``config`` as the container ran with it: what was said on the command line counts."""
+    merged = dict(config)
+    said = options or {}
+    if said.get("env"):
+        set_env(merged, list(said["env"].items()))
+    if said.get("entrypoint") is not None:
+        merged["Entrypoint"] = list(said["entrypoint"])
+        merged["Cmd"] = []
+    if said.get("command"):
+        merged["Cmd"] = list(said["command"])
+    for key, word in (("workdir", "WorkingDir"), ("user", "User"), ("stop_signal", "StopSignal")):
+        if said.get(key):
+            merged[word] = said[key]
+    if said.get("labels"):
+        merged["Labels"] = {**(config.get("Labels") or {}), **said["labels"]}
+    return merged
+
+
+def _plain_history(base: Image) -> list[dict[str, Any]]:
+    """One entry for each layer of an image that brings no history: those of later layers must fit theirs."""
+    return [{"created_by": layer.created_by} for layer in base.layers]
+
+
+def source_date_epoch(environment: Mapping[str, str]) -> int | None:
+    """SOURCE_DATE_EPOCH in seconds, or None. Raises SpecError where it isn't a number."""
+    text = environment.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise SpecError("SOURCE_DATE_EPOCH", f"{text!r} isn't a number of seconds since 1970")
+    return int(text)
+
+
+def rfc3339(epoch: int | None) -> str:
+    """The time of ``epoch``, or of now, as image configs have it."""
+    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
+    return moment.isoformat(timespec="microseconds" if epoch is None else "seconds").replace("+00:00", "Z")
+
+
+def new_config(changes: tuple[str, ...], epoch: int | None, platform: str | None) -> dict[str, Any]:
+    """The config of an image that is made of a tree alone."""
+    wanted = Platform.parse(platform) if platform else Platform.here()
+    config: dict[str, Any] = {
+        "created": rfc3339(epoch),
+        "architecture": wanted.architecture,
+        "os": wanted.os,
+        "config": apply({}, changes),
+    }
+    return {**config, "variant": wanted.variant} if wanted.variant else config

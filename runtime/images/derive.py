@@ -1,0 +1,100 @@
+"""An image made of another one and one more layer: what ``commit`` stores. Without a base, what ``import`` stores.
+
+Source: image-spec config.md, manifest.md, layer.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .digest import Digest
+from .image import Image
+from .job import Stop
+from .layout import Layout, Transaction
+from .manifest import OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, read_manifest
+from .progress import Reporter
+
+if TYPE_CHECKING:
+    from ..storage.driver import StorageDriver
+
+# Writes a layer archive, not compressed, to a descriptor; asks the second argument often whether to stop.
+WriteLayer = Callable[[int, Callable[[], bool]], None]
+# The image's config for ``empty``, which says whether the layer came out empty and is left out; ``rootfs`` is filled in.
+Complete = Callable[[bool], dict[str, Any]]
+
+_CHUNK = 1 << 20
+
+
+def derive(
+    layout: Layout,
+    driver: StorageDriver,
+    transaction: Transaction,
+    base: Image | None,
+    write: WriteLayer | None,
+    complete: Complete,
+    reporter: Reporter,
+    stop: Stop,
+) -> tuple[Manifest, dict[str, Any]]:
+    """Writes the image into ``transaction``, its new layer into ``driver`` too; its manifest and its config.
+
+    Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
+    """
+    from .acquire import bring_layers
+    from .making import write_image
+
+    blobs: list[Descriptor] = []
+    diff_ids: list[Digest] = []
+    if base is not None:
+        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers
+        diff_ids += [layer.diff_id for layer in base.layers]
+    made = _layer(transaction, write, stop) if write is not None else None
+    if made is not None:
+        blobs.append(made[0])
+        diff_ids.append(made[1])
+    config = complete(made is None)
+    config["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
+    manifest, full, layers = write_image(transaction, config, blobs)
+    bring_layers(layout, driver, None, manifest, layers, transaction, reporter, stop)
+    return manifest, full
+
+
+def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Descriptor, Digest] | None:
+    """The layer that ``write`` writes, compressed and synced under its digest, and its diff_id; None where it is empty."""
+    from ..storage.compression import gzip_compressor
+
+    plain, packed = transaction.directory / "layer.tar", transaction.directory / "layer"
+    with open(plain, "w+b") as file:
+        write(file.fileno(), stop.is_set)
+        stop.check()
+        file.seek(0)
+        inner, outer = hashlib.sha256(), hashlib.sha256()
+        size = 0
+        empty = True
+        compressor = gzip_compressor()
+        with open(packed, "wb") as target:
+
+            def put(data: bytes) -> None:
+                nonlocal size
+                outer.update(data)
+                size += len(data)
+                target.write(data)
+
+            while chunk := file.read(_CHUNK):
+                stop.check()
+                # An archive without entries is zeros only: its two last blocks, and padding.
+                empty = empty and chunk.count(0) == len(chunk)
+                inner.update(chunk)
+                put(compressor.compress(chunk))
+            put(compressor.flush())
+            target.flush()
+            os.fsync(target.fileno())
+    plain.unlink()
+    if empty:
+        return None
+    digest = Digest(f"sha256:{outer.hexdigest()}")
+    os.rename(packed, transaction.path(digest))
+    transaction.keep(digest)
+    return Descriptor(f"{OCI_LAYER}+gzip", digest, size), Digest(f"sha256:{inner.hexdigest()}")

@@ -1,0 +1,77 @@
+"""How an image came to be, step by step: its history joined with its layers.
+
+Source: image-spec config.md (``history``, ``empty_layer``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .image import Image, Layer
+
+# What docker's builders wrote before an instruction, and behind one.
+_NO_OPERATION = re.compile(r"^/bin/sh -c #\(nop\)\s*")
+_BUILDKIT = re.compile(r"\s*# buildkit$")
+_ARGUMENTS = re.compile(r"^\|\d+ .*?(?=/bin/sh -c )")
+_INSTRUCTION = re.compile(
+    r"(?:ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of the history. ``layer`` is None where the step changed the config alone."""
+
+    created: str
+    created_by: str
+    comment: str
+    author: str
+    layer: Layer | None
+
+
+def steps(image: Image) -> list[Step]:
+    """The steps, oldest first; where the history doesn't fit the layers, one step for each layer."""
+    listed = image.config.get("history")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    if sum(not entry.get("empty_layer") for entry in entries) != len(image.layers):
+        return [Step(image.created, layer.created_by, "", "", layer) for layer in image.layers]
+    layers = iter(image.layers)
+    return [
+        Step(
+            _text(entry.get("created")),
+            _text(entry.get("created_by")),
+            _text(entry.get("comment")),
+            _text(entry.get("author")),
+            None if entry.get("empty_layer") else next(layers),
+        )
+        for entry in entries
+    ]
+
+
+def dockerfile(image: Image) -> str:
+    """The history as a Dockerfile: each step's instruction; what can't be one again (a base's archive) is a comment."""
+    lines = []
+    for step in steps(image):
+        text = instruction(step.created_by)
+        if step.comment:
+            lines.append(f"# {step.comment}".replace("\n", "\n# "))
+        lines.append(
+            text
+            if _INSTRUCTION.match(text)
+            else f"# {text or 'a layer without a word on what made it'}".replace("\n", "\n# ")
+        )
+    return "\n".join(lines) + "\n"
+
+
+def instruction(created_by: str) -> str:
+    """What docker, buildkit, buildah or cellwall wrote of a step, as the instruction that it was."""
+    text = _BUILDKIT.sub("", created_by.strip())
+    if _NO_OPERATION.match(text):
+        return _NO_OPERATION.sub("", text).strip()
+    text = _ARGUMENTS.sub("", text)
+    return f"RUN {text.removeprefix('/bin/sh -c ').strip()}" if text.startswith("/bin/sh -c ") else text
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
