@@ -23,6 +23,7 @@ class DockerfileError(BuildError):
     """
 
     def __init__(self, line: int, column: int, message: str, *, text: str = "", allowed: Iterable[str] = ()) -> None:
+        message = "".join(character if character.isprintable() else "\ufffd" for character in message)
         self.column = column
         self.text = text
         self.allowed = tuple(allowed)

@@ -41,7 +41,10 @@ words = st.sampled_from(
         ],
     ]
 )
-dockerfiles = st.lists(words, max_size=30).map(" ".join) | st.lists(words, max_size=12).map("".join)
+lines = st.tuples(st.sampled_from(INSTRUCTIONS), st.lists(words, max_size=7)).map(
+    lambda pair: " ".join([pair[0], *pair[1]])
+)
+dockerfiles = st.lists(lines, max_size=5).map("\n".join) | st.lists(words, max_size=12).map("".join)
 
 
 def through(text: str | bytes) -> Dockerfile:
@@ -57,18 +60,22 @@ def through(text: str | bytes) -> Dockerfile:
     return dockerfile
 
 
+def read_or_refused(text: str) -> None:
+    try:
+        through(text)
+    except DockerfileError as err:
+        assert str(err).isprintable()
+        written = text.removeprefix("\ufeff").split("\n")
+        assert 0 <= err.line <= len(written)
+        if err.line:
+            assert written[err.line - 1].rstrip("\r") == err.text.rstrip("\r")
+            assert 1 <= err.column <= len(written[err.line - 1]) + 1
+
+
 @given(st.sampled_from(["", "FROM a\n"]), dockerfiles)
 @settings(max_examples=400, deadline=None)
 def test_any_text_is_read_or_refused_with_its_place(begin: str, text: str) -> None:
-    try:
-        through(begin + text)
-    except DockerfileError as err:
-        assert "\n" not in str(err)
-        lines = (begin + text).removeprefix("\ufeff").split("\n")
-        assert 0 <= err.line <= len(lines)
-        if err.line:
-            assert lines[err.line - 1].rstrip("\r") == err.text.rstrip("\r")
-            assert 1 <= err.column <= len(lines[err.line - 1]) + 1
+    read_or_refused(begin + text)
 
 
 @given(st.binary(max_size=80))
@@ -80,17 +87,61 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             assert str(err)
 
 
-@given(dockerfiles)
-@settings(max_examples=200, deadline=None)
+VALID = [
+    "RUN --mount=type=cache,target=/c,id=$x --mount=type=secret,id=s --network=none make && \\\n  # why\n  make install",
+    "RUN <<EOF\necho $x\nEOF",
+    "RUN cat <<-'A' <<\"B\" >/x\n\t1 \\\n\tA\n2\nB",
+    'RUN ["a", "b"]',
+    "COPY --from=s0 --chown=$x:1 --chmod=u=rwX,g+r --link --exclude=*.o a ${y:-b}/ 'c' d/",
+    "COPY <<a <<'b' /d/\n${x:-$x} \\$\na\n$x\nb",
+    'COPY ["a b", "$x", "c/"]',
+    "ADD --keep-git-dir=true https://x/y.git#v1 /z",
+    "ENV A=1 B=\"$x y\" C='d' \\\n  D=${A%1}${x/g*n/o}${x##*/}",
+    "ENV old ${x:+is} here",
+    "ARG x y=$x",
+    'LABEL "a b"=c',
+    "WORKDIR /a/$x",
+    "USER $x",
+    'VOLUME ["/a"]',
+    "EXPOSE 80 81-83/udp",
+    "STOPSIGNAL SIGKILL",
+    'HEALTHCHECK --interval=1m3s --retries=2 CMD ["x"]',
+    'SHELL ["/bin/sh", "-c"]',
+    "ONBUILD COPY <<E /x\n1\nE",
+    "CMD a $b",
+    "ENTRYPOINT []",
+    "MAINTAINER me",
+    "FROM s0\nARG x",
+    "FROM --platform=$BUILDPLATFORM debian:${x:-1} AS s0\nARG x",
+    "# comment",
+    "",
+]
+good = st.lists(st.sampled_from(VALID), max_size=8).map(
+    lambda found: "\n".join(["ARG x=g", "FROM a AS s0", "FROM b\nARG x", *found, ""])
+)
+
+
+@given(good)
+@settings(deadline=None)
 def test_the_texts_of_the_instructions_are_the_same_dockerfile(text: str) -> None:
-    try:
-        first = parse("FROM a\n" + text)
-    except DockerfileError:
-        return
-    written = [stage.base.source.text for stage in first.stages[:1]]
+    first = through(text)
+    written = [arg.source.text for arg in first.global_args]
     for stage in first.stages:
-        written += [stage.base.source.text] * (stage.index > 0) + [item.source.text for item in stage.instructions]
-    assert parse("\n".join(written)).stages == first.stages
+        written += [stage.base.source.text, *(item.source.text for item in stage.instructions)]
+    second = through("\n".join(written))
+    assert (second.global_args, second.stages) == (first.global_args, first.stages)
+
+
+@given(
+    good,
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), words | st.text(max_size=1)), min_size=1, max_size=3),
+)
+@settings(max_examples=400, deadline=None)
+def test_a_damaged_dockerfile_is_read_or_refused_with_its_place(text: str, damage: list[tuple[int, int, str]]) -> None:
+    for place, lost, put in damage:
+        place %= len(text) + 1
+        text = text[:place] + put + text[place + lost :]
+    read_or_refused(text)
 
 
 # Instructions in pieces that may be parted by a continuation, or by blanks.
