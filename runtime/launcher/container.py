@@ -31,7 +31,7 @@ from ..linux.process import (
     pidfd_send_signal,
     start_time,
 )
-from . import init, joining
+from . import init, joining, layer_mounts
 from .listing import changes_of
 from .process import CELL_FOLDER
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
@@ -489,7 +489,12 @@ class Container(Task):
 
     def _clean_up(self) -> None:
         self._close_mounts()
+        held_layers = bool(self.rootfs.layers)
         self.rootfs.close_uppers()
+        if held_layers:
+            layer_mounts.expire()
+            self.server.cancel(layer_mounts.expire)
+            self.server.after(layer_mounts.IDLE_S, layer_mounts.expire)
         self._remove_group()
 
     def _close_mounts(self) -> None:

@@ -39,6 +39,7 @@ from ..linux.mounts import (
     umount2,
 )
 from ..linux.process import CLONE_NEWNS, filesystem_ids, unshare
+from . import layer_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Rootfs:
         self.warnings: list[str] = []
         # What the mounts were made of. Closing a detached mount waits for the kernel, so that is done off the client's path.
         self.late: list[int] = []
+        # Layers that are mounted for this container, among others, until it has ended.
+        self.layers: list[layer_mounts.LayerMount] = []
 
     def add(self, target: str, fd: int, kind: str = "dir", **more: Any) -> None:
         self.entries.append({"target": target, "fd": len(self.fds), "kind": kind, **more})
@@ -134,8 +137,10 @@ class Rootfs:
             os.close(self.late.pop())
 
     def close_uppers(self) -> None:
+        """Close what the list of changes is read from, the layers included: once nobody asks for it any more."""
         while self.uppers:
             os.close(self.uppers.pop()["fd"])
+        layer_mounts.give_back(self.layers)
 
 
 def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
@@ -197,7 +202,9 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 continue
             if item["upper"] is None and tmpfs_fd < 0:
                 tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or _UPPER_BYTES)})
-            _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
+            layer_mounts.make_room(len(item["lowers"]))
+            lowers = [layer_mounts.path_of(lower, rootfs.layers) for lower in item["lowers"]]
+            _overlay(rootfs, {**item, "lowers": lowers}, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
             rootfs.late.append(tmpfs_fd)
