@@ -150,6 +150,8 @@ def syncfs(fd: int) -> None:
 
 
 def _unpack(request: Request) -> object:
+    from .storage import unpack  # noqa: F401  with all that it needs: once confined, the process can't import
+
     lowers = Lowers(_layer_dirfds(request))
     trusted = request["opaque_attribute"].startswith("trusted.")
     confine(request["root"], trusted_attributes=trusted)
@@ -157,6 +159,7 @@ def _unpack(request: Request) -> object:
 
 
 def _unpacked(request: Request, lowers: Lowers) -> dict[str, object]:
+    # Loaded already, for now there is no file to import: see _unpack.
     from .storage.layer_tree import LayerTree
     from .storage.tarstream import TarStream
     from .storage.unpack import Unpacker
@@ -171,18 +174,25 @@ def _unpacked(request: Request, lowers: Lowers) -> dict[str, object]:
 
 
 def _index(request: Request) -> object:
-    """Write the index of the archive in the file ``tar_fd`` to ``index_fd``, or unpack it where an index can't say it all."""
+    """Write the index of the archive in the file ``tar_fd`` to ``index_fd``, or unpack it where an index can't say it all.
+
+    With ``top_only`` no lower layer but the top one is looked at; where that isn't enough the answer is ``{"again": why}``.
+    """
     from .storage.erofs_index import build_index
     from .storage.erofs_tree import IndexTree, TarFile, Unindexable
 
-    lowers = Lowers(_layer_dirfds(request))
+    top_only = request["top_only"]
+    lowers = Lowers(_layer_dirfds(request | {"lowers": request["lowers"][:1]} if top_only else request))
     confine(request["root"], trusted_attributes=True)
+    os.lseek(request["tar_fd"], 0, os.SEEK_SET)
     archive = TarFile(request["tar_fd"])
-    tree = IndexTree(lowers, request["size_limit"], request["entries_limit"])
+    tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
     try:
         counts = tree.read(archive)
         image = memoryview(build_index(tree.root, archive.size, bytes.fromhex(request["uuid"])))
     except Unindexable as reason:
+        if top_only:
+            return {"again": str(reason)}
         os.lseek(request["tar_fd"], 0, os.SEEK_SET)
         return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
     while image:

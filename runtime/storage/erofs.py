@@ -44,18 +44,12 @@ class ErofsLayerStore(LayerStore):
         archive_fd = os.open(job.folder / ARCHIVE, _NEW, 0o600)
         try:
             self._store_archive(archive_fd, job, tar)
-            os.lseek(archive_fd, 0, os.SEEK_SET)
             index_fd = os.open(job.folder / INDEX, _NEW, 0o600)
             try:
-                counts: dict[str, Any] = run_job(
-                    "index",
-                    # Overlayfs tells layers apart by their filesystems' uuids.
-                    job.request | {"uuid": hashlib.sha256(job.chain_id.encode()).hexdigest()[:32]},
-                    fds={"layers_fd": job.layers_fd, "tar_fd": archive_fd, "index_fd": index_fd},
-                    held_fds=(job.lock_fd,),
-                    digest=job.digest,
-                    cancelled=job.cancelled,
-                )
+                # Mounting every layer below takes longer than most archives need: few lack a parent.
+                counts = self._index(job, archive_fd, index_fd, top_only=len(job.request["lowers"]) > 1)
+                if "again" in counts:
+                    counts = self._index(job, archive_fd, index_fd, top_only=False)
             finally:
                 os.close(index_fd)
         finally:
@@ -67,9 +61,23 @@ class ErofsLayerStore(LayerStore):
             (job.folder / "diff").rmdir()
         return counts
 
+    def _index(self, job: Filling, archive_fd: int, index_fd: int, *, top_only: bool) -> dict[str, Any]:
+        # Overlayfs tells layers apart by their filesystems' uuids.
+        uuid = hashlib.sha256(job.chain_id.encode()).hexdigest()[:32]
+        counts: dict[str, Any] = run_job(
+            "index",
+            job.request | {"uuid": uuid, "top_only": top_only},
+            fds={"layers_fd": job.layers_fd, "tar_fd": archive_fd, "index_fd": index_fd},
+            held_fds=(job.lock_fd,),
+            digest=job.digest,
+            cancelled=job.cancelled,
+        )
+        return counts
+
     def _store_archive(self, archive_fd: int, job: Filling, tar: BinaryIO) -> None:
         """Write all of ``tar`` to ``archive_fd``. Raises LayerError (more than any layer may hold), Cancelled."""
-        room = self._limits.size_bytes + self._limits.entries * _ENTRY_BYTES
+        # Content, what may follow the archive's end, and headers: the worker counts each by itself.
+        room = 2 * self._limits.size_bytes + self._limits.entries * _ENTRY_BYTES
         while piece := memoryview(tar.read(_PIECE)):
             if job.cancelled is not None and job.cancelled():
                 raise Cancelled("cancelled")

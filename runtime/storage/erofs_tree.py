@@ -115,9 +115,13 @@ class TarFile(TarStream):
 
 
 class IndexTree:
-    """The tree of one archive on the layers ``lowers``: ``root``, once ``read`` has returned."""
+    """The tree of one archive on the layers ``lowers``: ``root``, once ``read`` has returned.
 
-    def __init__(self, lowers: Lowers, size_limit: int, entries_limit: int) -> None:
+    With ``top_only`` they are the top one of several, which is enough unless a parent is missing: that raises Unindexable.
+    """
+
+    def __init__(self, lowers: Lowers, size_limit: int, entries_limit: int, *, top_only: bool = False) -> None:
+        self._top_only = top_only
         self._lowers = lowers
         self._size_limit = size_limit
         self._entries_limit = entries_limit
@@ -144,6 +148,8 @@ class IndexTree:
                 if size > self._size_limit:
                     raise TarError(f"it holds more than {self._size_limit} bytes; raise the limit if that is right")
             self._entry(member, tar.position)
+        if tar.size - tar.position > self._size_limit:
+            raise TarError("there is too much after the archive's end")
         return {
             "size_bytes": size,
             "entries": entries,
@@ -218,7 +224,7 @@ class IndexTree:
         if target == path:
             return
         node = self._find(target)
-        if node is None or node.children is not None or node.is_whiteout:
+        if node is None or node.children is not None or node.is_whiteout or target.startswith(path + b"/"):
             raise Unindexable(f"{shown(member.name)} is a hard link to {shown(target)}, no file of this layer")
         self._put(above, name, node)
         if stat.S_ISLNK(node.mode):
@@ -344,6 +350,8 @@ class IndexTree:
         """A directory that the archive doesn't mention: as the lower layer has it, else 0755 of root, as old as its entry."""
         if len(name) > _NAME_MAX or len(path) > _PATH_MAX:
             raise Unindexable(f"{shown(path)} is too long a name")
+        if self._top_only and not hidden:
+            raise Unindexable(f"{shown(path)} isn't in the archive, and may be in any lower layer")
         found = None if hidden else self._lowers.find(path)
         if found is None or not stat.S_ISDIR(found[1].st_mode):
             node = Node(stat.S_IFDIR | 0o755, mtime_ns=times_of(member)[1] if member else 0)
