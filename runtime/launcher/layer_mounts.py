@@ -28,17 +28,21 @@ class LayerMount:
 
 
 _mounts: dict[str, LayerMount] = {}
-# Of open descriptors, soft and hard, before ``make_room`` raised the first.
+# Of open descriptors, soft and hard, before ``_make_room`` raised the first.
 _limits: tuple[int, int] | None = None
 
 
-def path_of(lower: str | dict[str, str], taken: list[LayerMount]) -> str:
-    """Where the lower of a plan (see storage/driver.py) is to be found; what was mounted for it is added to ``taken``."""
-    if isinstance(lower, str):
-        return lower
-    mount = _take(lower)
-    taken.append(mount)
-    return f"/proc/self/fd/{mount.fd}"
+def paths_of(lowers: list[str | dict[str, str]], taken: list[LayerMount]) -> list[str]:
+    """Where the lowers of a plan (see storage/driver.py) are to be found; what is mounted for them is added to ``taken``."""
+    _make_room(len(lowers))
+    paths = []
+    for lower in lowers:
+        if isinstance(lower, str):
+            paths.append(lower)
+        else:
+            taken.append(_take(lower))
+            paths.append(f"/proc/self/fd/{taken[-1].fd}")
+    return paths
 
 
 def _take(lower: dict[str, str]) -> LayerMount:
@@ -57,7 +61,7 @@ def _take(lower: dict[str, str]) -> LayerMount:
 
 
 def give_back(mounts: list[LayerMount]) -> None:
-    """Say that a container no longer needs what it had from ``path_of``, and empty the list."""
+    """Say that a container no longer needs what it had from ``paths_of``, and empty the list."""
     while mounts:
         mount = mounts.pop()
         mount.users -= 1
@@ -75,7 +79,7 @@ def expire() -> None:
             os.close(mount.fd)
 
 
-def make_room(count: int) -> None:
+def _make_room(count: int) -> None:
     """Let the launcher hold ``count`` more descriptors than programs start with (1024), as far as its hard limit goes.
 
     500 layers take two each while an overlay is made of them. Containers don't get it: see ``inherited_limits``.
@@ -90,6 +94,6 @@ def make_room(count: int) -> None:
 
 
 def inherited_limits() -> None:
-    """Take back ``make_room`` in a process that is about to become a container's."""
+    """Take back ``_make_room`` in a process that is about to become a container's."""
     if _limits is not None:
         setrlimit("RLIMIT_NOFILE", *_limits)

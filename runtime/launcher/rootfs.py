@@ -202,9 +202,7 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 continue
             if item["upper"] is None and tmpfs_fd < 0:
                 tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or _UPPER_BYTES)})
-            layer_mounts.make_room(len(item["lowers"]))
-            lowers = [layer_mounts.path_of(lower, rootfs.layers) for lower in item["lowers"]]
-            _overlay(rootfs, {**item, "lowers": lowers}, ids, tmpfs_fd, index, userxattr)
+            _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
             rootfs.late.append(tmpfs_fd)
@@ -213,8 +211,8 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
 def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, index: int, userxattr: bool) -> None:
     held: list[int] = []
     try:
-        lowers = []
-        for path in item["lowers"]:
+        lowers, paths = [], layer_mounts.paths_of(item["lowers"], rootfs.layers)
+        for path in paths:
             fd, mapped = _clone(path, ids, must_map="fallback" not in item)
             held.append(fd)
             if not mapped:
@@ -248,7 +246,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             held.append(upper_fd)
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
-        rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": item["lowers"]})
+        rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": paths})
         # What overlayfs makes by itself (in the work folder, and when it copies up) it makes as its mounter: on a mapped
         # upper layer that must be an id of the map.
         with filesystem_ids(ids.base):

@@ -23,7 +23,7 @@ def check_erofs(directory: str) -> None:
 
     Leaves no file behind. Raises OSError, SyscallError where a step fails or the content isn't what was archived.
     """
-    fds = []
+    fds: list[int] = []
     try:
         archive_fd = _file(directory, fds)
         os.write(archive_fd, _archive())

@@ -78,14 +78,14 @@ def tree_or_refusal(store: Store, archives: list[bytes]) -> dict[bytes, Facts] |
     return found
 
 
-def without_made_up_times(found: dict[bytes, Facts] | str, known: set[bytes]) -> dict[bytes, Facts] | str:
-    """Less the times of folders that no archive mentions, which unpacking makes at the time when it runs."""
-    if isinstance(found, str):
-        return found
-    for path, facts in found.items():
-        if path not in known and facts["mode"].startswith("d"):
-            facts.pop("mtime_ns", None)
-    return found
+def without_made_up_times(ours: dict[bytes, Facts] | str, theirs: dict[bytes, Facts] | str) -> None:
+    """Forget the times of folders that no archive mentions: unpacking makes them when it runs, all others are long ago."""
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return
+    for path, facts in theirs.items():
+        if facts["mode"].startswith("d") and facts.get("mtime_ns", 0) > 10**18:
+            del facts["mtime_ns"]
+            ours.get(path, {}).pop("mtime_ns", None)
 
 
 parts = st.sampled_from([b"a", b"b", b"c", b"..", b".wh.a", b".wh..wh..opq", b"\xff"])
@@ -119,7 +119,6 @@ LOWER = layer(
 @given(st.lists(members, min_size=1, max_size=8), st.booleans())
 def test_any_archive_is_what_unpacking_makes_of_it(tmp_path: Path, entries: list[Any], on_lower: bool) -> None:
     made = []
-    known = {b"a", b"c", b"c/a"} if on_lower else set()
     for number, (name, kind, target, mode, uid, xattrs) in enumerate(entries):
         data = b"x" * number if kind == tarfile.REGTYPE else b""
         made.append(
@@ -135,12 +134,11 @@ def test_any_archive_is_what_unpacking_makes_of_it(tmp_path: Path, entries: list
                 devmajor=number % 3,
             )
         )
-        if b".wh." not in name:
-            known.add(name)
     archives = [*([LOWER] if on_lower else []), layer(*made)]
     root = tmp_path / "state"
-    ours = without_made_up_times(tree_or_refusal(Store("erofs", root), archives), known)
-    theirs = without_made_up_times(tree_or_refusal(Store("overlay", root), archives), known)
+    ours = tree_or_refusal(Store("erofs", root), archives)
+    theirs = tree_or_refusal(Store("overlay", root), archives)
+    without_made_up_times(ours, theirs)
     assert ours == theirs
     assert [path for path in root.glob("storage/*/layers/*") if path.name.startswith(".tmp-")] == []
 
@@ -264,8 +262,8 @@ def test_a_layer_is_mounted_once_and_not_for_ever(store: Store, monkeypatch: pyt
     lower = store.driver.prepare("c", [only], kept=False, directory=None)[0]["lowers"][0]
     first: list[layer_mounts.LayerMount] = []
     second: list[layer_mounts.LayerMount] = []
-    path = layer_mounts.path_of(lower, first)
-    assert layer_mounts.path_of(lower, second) == path
+    (path,) = layer_mounts.paths_of([lower], first)
+    assert layer_mounts.paths_of([lower], second) == [path]
     assert Path(path, "f").read_bytes() == b"x"
     layer_mounts.give_back(first)
     monkeypatch.setattr(layer_mounts, "IDLE_S", 0.0)
@@ -281,13 +279,13 @@ def test_a_layer_pulled_again_is_mounted_anew(store: Store, monkeypatch: pytest.
     (only,) = store.add(archive)
     lower = store.driver.prepare("c", [only], kept=False, directory=None)[0]["lowers"][0]
     held: list[layer_mounts.LayerMount] = []
-    layer_mounts.path_of(lower, held)
+    layer_mounts.paths_of([lower], held)
     store.driver.remove_layer(only)
     assert not store.driver.has_layer(only)
     # A running container still reads what it has.
     assert Path(f"/proc/self/fd/{held[0].fd}/f").read_bytes() == b"x"
     store.add(archive)
-    layer_mounts.path_of(lower, held)
+    layer_mounts.paths_of([lower], held)
     assert held[0] is not held[1]
     fds = [mount.fd for mount in held]
     monkeypatch.setattr(layer_mounts, "IDLE_S", 0.0)
