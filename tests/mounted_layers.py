@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cellwall.runtime.storage.erofs_mount import lower_of, mount_lower
+
+# As a parameter: the tests of several drivers leave it out where the machine can't mount it.
+EROFS = pytest.param("erofs", marks=pytest.mark.needs("erofs"))
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import open_driver
 
 from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
-from ..mounted_layers import lower_paths
+from ..mounted_layers import EROFS, lower_paths
 from ..registries import make_image, write_layout
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -169,7 +169,7 @@ def differences(ours: dict[bytes, Facts], theirs: dict[bytes, Facts]) -> list[st
 
 
 @pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman")
-@pytest.mark.parametrize("driver", ["overlay", "erofs", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay", EROFS, "vfs"])
 def test_the_tree_is_podmans(driver: str, tmp_path: Path) -> None:
     layers = archives(tmp_path)
     layout = write_layout(tmp_path / "layout", {"latest": make_image(layers)})
@@ -203,7 +203,7 @@ def test_the_tree_is_umocis(tmp_path: Path) -> None:
     "options",
     [["--format=gnu"], ["--format=pax", "--xattrs"], ["--format=posix", "--sparse"], ["--format=oldgnu", "--sparse"]],
 )
-@pytest.mark.parametrize("driver", ["erofs", "vfs"])
+@pytest.mark.parametrize("driver", [EROFS, "vfs"])
 def test_the_tree_is_gnu_tars(driver: str, options: list[str], tmp_path: Path) -> None:
     real_layer(tmp_path / "real")
     archive = gnu_tar(tmp_path / "real", *options)

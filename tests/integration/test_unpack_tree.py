@@ -23,7 +23,7 @@ from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import Limits, StorageDriver, open_driver
 
 from ..layer_trees import entry, folder, layer, link, tree_facts
-from ..mounted_layers import LayerTrees
+from ..mounted_layers import EROFS, LayerTrees
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -54,7 +54,7 @@ class Rig:
         return [str(path) for path in self.root.rglob(".tmp-*")]
 
 
-@pytest.fixture(params=["overlay", "erofs"])
+@pytest.fixture(params=["overlay", EROFS])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     made = Rig(request.param, tmp_path / "state")
     yield made
@@ -368,7 +368,7 @@ def test_default_access_lists_do_not_leak_into_the_layers_own_entries(rig: Rig) 
     assert os.listxattr(tree / "d/sub") == []
 
 
-@pytest.mark.parametrize("name", ["overlay", "erofs"])
+@pytest.mark.parametrize("name", ["overlay", EROFS])
 def test_limits_on_size_and_count(name: str, tmp_path: Path) -> None:
     rig = Rig(name, tmp_path, Limits(size_bytes=100_000, entries=10))
     with pytest.raises(LayerError, match="more than 100000 bytes"):
