@@ -720,7 +720,7 @@ def _changes(driver: StorageDriver, record: dict[str, Any], layers: Sequence[Dig
         (change.kind, entry["at"].rstrip("/") + change.path)
         for entry in record["plan"]
         # A folder of the machine itself is bound read-only where ids can't be translated, which is where vfs is used.
-        if entry["at"] == "/" or (driver.name == "overlay" and entry["upper"])
+        if entry["at"] == "/" or (driver.name != "vfs" and entry["upper"])
         for change in driver.diff([entry], layers)
     ]
     return [Change(kind, path) for kind, path in without_mount_points(found, mount_points(record))]

@@ -132,7 +132,16 @@ def permitted_capabilities() -> int:
 def _layer_dirfds(request: Request) -> list[int]:
     """The trees of the request's lower layers, top first: names of layer folders below ``layers_fd``."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    return [os.open(f"{name}/diff", flags, dir_fd=request["layers_fd"]) for name in request["lowers"]]
+    found = []
+    for name in request["lowers"]:
+        try:
+            found.append(os.open(f"{name}/diff", flags, dir_fd=request["layers_fd"]))
+        except FileNotFoundError:
+            # A layer that isn't unpacked, see storage/erofs.py.
+            from .storage.erofs_mount import lower_of, open_lower
+
+            found.append(open_lower(lower_of(f"/proc/self/fd/{request['layers_fd']}/{name}")))
+    return found
 
 
 def syncfs(fd: int) -> None:
@@ -141,19 +150,55 @@ def syncfs(fd: int) -> None:
 
 
 def _unpack(request: Request) -> object:
-    from .storage.layer_tree import LayerTree
-    from .storage.tarstream import TarStream
-    from .storage.unpack import Unpacker
+    from .storage import unpack  # noqa: F401  with all that it needs: once confined, the process can't import
 
     lowers = Lowers(_layer_dirfds(request))
     trusted = request["opaque_attribute"].startswith("trusted.")
     confine(request["root"], trusted_attributes=trusted)
+    return _unpacked(request, lowers)
+
+
+def _unpacked(request: Request, lowers: Lowers) -> dict[str, object]:
+    # Loaded already, for now there is no file to import: see _unpack.
+    from .storage.layer_tree import LayerTree
+    from .storage.tarstream import TarStream
+    from .storage.unpack import Unpacker
+
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     tree = LayerTree(root_fd, lowers, request["opaque_attribute"])
     devices = request.get("userns_fd") is None
     unpacker = Unpacker(tree, request["size_limit"], request["entries_limit"], devices)
     counts = unpacker.unpack(TarStream(request["tar_fd"]))
     syncfs(root_fd)
+    return counts
+
+
+def _index(request: Request) -> object:
+    """Write the index of the archive in the file ``tar_fd`` to ``index_fd``, or unpack it where an index can't say it all.
+
+    With ``top_only`` no lower layer but the top one is looked at; where that isn't enough the answer is ``{"again": why}``.
+    """
+    from .storage.erofs_index import build_index
+    from .storage.erofs_tree import IndexTree, TarFile, Unindexable
+
+    top_only = request["top_only"]
+    lowers = Lowers(_layer_dirfds(request | {"lowers": request["lowers"][:1]} if top_only else request))
+    confine(request["root"], trusted_attributes=True)
+    os.lseek(request["tar_fd"], 0, os.SEEK_SET)
+    archive = TarFile(request["tar_fd"])
+    tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
+    try:
+        counts = tree.read(archive)
+        image = memoryview(build_index(tree.root, archive.size, bytes.fromhex(request["uuid"])))
+    except Unindexable as reason:
+        if top_only:
+            return {"again": str(reason)}
+        os.lseek(request["tar_fd"], 0, os.SEEK_SET)
+        return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
+    while image:
+        image = image[os.write(request["index_fd"], image) :]
+    os.fsync(request["index_fd"])
+    os.fsync(request["tar_fd"])
     return counts
 
 
@@ -172,10 +217,20 @@ def _check_overlay(request: Request) -> object:
     return None
 
 
+def _check_erofs(request: Request) -> object:
+    from .storage.erofs_check import check_erofs
+
+    check_erofs(request["directory"])
+    return None
+
+
 def _make_upper(request: Request) -> object:
-    """An upper directory whose mode and owner are those of the directory ``like``; it appears complete."""
+    """An upper directory whose mode and owner are those of the layer ``like``; it appears complete."""
+    from .storage.erofs_mount import open_lower
+
     upper = request["upper"]
-    status = os.stat(request["like"])
+    like_fd = open_lower(request["like"])
+    status = os.fstat(like_fd)
     temporary = f"{upper}.tmp-{os.getpid()}"
     os.mkdir(temporary, 0o700)
     os.chown(temporary, status.st_uid, status.st_gid)
@@ -186,8 +241,9 @@ def _make_upper(request: Request) -> object:
 
 def _changes(request: Request) -> object:
     from .storage.changes import scan_upper
+    from .storage.erofs_mount import open_lower
 
-    lowers = Lowers(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in request["lower_paths"])
+    lowers = Lowers(open_lower(lower) for lower in request["lowers"])
     upper_fd = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return [(kind, path.hex()) for kind, path in scan_upper(upper_fd, lowers.exists, lowers.names)]
 
@@ -279,7 +335,9 @@ def _writing(request: Request) -> dict[str, Any]:
 _JOBS: dict[str, Callable[[Request], object]] = {
     "unpack": _unpack,
     "remove": _remove,
+    "index": _index,
     "check-overlay": _check_overlay,
+    "check-erofs": _check_erofs,
     "make-upper": _make_upper,
     "changes": _changes,
     "usage": _usage,

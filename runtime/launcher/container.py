@@ -22,7 +22,7 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, rootfs
+from . import init, layer_mounts, rootfs
 from .listing import changes_of
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
 from .task import REMOVE_RETRIES_S, Task
@@ -338,7 +338,12 @@ class Container(Task):
 
     def _clean_up(self) -> None:
         self._close_mounts()
+        held_layers = bool(self.rootfs.layers)
         self.rootfs.close_uppers()
+        if held_layers:
+            layer_mounts.expire()
+            self.server.cancel(layer_mounts.expire)
+            self.server.after(layer_mounts.IDLE_S, layer_mounts.expire)
         self._remove_group()
 
     def _close_mounts(self) -> None:

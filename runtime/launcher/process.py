@@ -32,6 +32,7 @@ from ..linux.process import (
 
 # Nothing can be imported after pivot_root: all that runs in a container is loaded with the launcher.
 from . import keeper, users
+from .layer_mounts import inherited_limits
 from .wire import send
 
 TYPE_CHECKING = False
@@ -69,6 +70,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     if process["terminal"]:
         fcntl.ioctl(0, _TIOCSCTTY, 0)
     step.name = "rlimits"
+    inherited_limits()
     lowered = rlimits.apply_bundle(process["rlimits"])
     if lowered:
         send(sync, {"warnings": lowered})

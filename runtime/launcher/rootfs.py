@@ -39,6 +39,7 @@ from ..linux.mounts import (
     umount2,
 )
 from ..linux.process import CLONE_NEWNS, filesystem_ids, unshare
+from . import layer_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Rootfs:
         self.warnings: list[str] = []
         # What the mounts were made of. Closing a detached mount waits for the kernel, so that is done off the client's path.
         self.late: list[int] = []
+        # Layers that are mounted for this container, among others, until it has ended.
+        self.layers: list[layer_mounts.LayerMount] = []
 
     def add(self, target: str, fd: int, kind: str = "dir", **more: Any) -> None:
         self.entries.append({"target": target, "fd": len(self.fds), "kind": kind, **more})
@@ -134,8 +137,10 @@ class Rootfs:
             os.close(self.late.pop())
 
     def close_uppers(self) -> None:
+        """Close what the list of changes is read from, the layers included: once nobody asks for it any more."""
         while self.uppers:
             os.close(self.uppers.pop()["fd"])
+        layer_mounts.give_back(self.layers)
 
 
 def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
@@ -206,8 +211,8 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
 def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, index: int, userxattr: bool) -> None:
     held: list[int] = []
     try:
-        lowers = []
-        for path in item["lowers"]:
+        lowers, paths = [], layer_mounts.paths_of(item["lowers"], rootfs.layers)
+        for path in paths:
             fd, mapped = _clone(path, ids, must_map="fallback" not in item)
             held.append(fd)
             if not mapped:
@@ -241,7 +246,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             held.append(upper_fd)
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
-        rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": item["lowers"]})
+        rootfs.uppers.append({"at": item["at"], "fd": upper_dirfd, "lowers": paths})
         # What overlayfs makes by itself (in the work folder, and when it copies up) it makes as its mounter: on a mapped
         # upper layer that must be an id of the map.
         with filesystem_ids(ids.base):

@@ -45,6 +45,16 @@ def idmapped_mounts() -> Answer:
     return missing(outcome.text, mend)
 
 
+def erofs() -> Answer:
+    """A layer mounted from its archive and an index, both on the disk of the images, as `-s erofs` does it."""
+    if os.geteuid() != 0:
+        return limited("only root can mount it; an ordinary user's layers are unpacked instead")
+    outcome = attempt.outcome("erofs")
+    if outcome.worked:
+        return ok("mounts layers without unpacking them (-s erofs)")
+    return missing(outcome.text, "Linux 6.15 or later with EROFS_FS_BACKED_BY_FILE; until then layers are unpacked")
+
+
 def filesystem(path: str) -> str:
     """The type of the filesystem on which ``path`` is. Source: proc_pid_mountinfo(5)."""
     device = os.stat(path).st_dev
@@ -102,7 +112,7 @@ PROBES: dict[str, Callable[[], Answer]] = {
     "overlay-lowerdir-plus": lowerdir_plus,
     "idmapped-mounts": idmapped_mounts,
     "tmpfs": known("tmpfs", "writable layers of containers that don't stay"),
-    "erofs": known("erofs", "layers that are mounted without unpacking"),
+    "erofs": erofs,
     "btrfs": known("btrfs", "snapshots"),
     "fuse": fuse,
     "tun": tun,

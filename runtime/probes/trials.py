@@ -152,6 +152,18 @@ def idmapped(path: str) -> Callable[[], str]:
     return trial
 
 
+def erofs(folder: str) -> Callable[[], str]:
+    """A layer of the erofs driver, mounted from files in ``folder`` and read back."""
+
+    def trial() -> str:
+        from ..storage.erofs_check import check_erofs
+
+        check_erofs(folder)
+        return ""
+
+    return trial
+
+
 def new_mount() -> str:
     if os.geteuid() != 0:
         _enter_user_namespace(process.CLONE_NEWNS)
@@ -239,6 +251,7 @@ def _trials(folder: str) -> dict[str, Callable[[], str]]:
         "overlay-lowerdir-plus": overlay_lowerdir_plus,
         "idmapped-tmpfs": idmapped(""),
         "idmapped-folder": idmapped(folder),
+        "erofs": erofs(folder),
         "new-mount": new_mount,
         "proc-mount": proc_mount,
         "clone3": clone3,

@@ -5,6 +5,8 @@ A *mount plan* is JSON: a list of mounts in the order in which they are made, ea
     {"at": "/", "type": "overlay", "lowers": [paths, top first], "upper": path or None, "work": path or None}
     {"at": "/", "type": "bind", "source": path, "lowers": [paths, top first], "id_map": [host base, count]}
 
+A lower is the path of a folder, or ``{"erofs": index, "device": archive}``: two files that are mounted as one.
+
 With ``upper`` None the launcher puts a tmpfs of limited size there (overlayfs wants an upper or two lowers, so a read-only
 container has one as well). A bind's ``lowers`` say what it was copied from; ``id_map`` other than [0, 0] says that its files
 carry the container's own ids, so that the mount needs no id map. An entry may carry ``"fallback": "bind"``: where the
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 Plan = list[dict[str, Any]]
 
-NAMES = ("overlay", "vfs")
+NAMES = ("overlay", "erofs", "vfs")
+# What is tried, in this order, where none is asked for.
+_AUTOMATIC = ("overlay", "vfs")
 
 
 class Identity(Protocol):
@@ -168,12 +172,12 @@ def open_driver(
     if name is not None and name not in NAMES:
         raise SpecError("--storage-driver", f"{name!r} is none of {', '.join(NAMES)}")
     found = None
-    for candidate in NAMES if name is None else (name,):
+    for candidate in _AUTOMATIC if name is None else (name,):
         driver = _make(candidate, paths, identity, limits or Limits())
         found = driver.check()
         if found is None:
             return driver
-    raise UnsupportedError(f"storage driver {name or NAMES[-1]}", found or "")
+    raise UnsupportedError(f"storage driver {name or _AUTOMATIC[-1]}", found or "")
 
 
 def explain(paths: Paths, identity: Identity | None = None) -> dict[str, str | None]:
@@ -187,6 +191,10 @@ def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> Storag
         from .overlay import OverlayDriver
 
         return OverlayDriver(paths, identity, limits)
+    if name == "erofs":
+        from .erofs import ErofsDriver
+
+        return ErofsDriver(paths, identity, limits)
     from .vfs import VfsDriver
 
     return VfsDriver(paths, identity, limits)

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -27,6 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..images.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A layer in the making: its folder, what the worker is asked, and the descriptors that the caller of it keeps open."""
+
+    folder: Path
+    chain_id: Digest
+    request: dict[str, Any]
+    layers_fd: int
+    lock_fd: int
+    digest: object
+    cancelled: Callable[[], bool] | None
 
 
 class LayerStore:
@@ -47,6 +61,10 @@ class LayerStore:
 
     def tree(self, chain_id: Digest) -> Path:
         return self.folder(chain_id) / "diff"
+
+    def lower(self, chain_id: Digest) -> str | dict[str, str]:
+        """The layer as a mount plan names it, see driver.py."""
+        return str(self.tree(chain_id))
 
     def has(self, chain_id: Digest) -> bool:
         return self.folder(chain_id).is_dir()
@@ -84,24 +102,18 @@ class LayerStore:
         with self._scratch.folder() as (folder, lock_fd), open_directory(self.directory) as layers_fd:
             tree = folder / "diff"
             tree.mkdir(0o755)
-            counts = run_job(
-                "unpack",
-                {
-                    "root": str(tree),
-                    "lowers": [folder_name(lower) for lower in lowers],
-                    "opaque_attribute": self.opaque_attribute,
-                    "size_limit": self._limits.size_bytes,
-                    "entries_limit": self._limits.entries,
-                },
-                fds={"layers_fd": layers_fd},
-                userns_fd=self._identity.userns_fd(),
-                held_fds=(lock_fd,),
-                tar=tar,
-                digest=digest,
-                cancelled=cancelled,
-            )
+            request = {
+                "root": str(tree),
+                "lowers": [folder_name(lower) for lower in lowers],
+                "opaque_attribute": self.opaque_attribute,
+                "size_limit": self._limits.size_bytes,
+                "entries_limit": self._limits.entries,
+            }
+            job = Filling(folder, chain_id, request, layers_fd, lock_fd, digest, cancelled)
+            counts = self._fill(job, tar)
             info = LayerInfo(counts["size_bytes"], counts["entries"], counts["opaque_root"])
-            write_synced(folder / "layer.json", json.dumps(info.to_dict() | {"chain_id": str(chain_id)}).encode())
+            record = info.to_dict() | {"chain_id": str(chain_id)} | counts.get("record", {})
+            write_synced(folder / "layer.json", json.dumps(record).encode())
             with open_directory(folder) as folder_fd:
                 os.fsync(folder_fd)
             try:
@@ -112,6 +124,20 @@ class LayerStore:
                     raise
             os.fsync(layers_fd)
         return info
+
+    def _fill(self, job: Filling, tar: BinaryIO) -> dict[str, Any]:
+        """Make what the layer is of ``tar`` in ``job.folder``, synced; returns the worker's counts."""
+        counts: dict[str, Any] = run_job(
+            "unpack",
+            job.request,
+            fds={"layers_fd": job.layers_fd},
+            userns_fd=self._identity.userns_fd(),
+            held_fds=(job.lock_fd,),
+            tar=tar,
+            digest=job.digest,
+            cancelled=job.cancelled,
+        )
+        return counts
 
     def remove(self, chain_id: Digest) -> None:
         """Remove the layer: it is gone for everybody at once, and its files after that."""

@@ -31,11 +31,14 @@ _STAMP = "checked"
 
 class OverlayDriver:
     name = "overlay"
+    # What to use where this one can't work.
+    _instead = "vfs"
+    _store: type[LayerStore] = LayerStore
 
     def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
         self._directory = paths.storage / self.name
         self._identity = identity
-        self._layers = LayerStore(self._directory / "layers", identity, limits)
+        self._layers: LayerStore = self._store(self._directory / "layers", identity, limits)
 
     def check(self) -> str | None:
         """Mounts a small overlay on this disk and tries a whiteout and an opaque directory; remembered until the next boot."""
@@ -52,17 +55,21 @@ class OverlayDriver:
             )
         try:
             with self._layers.scratch() as (folder, lock_fd):
-                run_job(
-                    "check-overlay",
-                    {"directory": str(folder), "userxattr": self._identity.rootless},
-                    userns_fd=self._identity.userns_fd(),
-                    held_fds=(lock_fd,),
-                )
+                self._try(folder, lock_fd)
                 write_synced(folder / _STAMP, state)
                 (folder / _STAMP).rename(stamp)
         except (CellwallError, OSError) as error:
-            return f"{error}; use -s vfs, or put the store on another filesystem with CELLWALL_ROOT"
+            return f"{error}; use -s {self._instead}, or put the store on another filesystem with CELLWALL_ROOT"
         return None
+
+    def _try(self, folder: Path, lock_fd: int) -> None:
+        """Do in ``folder`` what containers need. Raises CellwallError, OSError where the machine can't."""
+        run_job(
+            "check-overlay",
+            {"directory": str(folder), "userxattr": self._identity.rootless},
+            userns_fd=self._identity.userns_fd(),
+            held_fds=(lock_fd,),
+        )
 
     def has_layer(self, chain_id: Digest) -> bool:
         return self._layers.has(chain_id)
@@ -102,7 +109,7 @@ class OverlayDriver:
         entry: dict[str, Any] = {
             "at": "/",
             "type": "overlay",
-            "lowers": [str(self._layers.tree(chain_id)) for chain_id in stack],
+            "lowers": [self._layers.lower(chain_id) for chain_id in stack],
             "upper": None,
             "work": None,
         }
@@ -130,7 +137,7 @@ class OverlayDriver:
             )
         found = run_job(
             "changes",
-            {"upper": entry["upper"], "lower_paths": entry["lowers"]},
+            {"upper": entry["upper"], "lowers": entry["lowers"]},
             userns_fd=self._identity.userns_fd(),
         )
         return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
@@ -174,7 +181,7 @@ class OverlayDriver:
                 job,
                 {
                     "root": entry["upper"],
-                    "lowers": [Path(path).parent.name for path in entry["lowers"]],
+                    "lowers": [_layer_folder(lower) for lower in entry["lowers"]],
                     "copied": False,
                     "id_map": [0, 0],
                     "mount_points": list(mount_points),
@@ -206,6 +213,11 @@ class OverlayDriver:
 
     def sweep(self) -> int:
         return self._layers.sweep()
+
+
+def _layer_folder(lower: str | dict[str, str]) -> str:
+    """The name of a layer's folder in the store: a plan names the tree, or the index, in it."""
+    return Path(lower if isinstance(lower, str) else lower["erofs"]).parent.name
 
 
 def _boot_id() -> str:

@@ -37,9 +37,9 @@ from .tarheader import (
 from .tarstream import TarStream
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
-_META = b".wh..wh."
+WHITEOUT = b".wh."
+OPAQUE = b".wh..wh..opq"
+META = b".wh..wh."
 _ID_MAX = (1 << 32) - 2
 # What only a contradictory archive leads to: the tree is this process's alone.
 _ARCHIVES_FAULT = (
@@ -122,7 +122,7 @@ class Unpacker:
             self._root(member)
             return
         parent, _, name = path.rpartition(b"/")
-        if _WHITEOUT in path and self._special(path, parent, name):
+        if WHITEOUT in path and self._special(path, parent, name):
             return
         if not 0 <= member.uid <= _ID_MAX or not 0 <= member.gid <= _ID_MAX:
             raise TarError(f"{shown(member.name)} has the owner {member.uid}:{member.gid}, which no system knows")
@@ -277,7 +277,7 @@ class Unpacker:
 
     def _special(self, path: bytes, parent: bytes, name: bytes) -> bool:
         """Do what an entry with ``.wh.`` in its path asks for; False where it is an ordinary entry after all."""
-        if name == _OPAQUE:
+        if name == OPAQUE:
             self._tree.enter(parent)
             if parent:
                 self._tree.make_opaque(b".")
@@ -285,13 +285,13 @@ class Unpacker:
                 self._tree.opaque_root = True
             return True
         parts = path.split(b"/")
-        if any(part.startswith(_META) for part in parts):
+        if any(part.startswith(META) for part in parts):
             return True  # aufs's own files
-        if any(part.startswith(_WHITEOUT) for part in parts[:-1]):
+        if any(part.startswith(WHITEOUT) for part in parts[:-1]):
             raise TarError(f"{shown(path)} lies below a whiteout")
-        if not name.startswith(_WHITEOUT):
+        if not name.startswith(WHITEOUT):
             return False
-        hidden = name[len(_WHITEOUT) :]
+        hidden = name[len(WHITEOUT) :]
         if hidden in (b"", b".", b".."):
             raise TarError(f"{shown(path)} is a whiteout of nothing")
         self._tree.enter(parent)

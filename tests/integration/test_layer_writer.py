@@ -80,7 +80,7 @@ def change(root: Path) -> None:
 POINTS = ("/etc/hosts", "/mnt/data", "/srv/data")
 
 
-@pytest.fixture(params=["overlay", "vfs"])
+@pytest.fixture(params=["overlay", "vfs", "erofs"])
 def changed(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[StorageDriver, Plan, list[bytes], dict[bytes, Facts]]]:

@@ -15,12 +15,12 @@ from .. import registries
 from ..layer_trees import tree_facts
 from ..registries import Registry, make_image, write_layout
 from .test_registry_pull import mounted
-from .test_unpack_peers import archives, differences, podman_tree
+from .test_unpack_peers import archives, differences, our_tree, podman_tree
 
 registry = registries.registry
 
 
-@pytest.mark.needs("root", "overlay", "mmdebstrap", "podman")
+@pytest.mark.needs("root", "overlay", "erofs", "mmdebstrap", "podman")
 def test_a_debian_from_a_registry(registry: Registry, engine: Engine, tmp_path: Path) -> None:
     if own_distribution() != "debian":
         pytest.skip("needs a machine whose own package sources are Debian's")
@@ -32,7 +32,8 @@ def test_a_debian_from_a_registry(registry: Registry, engine: Engine, tmp_path: 
         pytest.skip(f"the package archive can't be reached: {error}")
     with tree_archive(base, tmp_path / "work") as archive:
         debian = archive.read_bytes()
-    made = make_image([debian, *archives(tmp_path)], config={"Env": ["PATH=/usr/bin:/bin"], "Cmd": ["bash"]})
+    layers = [debian, *archives(tmp_path)]
+    made = make_image(layers, config={"Env": ["PATH=/usr/bin:/bin"], "Cmd": ["bash"]})
     layout = write_layout(tmp_path / "layout", {"latest": made})
     name = registry.push(f"oci:{layout}:latest", "lab/debian")
 
@@ -44,6 +45,8 @@ def test_a_debian_from_a_registry(registry: Registry, engine: Engine, tmp_path: 
         theirs = tree_facts(tree)
     assert len(ours) > 3000
     assert "\n".join(differences(ours, theirs)) == ""
+    with our_tree(layers, "erofs", tmp_path / "erofs") as tree:
+        assert "\n".join(differences(tree_facts(tree), theirs)) == ""
 
     result = cellwall.run(
         name, script="cat /etc/debian_version; id -u; dpkg-query -W -f '${Status}' bash", engine=engine

@@ -26,6 +26,7 @@ from cellwall.runtime.storage.merge import capability_of
 from cellwall.runtime.storage.removal import remove_tree
 
 from ..layer_trees import entry, folder, layer, link, tree_facts
+from ..mounted_layers import EROFS, lower_paths
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -66,10 +67,11 @@ def mounted(plan: Plan, point: Path) -> Iterator[Path]:
         yield Path(first["source"])
         return
     point.mkdir()
-    options = f"lowerdir={':'.join(first['lowers'])}"
-    if first["upper"]:
-        options += f",upperdir={first['upper']},workdir={first['work']}"
-    mount("overlay", str(point), "overlay", 0, options)
+    with lower_paths(first["lowers"]) as lowers:
+        options = f"lowerdir={':'.join(lowers)}"
+        if first["upper"]:
+            options += f",upperdir={first['upper']},workdir={first['work']}"
+        mount("overlay", str(point), "overlay", 0, options)
     try:
         yield point
     finally:
@@ -92,7 +94,7 @@ def change(root: Path) -> None:
     (root / "temporary").unlink()
 
 
-@pytest.mark.parametrize("name", ["overlay", "vfs"])
+@pytest.mark.parametrize("name", ["overlay", EROFS, "vfs"])
 def test_changes_of_a_kept_container(name: str, tmp_path: Path) -> None:
     driver, chain = opened(name, tmp_path / "state")
     plan = driver.prepare("c1", chain, kept=True, directory=tmp_path / "c1")
@@ -138,8 +140,9 @@ def test_the_plan_of_an_ephemeral_container(tmp_path: Path) -> None:
     driver.release("c1", plan)
 
 
-def test_the_upper_shows_the_mode_of_the_images_root(tmp_path: Path) -> None:
-    driver = open_driver("overlay", Paths(tmp_path, tmp_path / "run"))
+@pytest.mark.parametrize("name", ["overlay", EROFS])
+def test_the_upper_shows_the_mode_of_the_images_root(name: str, tmp_path: Path) -> None:
+    driver = open_driver(name, Paths(tmp_path, tmp_path / "run"))
     only = Digest.of(b"root")
     driver.add_layer(only, None, [], io.BytesIO(layer(folder("./", mode=0o1751, uid=4, gid=5))), digest="x")
     above = Digest.of(b"above")
@@ -199,8 +202,9 @@ def test_capabilities_of_other_revisions_stay_as_they_are() -> None:
         assert capability_of(value, 5) == value
 
 
-def test_layers_are_removed_whole_and_said_when_missing(tmp_path: Path) -> None:
-    driver, chain = opened("overlay", tmp_path)
+@pytest.mark.parametrize("name", ["overlay", EROFS])
+def test_layers_are_removed_whole_and_said_when_missing(name: str, tmp_path: Path) -> None:
+    driver, chain = opened(name, tmp_path)
     driver.remove_layer(chain[1])
     assert not driver.has_layer(chain[1])
     assert driver.has_layer(chain[0])
@@ -209,7 +213,7 @@ def test_layers_are_removed_whole_and_said_when_missing(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         driver.layer_info(chain[1])
     driver.remove_layer(chain[1])
-    assert len(list((tmp_path / "storage/overlay/layers").iterdir())) == 1
+    assert len(list((tmp_path / "storage" / name / "layers").iterdir())) == 1
 
 
 MAKER = """
@@ -220,7 +224,7 @@ from cellwall.runtime.images.digest import Digest
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import open_driver
 root = Path(sys.argv[1])
-driver = open_driver("vfs", Paths(root, root / "run"))
+driver = open_driver(sys.argv[4], Paths(root, root / "run"))
 class Slow(io.RawIOBase):
     sent = False
     def read(self, size=-1):
@@ -233,17 +237,18 @@ driver.add_layer(Digest.of(b"x"), None, [], Slow(), digest="x")
 """
 
 
-def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["vfs", EROFS])
+def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(name: str, tmp_path: Path) -> None:
     root = tmp_path / "state"
     archive = tmp_path / "base.tar"
     archive.write_bytes(BASE)
     source = str(Path(__file__).parents[2] / "src")
-    command = [sys.executable, "-c", MAKER, str(root), source, str(archive)]
+    command = [sys.executable, "-c", MAKER, str(root), source, str(archive), name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker:
         assert maker.stdout is not None
         assert maker.stdout.readline() == b"waiting\n"
-        driver = open_driver("vfs", Paths(root, root / "run"))
-        layers = root / "storage/vfs/layers"
+        driver = open_driver(name, Paths(root, root / "run"))
+        layers = root / "storage" / name / "layers"
         (unfinished,) = os.listdir(layers)
         assert unfinished.startswith(".tmp-")
         assert driver.sweep() == 0
@@ -259,20 +264,21 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(tmp_path: Pat
     assert driver.sweep() == 0
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["vfs", EROFS])
+def test_an_interrupt_leaves_nothing(name: str, tmp_path: Path) -> None:
     """Ctrl-C in the caller, in the middle of a layer: KeyboardInterrupt, no worker, no folder."""
     root = tmp_path / "state"
     archive = tmp_path / "base.tar"
     archive.write_bytes(BASE)
     source = str(Path(__file__).parents[2] / "src")
-    command = [sys.executable, "-c", MAKER, str(root), source, str(archive)]
+    command = [sys.executable, "-c", MAKER, str(root), source, str(archive), name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as maker:
         assert maker.stdout is not None
         assert maker.stderr is not None
         assert maker.stdout.readline() == b"waiting\n"
         maker.send_signal(signal.SIGINT)
         assert maker.stderr.read().strip().endswith(b"KeyboardInterrupt")
-    assert os.listdir(root / "storage/vfs/layers") == []
+    assert os.listdir(root / "storage" / name / "layers") == []
 
 
 def test_removal_goes_deep_and_never_follows_a_link(tmp_path: Path) -> None:
@@ -304,7 +310,7 @@ def test_choosing_a_driver(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path / "run")
     assert open_driver(None, paths).name == "overlay"
     assert open_driver("vfs", paths).name == "vfs"
-    with pytest.raises(SpecError, match="'zfs' is none of overlay, vfs"):
+    with pytest.raises(SpecError, match="'zfs' is none of overlay, erofs, vfs"):
         open_driver("zfs", paths)
     assert list(tmp_path.rglob(".tmp-*")) == []
 

@@ -21,6 +21,7 @@ from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import open_driver
 
 from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
+from ..mounted_layers import EROFS, lower_paths
 from ..registries import make_image, write_layout
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -149,7 +150,10 @@ def our_tree(layers: list[bytes], driver_name: str, home: Path) -> Iterator[Path
         return
     point = home / "merged"
     point.mkdir()
-    mount("overlay", str(point), "overlay", 1, f"lowerdir={':'.join(plan['lowers'])}")
+    with lower_paths(plan["lowers"]) as lowers:
+        # Overlayfs takes one lower only with an upper.
+        (home / "empty").mkdir()
+        mount("overlay", str(point), "overlay", 1, f"lowerdir={':'.join([*lowers, str(home / 'empty')])}")
     try:
         yield point
     finally:
@@ -165,13 +169,13 @@ def differences(ours: dict[bytes, Facts], theirs: dict[bytes, Facts]) -> list[st
 
 
 @pytest.mark.skipif(shutil.which("podman") is None, reason="needs podman")
-@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+@pytest.mark.parametrize("driver", ["overlay", EROFS, "vfs"])
 def test_the_tree_is_podmans(driver: str, tmp_path: Path) -> None:
     layers = archives(tmp_path)
     layout = write_layout(tmp_path / "layout", {"latest": make_image(layers)})
     with our_tree(layers, driver, tmp_path / "ours") as tree:
         ours = tree_facts(tree)
-    with podman_tree(f"oci:{layout}:latest", driver) as tree:
+    with podman_tree(f"oci:{layout}:latest", "vfs" if driver == "vfs" else "overlay") as tree:
         theirs = tree_facts(tree)
     assert len(theirs) > 30
     assert "\n".join(differences(ours, theirs)) == ""
@@ -199,13 +203,14 @@ def test_the_tree_is_umocis(tmp_path: Path) -> None:
     "options",
     [["--format=gnu"], ["--format=pax", "--xattrs"], ["--format=posix", "--sparse"], ["--format=oldgnu", "--sparse"]],
 )
-def test_the_tree_is_gnu_tars(options: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", [EROFS, "vfs"])
+def test_the_tree_is_gnu_tars(driver: str, options: list[str], tmp_path: Path) -> None:
     real_layer(tmp_path / "real")
     archive = gnu_tar(tmp_path / "real", *options)
     extracted = tmp_path / "extracted"
     extracted.mkdir()
     command = ["tar", "-C", str(extracted), "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", "-"]
     subprocess.run(command, check=True, input=archive)
-    with our_tree([archive], "vfs", tmp_path / "ours") as tree:
+    with our_tree([archive], driver, tmp_path / "ours") as tree:
         ours = tree_facts(tree)
     assert differences(ours, tree_facts(extracted)) == []
