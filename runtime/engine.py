@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from .errors import CellwallError, SpecError, StatusError, UnsupportedError
 from .identity import Identity
 from .images.digest import Digest
 from .launcher.client import Launcher, Process
-from .linux.process import CLONE_NEWUSER, start_time
+from .linux.process import CLONE_NEWUSER, is_running, pidfd_open, pidfd_send_signal, start_time
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
 from .spec import Plan, plan, script_message
@@ -365,19 +366,10 @@ class Engine:
 
     def kill(self, name_or_id: str, signal: int | str = "KILL") -> None:
         """Send a signal to a container's first process. Raises NotFound, StatusError."""
-        from .linux.process import is_running, pidfd_open, pidfd_send_signal
-
         container = self.known.find(name_or_id)
         found = self.known.state(container.id)
-        if found is None or not found["pid"]:
-            raise StatusError(f"container {container.name}", container.status, "running")
-        pidfd = pidfd_open(found["pid"])
-        try:
-            # Looked at with the pidfd in hand: the pid can't be another process's any more.
-            if is_running(found["pid"], found["cellwall"]["init_started"]):
-                pidfd_send_signal(pidfd, signal_number(signal))
-        finally:
-            os.close(pidfd)
+        if found is None or not found["pid"] or not _send(found, signal_number(signal)):
+            raise StatusError(f"container {container.name}", container.status if found is None else "exited", "running")
 
     def stop(self, name_or_id: str, timeout_s: float | None = None) -> None:
         """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise)."""
@@ -386,30 +378,16 @@ class Engine:
         if found is None:
             return
         stop_signal, stop_timeout_s = found["cellwall"]["stop"]
-        self.kill(container.id, stop_signal)
+        _send(found, signal_number(stop_signal))
         if not self._wait_ended(found, stop_timeout_s if timeout_s is None else timeout_s):
-            self.kill(container.id, "KILL")
+            _send(found, signal_number("KILL"))
             self._wait_ended(found, 10.0)
 
     def _wait_ended(self, found: dict[str, Any], timeout_s: float) -> bool:
         """Wait for the end of a container's first process, and then for its launcher to have cleaned up."""
-        from .linux.process import is_running, pidfd_open
-
-        try:
-            pidfd = pidfd_open(found["pid"])
-        except ProcessLookupError:
-            pidfd = -1
-        except OSError as error:
-            if error.errno != 3:
-                raise
-            pidfd = -1
-        if pidfd >= 0:
-            try:
-                if is_running(found["pid"], found["cellwall"]["init_started"]):
-                    if not select.select([pidfd], [], [], timeout_s)[0]:
-                        return False
-            finally:
-                os.close(pidfd)
+        with _first_process(found) as pidfd:
+            if pidfd >= 0 and not select.select([pidfd], [], [], timeout_s)[0]:
+                return False
         deadline = time.monotonic() + 5.0
         while self.known.state(found["id"]) is not None and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -422,7 +400,7 @@ class Engine:
         if found is not None:
             if not force:
                 raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force,")
-            self.kill(container.id, "KILL")
+            _send(found, signal_number("KILL"))
             self._wait_ended(found, 10.0)
         keeper = self._keepers.pop(container.id, None)
         if keeper is not None:
@@ -762,6 +740,34 @@ def idmaps(folder: Path) -> bool:
     temporary.write_text(f"{key} {'yes' if works else 'no'}")
     temporary.rename(stamp)
     return works
+
+
+@contextmanager
+def _first_process(found: dict[str, Any]) -> Iterator[int]:
+    """A pidfd of a container's first process, or -1 where it has ended."""
+    pidfd = -1
+    try:
+        if found["pid"]:
+            with suppress(ProcessLookupError):
+                pidfd = pidfd_open(found["pid"])
+        # Looked at with the pidfd in hand: the pid can't become another process's any more.
+        runs = pidfd >= 0 and is_running(found["pid"], found["cellwall"]["init_started"])
+        yield pidfd if runs else -1
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _send(found: dict[str, Any], number: int) -> bool:
+    """Send a signal to a container's first process; False where it has ended."""
+    with _first_process(found) as pidfd:
+        if pidfd < 0:
+            return False
+        try:
+            pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 def own_process() -> dict[str, int]:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from ..errors import CgroupError, SyscallError
+from ..errors import CgroupError
 from ..linux.process import pidfd_open, pidfd_send_signal
 from .files import read
 
@@ -68,14 +68,14 @@ def _signal_all(path: str) -> None:
         for pid in pids_below(path):
             try:
                 fds[pid] = pidfd_open(pid)
-            except SyscallError:  # it ended just now
+            except ProcessLookupError:  # it ended just now
                 continue
         # A pid may have been given to a stranger between the list and the open: only what is listed still is ours.
         for pid in pids_below(path):
             if pid in fds:
                 try:
                     pidfd_send_signal(fds[pid], signal.SIGKILL)
-                except SyscallError:  # it ended just now
+                except ProcessLookupError:  # it ended just now
                     continue
     finally:
         for fd in fds.values():

@@ -7,6 +7,7 @@ import signal
 import socket
 
 from ..cgroups import Group
+from ..errors import StatusError
 from ..linux.process import (
     CLONE_NEWUSER,
     RESOLVE_IN_ROOT,
@@ -41,11 +42,14 @@ class Joined(Task):
 
     def launch(self) -> None:
         container = self.container
-        target_fd = pidfd_open(container["pid"])
+        try:
+            target_fd = pidfd_open(container["pid"])
+        except ProcessLookupError:
+            raise StatusError("the container", "exited", "running") from None
         opened = [target_fd]
         try:
             if start_time(container["pid"]) != container["cellwall"]["init_started"]:
-                raise ProcessLookupError(container["pid"])
+                raise StatusError("the container", "exited", "running")
             self.group = Group.open(container["cellwall"]["cgroup"])
             self.baseline = self.group.events()
             self.leaf = self.group.leaf(self.request["name"])

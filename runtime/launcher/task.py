@@ -13,7 +13,6 @@ import socket
 import time
 
 from ..cgroups import Group
-from ..errors import SyscallError
 from ..linux.process import pidfd_send_signal
 from .wire import receive, send
 
@@ -131,9 +130,6 @@ class Task:
                 pidfd_send_signal(self.pidfd, number)
             except ProcessLookupError:  # it ended, which is seen next
                 pass
-            except SyscallError as error:
-                if error.errno != 3:
-                    raise
 
     def kill(self) -> None:
         """Kill the process; where it is process 1 of a namespace, the kernel kills the rest with it."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from errno import ESRCH
 
+from ..errors import SyscallError
 from .libc import check, libc, syscall, syscall_holding_lock
 
 CLONE_NEWTIME = 0x00000080
@@ -107,13 +109,30 @@ def set_command_line(text: str) -> None:
 
 
 def pidfd_open(pid: int) -> int:
-    """A descriptor of process ``pid`` that the caller closes; readable once it has ended. Source: pidfd_open(2)."""
-    return syscall("pidfd_open", pid, 0, what=f"pidfd_open {pid}")
+    """A descriptor of process ``pid`` that the caller closes; readable once it has ended. Source: pidfd_open(2).
+
+    Raises ProcessLookupError where there is none.
+    """
+    try:
+        return syscall("pidfd_open", pid, 0, what=f"pidfd_open {pid}")
+    except SyscallError as error:
+        raise _lookup(error) from error
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:
-    """Send a signal to exactly the process of ``pidfd``. Source: pidfd_send_signal(2)."""
-    syscall("pidfd_send_signal", pidfd, number, None, 0, what=f"pidfd_send_signal {number}")
+    """Send a signal to exactly the process of ``pidfd``. Source: pidfd_send_signal(2).
+
+    Raises ProcessLookupError where it has ended.
+    """
+    try:
+        syscall("pidfd_send_signal", pidfd, number, None, 0, what=f"pidfd_send_signal {number}")
+    except SyscallError as error:
+        raise _lookup(error) from error
+
+
+def _lookup(error: SyscallError) -> OSError:
+    """Python's own class for ESRCH, which callers expect beside a process."""
+    return ProcessLookupError(error.errno, str(error)) if error.errno == ESRCH else error
 
 
 class _OpenHow(ctypes.Structure):
