@@ -150,9 +150,9 @@ def read_json(raw: bytes, where: str) -> dict[str, Any]:
             raise ImageError(
                 f"{where}: got an HTML page where JSON was due; a proxy or a log-in page may stand in between"
             ) from err
-        raise ImageError(f"{where}: isn't JSON") from err
+        raise ImageError(f"{where}: isn't JSON; check that the name stands for an image") from err
     if not isinstance(value, dict):
-        raise ImageError(f"{where}: a JSON object was due")
+        raise ImageError(f"{where}: a JSON object was due; check that the name stands for an image")
     return value
 
 

@@ -112,7 +112,10 @@ class RegistryClient:
                 f"no such image: {self._reference.familiar()} ({address.host} doesn't have it); check the name and the tag"
             )
         if status == 403:
-            raise RegistryError(url, 403, f"{address.host} denies access to {self._reference.familiar()}")
+            raise RegistryError(
+                url, 403, f"{address.host} denies access to {self._reference.familiar()}; "
+                "check the name, and that your log-in may read it"
+            )  # fmt: skip
         if status != 200:
             raise RegistryError(url, status, f"{where}: {address.host} answered {status}{_said(raw)}")
         if media_type.partition(";")[0].strip().lower() == "text/html":
@@ -231,7 +234,7 @@ class _Download:
                     if response.status_code in (206, 416):
                         raise Truncated("it can't be resumed")
             if response.status_code == 404:
-                raise NotFound(f"{self._what}: {self._endpoint.address.host} doesn't have it")
+                raise NotFound(f"{self._what}: {self._endpoint.address.host} doesn't have it; push the image again")
             if response.status_code not in (200, 206):
                 raw = await read_limited(response, MANIFEST_LIMIT_BYTES, self._what)
                 status = response.status_code

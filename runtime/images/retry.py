@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -97,10 +98,15 @@ def _cause(err: Exception) -> str:
     if isinstance(err, httpx.TimeoutException):
         return "no answer in time"
     if isinstance(err, httpx.ConnectError):
-        return f"no connection ({str(err).lower() or 'refused'})"
+        return f"no connection ({_without_number(str(err)).lower() or 'refused'})"
     if isinstance(err, httpx.TransportError):
         return f"the connection broke ({str(err).lower().rstrip('.') or type(err).__name__})"
     return str(err)
+
+
+def _without_number(text: str) -> str:
+    """``[Errno -2] Name or service not known`` without its number, which tells a reader nothing."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", text)
 
 
 def _sentence(err: Exception, count: int, asked: float | None) -> str:

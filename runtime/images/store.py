@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from ..errors import CellwallError, ImageError, InvalidReference, NotFound, SpecError
+from ..errors import CellwallError, ImageError, InvalidReference, NotFound, RegistryError, SpecError
 from ..paths import Paths
 from . import job
 from .catalog import REPOSITORY, SOURCE, Catalog, put
@@ -205,7 +205,24 @@ class ImageStore(Exchange):
         with self._layout.alone(str(name), stop, lambda: _tell_waiting(reporter)):
             if pull == "missing" and (found := self._ready(ref, wanted)) is not None:
                 return found
-            return self._intake.from_registry(name, platform, reporter, stop)
+            try:
+                return self._intake.from_registry(name, platform, reporter, stop)
+            except RegistryError as err:
+                here = self._of_repository(name) if err.status == 0 and not name.digest else []
+                if not here:
+                    raise
+                raise RegistryError(err.url, 0, f"{err}; or run what is here: {', '.join(here)}") from err
+
+    def _of_repository(self, name: Reference) -> Sequence[str]:
+        """The names that images of the same repository have here: ``debian:bookworm`` beside ``debian:latest``."""
+        found = []
+        for image in self.list():
+            try:
+                if Reference.parse(image.reference).repository == name.repository:
+                    found.append(image.reference)
+            except InvalidReference:
+                continue  # it has lost its name
+        return list(dict.fromkeys(found))
 
     def _host(self, platform: Platform | None, reporter: Reporter, stop: Stop) -> Image:
         before = [self._catalog.image(entry) for entry in self._catalog.named(HOST)]
@@ -263,7 +280,7 @@ class ImageStore(Exchange):
 
         entries, by_id = self._look_up(ref)
         lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
-        return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
+        return lines + [f"Deleted: {chain_id}" for chain_id in dict.fromkeys(self.sweep()) if chain_id in layers]
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""

@@ -243,7 +243,10 @@ class Endpoint:
                     raise self._refused(url, scope, None)
                 self._tokens[scope] = _Token(credentials.basic())
                 return credentials.basic()
-        raise RegistryError(url, 401, f"{self.address.host} asks for a log-in of a kind that isn't known here")
+        raise RegistryError(
+            url, 401, f"{self.address.host} asks for a log-in of a kind that isn't known here: basic and bearer are; "
+            "check that it is a registry"
+        )  # fmt: skip
 
     def _refused(self, url: str, scope: str, credentials: Credentials | None) -> RegistryError:
         host = self.address.domain

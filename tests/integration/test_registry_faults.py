@@ -140,7 +140,7 @@ def test_what_is_here_isn_t_asked_for(rig: Rig, registry: FaultRegistry, name: s
     ("fault", "error", "said"),
     [
         (Fault(404), NotFound, "no such image: .*doesn't have it.*check the name and the tag"),
-        (Fault(403), RegistryError, "denies access"),
+        (Fault(403), RegistryError, "denies access.*; check the name, and that your log-in may read it"),
         (Fault(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), RegistryError, "HTML page"),
         (Fault(200, {"Content-Type": OCI_MANIFEST}, b"<html>log in</html>"), RegistryError, "HTML page"),
         (Fault(200, {"Content-Type": OCI_MANIFEST}, b'{"schemaVersion": 2'), RegistryError, "isn't JSON"),
@@ -346,9 +346,19 @@ def test_a_registry_that_is_down(rig: Rig) -> None:
 
 
 def test_a_host_that_isn_t_there(rig: Rig) -> None:
-    with pytest.raises(RegistryError, match="no-such-host.invalid: no connection"):
+    with pytest.raises(RegistryError, match=r"no-such-host.invalid: no connection \(\D+\) after 3 tries"):
         rig.pull("no-such-host.invalid/x")
     rig.assert_empty()
+
+
+def test_other_tags_that_are_here_are_named_when_a_registry_is_down(rig: Rig, name: str) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    rig.pull(name)
+    rig.store.tag(name, f"{host}/x:old")
+    with pytest.raises(RegistryError, match=f"; or run what is here: {host}/x:old$"):
+        rig.pull(f"{host}/x")
+    with pytest.raises(RegistryError, match="that the registry runs$"):
+        rig.pull(f"{host}/y")
 
 
 def test_a_registry_that_says_nothing(tmp_path: Path, registry: FaultRegistry, name: str) -> None:
