@@ -91,7 +91,7 @@ def _memory(memory: dict[str, Any]) -> list[Setting]:
 def _cpu(cpu: dict[str, Any]) -> list[Setting]:
     found = []
     if cpu.get("period"):
-        found.append(Setting("cpu", ("cpu.cfs_period_us",), str(cpu["period"]), "--cpu-period"))
+        found.append(Setting("cpu", ("cpu.cfs_period_us",), str(cpu["period"]), "--cpus"))
     if cpu.get("quota"):
         found.append(Setting("cpu", ("cpu.cfs_quota_us",), str(cpu["quota"]), "--cpus"))
     if cpu.get("shares"):

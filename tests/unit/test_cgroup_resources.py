@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellwall.runtime.cgroups import SUBSYSTEMS, check, v1, v2
+from cellwall.runtime.cgroups.placement import not_in_force
 from cellwall.runtime.cgroups.resources import device_lines, io_weight_of_blkio, parse_list, weight_of_shares
 from cellwall.runtime.errors import SpecError
 
@@ -95,6 +96,10 @@ def test_version_1_files() -> None:
         ("net_cls.classid", str(0x100001)),
         ("hugetlb.2MB.limit_in_bytes", str(4 * MIB)),
     ]
+
+
+def test_a_limit_that_is_not_in_force_is_said_once_by_its_flag() -> None:
+    assert not_in_force("cpu", {"cpu": {"quota": 50_000, "period": 100_000}}, "why") == ["--cpus is not in force: why"]
 
 
 def test_version_2_files() -> None:
