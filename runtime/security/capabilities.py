@@ -43,8 +43,8 @@ def capability(name: str, flag: str = "--cap-add") -> str:
     if full not in NAMES:
         from difflib import get_close_matches
 
-        near = get_close_matches(full, NAMES, 1)
-        hint = f"did you mean {near[0].removeprefix('CAP_')}?" if near else "see capabilities(7) for the names"
+        near = get_close_matches(full.removeprefix("CAP_"), [known.removeprefix("CAP_") for known in NAMES], 1)
+        hint = f"did you mean {near[0]}?" if near else "see capabilities(7) for the names"
         raise SpecError(flag, f"{name!r} is not a capability; {hint}")
     return full
 

@@ -44,6 +44,9 @@ def test_spellings(name: str) -> None:
 def test_unknown_name_says_the_nearest() -> None:
     with pytest.raises(SpecError, match=r"--cap-drop: 'SYS_ADMEN' is not a capability; did you mean SYS_ADMIN\?"):
         resolve(drop=["SYS_ADMEN"])
+    # CAP_ is in every name, so it makes no two of them alike.
+    with pytest.raises(SpecError, match=r"'FOO' is not a capability; see capabilities\(7\)"):
+        resolve(add=["FOO"])
 
 
 def test_rules() -> None:
