@@ -282,6 +282,7 @@ OPTIONS: tuple[Option, ...] = (
 
 # What docker run has besides. Known, so that the answer is better than "unknown option".
 _NOT_THERE = (
+    "--annotation",
     "--attach",
     "--blkio-weight-device",
     "--cgroup-parent",
@@ -297,6 +298,7 @@ _NOT_THERE = (
     "--health-cmd",
     "--health-interval",
     "--health-retries",
+    "--health-start-interval",
     "--health-start-period",
     "--health-timeout",
     "--ip6",
@@ -311,6 +313,7 @@ _NOT_THERE = (
     "--runtime",
     "--volume-driver",
 )
+_NOT_THERE_FLAGS = ("--disable-content-trust", "--no-healthcheck", "--oom-kill-disable", "--sig-proxy")
 
 
 def add_run_options(parser: Parser, *, omit: Collection[str] = ()) -> None:
@@ -332,9 +335,11 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = ()) -> None:
                 metavar=option.metavar,
                 help=option.help,
             )
-    for name in _NOT_THERE:
+    for name in (*_NOT_THERE, *_NOT_THERE_FLAGS):
         if name not in omit:
-            parser.refuse(name, why="cellwall doesn't have this option of docker's")
+            names = ("-a", name) if name == "--attach" else (name,)
+            why = "cellwall doesn't have this option of docker's"
+            parser.refuse(*names, why=why, takes_value=name not in _NOT_THERE_FLAGS)
 
 
 def run_options_of(
@@ -391,10 +396,14 @@ def check_together(options: RunOptions) -> None:
         if swap < memory:
             raise SpecError(
                 "--memory-swap",
-                f"{swap} is out of range: it counts memory and swap together, so at least --memory's {memory}",
+                f"{values.size_text(swap)} is out of range: it counts memory and swap together, "
+                f"so at least --memory's {values.size_text(memory)}",
             )
     if memory is not None and soft is not None and soft > memory:
-        raise SpecError("--memory-reservation", f"{soft} is out of range: at most --memory's {memory}")
+        raise SpecError(
+            "--memory-reservation",
+            f"{values.size_text(soft)} is out of range: at most --memory's {values.size_text(memory)}",
+        )
     if options.network == "host" and (bad := next((name for name in options.sysctls if name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own network under --network host")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):

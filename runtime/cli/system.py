@@ -113,7 +113,7 @@ def _information(context: Context) -> dict[str, Any]:
             "Running": sum(box.status == "running" for box in containers),
             "Stopped": sum(box.status != "running" for box in containers),
         },
-        "Images": len(engine.images.list()),
+        "Images": len({image.id for image in engine.images.list()}),
         "StorageDriver": engine.driver.name,
         "Rootless": os.geteuid() != 0,
         "KernelVersion": uname.release,

@@ -281,7 +281,7 @@ def add_host(flag: str, text: str) -> str:
     """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``."""
     sign = "=" if "=" in text else ":"
     name, _, text_address = text.partition(sign)
-    if not name or not _HOST_NAME.fullmatch(name):
+    if not text_address or not _HOST_NAME.fullmatch(name):
         raise SpecError(flag, f"{text!r} needs the form NAME:ADDRESS")
     return f"{name}:{address(flag, text_address.removeprefix('[').removesuffix(']'))}"
 

@@ -209,6 +209,9 @@ def test_images_by_name_and_id(cli: Cli) -> None:
     assert details["Id"].startswith(f"sha256:{entry['ID']}")
     assert cli("inspect", "nosuch").returncode == 1
     assert cli("tag", "box:1", "box:2").returncode == 0
+    # An image counts once, however many names it has.
+    one = cli("info", "--format", "{{.Images}}").stdout
+    assert int(one) == len(set(cli("images", "-q").stdout.split()))
     assert cli("rmi", "box:2").stdout == "Untagged: box:2\n"
 
 

@@ -207,9 +207,9 @@ def test_a_later_env_wins_over_a_file(tmp_path: object) -> None:
         ("--cpu-shares 1 x", "--cpu-shares", "2 to 262144"),
         ("--stop-timeout -1 x", "--stop-timeout", "0 to"),
         ("--net-cls-classid 0x100000000 x", "--net-cls-classid", "0 to 4294967295"),
-        ("-m 64m --memory-swap 32m x", "--memory-swap", "at least --memory's 67108864"),
+        ("-m 64m --memory-swap 32m x", "--memory-swap", "at least --memory's 64m"),
         ("--memory-swap 64m x", "--memory-swap", "needs --memory"),
-        ("-m 64m --memory-reservation 65m x", "--memory-reservation", "at most --memory's"),
+        ("-m 64m --memory-reservation 65m x", "--memory-reservation", "65m is out of range: at most --memory's 64m"),
         ("--stop-signal NOPE x", "--stop-signal", "isn't a signal"),
         ("--pull sometimes x", "--pull", "missing, always, never"),
         ("-v /a:/b --tmpfs /b/ x", "--tmpfs", "mounted twice"),
@@ -247,6 +247,10 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "--log-driver syslog x",
         "--restart=always x",
         "--runtime crun x",
+        "-a stdout x",
+        "--sig-proxy=false x",
+        "--no-healthcheck x",
+        "--oom-kill-disable x",
     ],
 )
 def test_what_isnt_there_yet_is_said_not_ignored(line: str) -> None:

@@ -196,6 +196,8 @@ def test_hosts_names_users_and_cpusets() -> None:
         (values.platform, "linux/"),
         (values.absolute, "tmp"),
     ]
+    with pytest.raises(SpecError, match=r"^--x: 'db' needs the form NAME:ADDRESS"):
+        values.add_host("--x", "db")
     for read, text in bad:
         with pytest.raises(SpecError, match=r"^--x: "):
             read("--x", text)
