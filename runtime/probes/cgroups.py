@@ -135,7 +135,8 @@ def write() -> Answer:
     usable = [answer for answer in answers if answer[0] == "ok"]
     if usable:
         return ok(f"groups can be made in {len(usable)} of {len(trees)} trees")
-    mend = answers[-1][2] if answers else mode()[2]
+    # In hybrid mode the limits are in the version 1 trees, which come first: what mends version 2 gives none of them.
+    mend = next((answer[2] for answer in answers if answer[2]), "") if answers else mode()[2]
     return missing("no group can be made: no limits, no counts", mend)
 
 
@@ -146,7 +147,8 @@ def swap_accounting() -> Answer:
         # v2's top group has no limit files: look in those below it.
         folders = [tree.own, *(entry.path for entry in os.scandir(tree.folder) if entry.is_dir())]
         if any(os.path.exists(f"{folder}/{name}") for folder in folders):
-            return ok(f"{name}: --memory-swap holds")
+            answer = _usable(tree, name)
+            return ok(f"{name}: --memory-swap holds") if answer[0] == "ok" else answer
     return missing("--memory-swap can't be held to", "boot with swapaccount=1")
 
 

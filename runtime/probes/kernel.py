@@ -72,7 +72,9 @@ def capabilities() -> Answer:
         return ok("none, as an ordinary user")
     lacking = [name for name in NAMES if name not in held]
     if lacking:
-        return limited(f"root lacks {', '.join(lacking)}: what is given to a container is less these")
+        return limited(
+            f"root lacks {', '.join(lacking)}: containers don't get {'it' if len(lacking) == 1 else 'them'} either"
+        )
     return ok(f"all {len(held)}")
 
 
