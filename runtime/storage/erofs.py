@@ -84,7 +84,7 @@ class ErofsLayerStore(LayerStore):
             room -= len(piece)
             if room < 0:
                 raise LayerError(
-                    job.digest, f"it holds more than {self._limits.size_bytes} bytes; raise the limit if that is right"
+                    job.digest, f"it holds more than {self._limits.size_bytes} bytes; no honest layer is that large"
                 )
             while piece:
                 piece = piece[os.write(archive_fd, piece) :]

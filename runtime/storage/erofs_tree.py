@@ -142,11 +142,11 @@ class IndexTree:
         while (member := tar.next_member()) is not None:
             entries += 1
             if entries > self._entries_limit:
-                raise TarError(f"it has more than {self._entries_limit} entries; raise the limit if that is right")
+                raise TarError(f"it has more than {self._entries_limit} entries; no honest layer is that large")
             if member.type == REGULAR:
                 size += member.size
                 if size > self._size_limit:
-                    raise TarError(f"it holds more than {self._size_limit} bytes; raise the limit if that is right")
+                    raise TarError(f"it holds more than {self._size_limit} bytes; no honest layer is that large")
             self._entry(member, tar.position)
         if tar.size - tar.position > self._size_limit:
             raise TarError("there is too much after the archive's end")

@@ -57,6 +57,25 @@ _ARCHIVES_FAULT = (
 )
 
 
+def _give(file: int | bytes, member: Member) -> None:
+    """Make ``file`` (a descriptor, or a name in the current folder) its member's owner's. Raises TarError for an id that isn't here.
+
+    Source: user_namespaces(7): an id that the namespace doesn't map is EINVAL, and chown(2) knows no other reason for it.
+    """
+    try:
+        if isinstance(file, int):
+            os.fchown(file, member.uid, member.gid)
+        else:
+            os.chown(file, member.uid, member.gid, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise TarError(
+            f"{shown(member.name)} belongs to {member.uid}:{member.gid}, which your subordinate ids don't reach: "
+            "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER grants more, or run as root"
+        ) from error
+
+
 def clean(name: bytes) -> bytes:
     """``name`` relative to the root, without ``.``, ``..`` and empty parts. Raises TarError where it leads out."""
     if b"\0" in name:
@@ -90,13 +109,11 @@ class Unpacker:
         while (member := stream.next_member()) is not None:
             self._entries += 1
             if self._entries > self._entries_limit:
-                raise TarError(f"it has more than {self._entries_limit} entries; raise the limit if that is right")
+                raise TarError(f"it has more than {self._entries_limit} entries; no honest layer is that large")
             if member.type == REGULAR:
                 self._size += member.size
                 if self._size > self._size_limit:
-                    raise TarError(
-                        f"it unpacks to more than {self._size_limit} bytes; raise the limit if that is right"
-                    )
+                    raise TarError(f"it unpacks to more than {self._size_limit} bytes; no honest layer is that large")
             try:
                 self._entry(member, stream)
             except OSError as error:
@@ -159,7 +176,7 @@ class Unpacker:
             elif member.size:
                 stream.copy_content(fd, member.size)
             # Each of these undoes a part of the one before it if done later: owner, mode, capabilities, time.
-            os.fchown(fd, member.uid, member.gid)
+            _give(fd, member)
             if member.mode & 0o7000:
                 os.fchmod(fd, member.mode)
             if member.xattrs:
@@ -181,7 +198,7 @@ class Unpacker:
         self._own_directory(member, name, path)
 
     def _own_directory(self, member: Member, name: bytes, path: bytes) -> None:
-        os.chown(name, member.uid, member.gid, follow_symlinks=False)
+        _give(name, member)
         os.chmod(name, member.mode)
         if member.xattrs:
             self._tree.set_attributes(member, name, path)
@@ -221,7 +238,7 @@ class Unpacker:
         # Changing the owner takes capabilities and setuid away: only where it is another.
         changed = (status.st_uid, status.st_gid) != (member.uid, member.gid)
         if changed:
-            os.chown(name, member.uid, member.gid, follow_symlinks=False)
+            _give(name, member)
         if changed or stat.S_IMODE(status.st_mode) != member.mode:
             os.chmod(name, member.mode)
         if member.xattrs:
@@ -268,7 +285,7 @@ class Unpacker:
         os.chmod(name, member.mode)
 
     def _own_node(self, member: Member, name: bytes, path: bytes) -> None:
-        os.chown(name, member.uid, member.gid, follow_symlinks=False)
+        _give(name, member)
         if member.xattrs:
             self._tree.set_attributes(member, name, path)
         os.utime(name, ns=times_of(member), follow_symlinks=False)
@@ -315,7 +332,7 @@ class Unpacker:
         if stat.S_ISREG(status.st_mode):
             self._size += status.st_size
             if self._size > self._size_limit:
-                raise TarError(f"it unpacks to more than {self._size_limit} bytes; raise the limit if that is right")
+                raise TarError(f"it unpacks to more than {self._size_limit} bytes; no honest layer is that large")
             from_fd = openat2(dirfd, os.fsdecode(path), os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 copy.xattrs = dict(attributes_of(from_fd))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ..registries import busybox_image, write_layout
+from ..registries import busybox_image, make_image, write_layout
 
 pytestmark = pytest.mark.needs("root", "user-namespaces", "overlay-userns")
 
@@ -114,6 +116,29 @@ def test_another_user_inside(user: User) -> None:
     else:
         assert found[0] == 125
         assert "outside the 1 ids of this container" in found[2]
+
+
+def test_files_of_users_that_there_are_no_ids_for(user: User) -> None:
+    """Too few subordinate ids: the file, its owner and the command that mends it are named, and nothing is left."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("etc/owned")
+        entry.uid, entry.gid = 1000, 4_000_000
+        tar.addfile(entry)
+    with tempfile.TemporaryDirectory(prefix="cw-image-", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        write_layout(Path(folder, "layout"), {"latest": make_image([buffer.getvalue()])})
+        found = user(
+            "from cellwall.runtime.errors import LayerError\n"
+            "from cellwall.runtime.engine import Engine\n"
+            "try:\n"
+            f"    cellwall.run('oci:{folder}/layout:latest', ['true'])\n"
+            "except LayerError as error:\n"
+            "    print(json.dumps([str(error), len(Engine.default().images.list())]))"
+        )
+    assert "'etc/owned' belongs to 1000:4000000" in found[0]
+    assert "usermod --add-subuids" in found[0]
+    assert found[1] == 0
 
 
 def test_what_is_not_in_force_is_said(user: User) -> None:
