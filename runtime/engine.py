@@ -247,9 +247,7 @@ class Engine:
             record = next((r for r in self.known.records() if r["name"] == options.name), None)
             if record is not None and record["plan"] is None:
                 if state.owner_lives(record["maker"]):
-                    raise StatusError(
-                        f"container {options.name}", "being made by another process", "made: wait for it,"
-                    )
+                    raise StatusError(f"container {options.name}", "being made by another process", "made: wait for it")
                 self._remove_record(record)
                 record = None
             if record is None:
@@ -262,7 +260,7 @@ class Engine:
                     raise StatusError(
                         f"container {options.name}",
                         f"made from {record['image']}",
-                        f"made from {options.image}: rm it first,",
+                        f"made from {options.image}: rm it first",
                     )
             if self.known.find(record["id"]).status != "running":
                 self._start_keeper(record)
@@ -399,7 +397,7 @@ class Engine:
         found = self.known.state(container.id)
         if found is not None:
             if not force:
-                raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force,")
+                raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force")
             _send(found, signal_number("KILL"))
             self._wait_ended(found, 10.0)
         keeper = self._keepers.pop(container.id, None)
@@ -621,6 +619,13 @@ class Engine:
         layers = [Digest.parse(layer) for layer in record["layers"]]
         id_map = None
         if not self.idmapped:
+            from .cgroups.files import first_user_namespace
+
+            if not self.identity.rootless and not first_user_namespace():
+                raise UnsupportedError(
+                    "root here is root of a user namespace, which lacks the ids of containers",
+                    "run cellwall outside of it, or in it as an ordinary user with subordinate ids",
+                )
             # The copy is given the container's own ids, so they must be known before it is launched.
             record["slot"], base = state.claim_ids(str(self.paths.ids), record["id"], self.identity.owner)
             id_map = (base, state.IDS_PER_CONTAINER)

@@ -209,7 +209,7 @@ def _mounts(
         pts.append("gid=5")
     shm_bytes = options.shm_size_bytes or SHM_BYTES
     # A user namespace may only mount the processes of its own pid namespace: the host's are shown as they are mounted.
-    own_processes = "pid" in kinds or "user" not in kinds
+    own_processes = "pid" in kinds or ("user" not in kinds and not rootless)
     mounts: list[dict[str, Any]] = [
         _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
@@ -221,8 +221,9 @@ def _mounts(
     if "network" in kinds:
         mounts.append(_entry("/sys", "sysfs", "sysfs", [*safe, "ro"]))
     else:
-        # sysfs belongs to a network namespace, and this one isn't the container's: the host's is shown, read-only.
-        mounts.append(_entry("/sys", "bind", "/sys", [*safe, "ro"]))
+        # sysfs belongs to a network namespace, and this one isn't the container's: the host's is shown, read-only. In a user
+        # namespace the mounts below it are locked to it, so they come along (mount_namespaces(7)).
+        mounts.append(_entry("/sys", "bind", "/sys", [*(["rbind"] if rootless else []), *safe, "ro"]))
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
     taken = {mount.target for mount in options.mounts}
@@ -246,7 +247,7 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     if mount.type == "volume":
         raise SpecError(
             "--volume",
-            f"{mount.source or mount.target}: named volumes aren't available yet, name a host folder by its path",
+            f"{mount.source or mount.target}: volumes aren't available yet, name a host folder by its path: -v /FOLDER:{mount.target}",
         )
     if not os.path.exists(mount.source):
         raise VolumeError(

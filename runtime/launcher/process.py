@@ -102,7 +102,12 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     except OSError as error:
         raise InitError(
             "user",
-            f"user {uid}:{gid} is outside the {process['id_count']} ids of this container: take a smaller one",
+            f"user {uid}:{gid} is outside the {process['id_count']} ids of this container: take a smaller one"
+            + (
+                ""
+                if process["id_count"] >= 65536
+                else ", or let your administrator grant more (`cellwall doctor`, subids)"
+            ),
             error.errno or 0,
         ) from error
     prctl(PR_SET_KEEPCAPS, 0)

@@ -397,7 +397,8 @@ def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
         raise VolumeError(
             f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"
         ) from error
-    if not mapped:
+    # The host's own /proc and /sys are nobody's files by their nature: nothing to be told.
+    if not mapped and source not in ("/proc", "/sys"):
         rootfs.warnings.append(
             f"{source}: its filesystem can't translate user ids, so its files belong to nobody in this container"
         )

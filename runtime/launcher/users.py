@@ -73,7 +73,8 @@ def resolve(user: str, extra_groups: list[str]) -> tuple[int, int, list[int], st
             if len(fields) >= 4 and number is not None and entry[0] in fields[3].split(","):
                 supplementary.append(number)
     supplementary += [_group(extra, groups) for extra in extra_groups]
-    return uid, gid, sorted(set(supplementary) - {gid} if not extra_groups else set(supplementary)), home
+    # The own group as well: a process that gave it up by name could get past a file that denies it (CVE-2022-36109).
+    return uid, gid, sorted({gid, *supplementary}), home
 
 
 def _group(name: str, groups: list[list[str]]) -> int:

@@ -181,3 +181,11 @@ def test_a_committed_image(user: User) -> None:
     assert found[1][2:4] == owner
     assert "in" in found[1]
     assert "motd" not in found[1]
+
+
+def test_the_hosts_network(user: User) -> None:
+    found = user(
+        "r = cellwall.run(image, ['readlink', '/proc/self/ns/net'], network='host')\n"
+        "print(json.dumps([r.exit_status, r.stdout.strip() == os.readlink('/proc/self/ns/net'), r.reason]))"
+    )
+    assert found[:2] == [0, True], found[2]

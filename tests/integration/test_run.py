@@ -130,12 +130,12 @@ def test_a_timeout_ends_everything(engine: Engine, busybox: str) -> None:
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        (None, "0 0 "),
-        ("1234", "1234 0 "),
-        ("1234:99", "1234 99 "),
-        ("alice", "1000 100 5 7"),
-        ("alice:audio", "1000 5 "),
-        ("1000", "1000 100 5 7"),
+        (None, "0 0 0"),
+        ("1234", "1234 0 0"),
+        ("1234:99", "1234 99 99"),
+        ("alice", "1000 100 5 7 100"),
+        ("alice:audio", "1000 5 5"),
+        ("1000", "1000 100 5 7 100"),
     ],
 )
 def test_users_are_those_of_the_image(engine: Engine, people: str, user: str | None, expected: str) -> None:
