@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..images.digest import Digest
     from ..paths import Paths
-    from .driver import Identity, LayerInfo, Limits, Plan
+    from .driver import Identity, LayerInfo, Limits, Lower, Plan
 
 # Linux's OVL_MAX_STACK. Source: fs/overlayfs/params.h
 _LAYERS_MAX = 500
@@ -92,6 +92,9 @@ class OverlayDriver:
     def remove_layer(self, chain_id: Digest) -> None:
         self._layers.remove(chain_id)
 
+    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
+        return [self._layers.lower(chain_id) for chain_id in self._layers.stack(layers)]
+
     def prepare(
         self,
         container_id: str,
@@ -101,15 +104,15 @@ class OverlayDriver:
         directory: Path | None,
         id_map: tuple[int, int] | None = None,
     ) -> Plan:
-        stack = self._layers.stack(layers)
-        if not stack:
+        lowers = self.stack(layers)
+        if not lowers:
             raise SpecError("layers", "an image without layers has nothing to run")
-        if len(stack) > _LAYERS_MAX:
-            raise UnsupportedError(f"{len(stack)} layers", f"overlayfs stacks {_LAYERS_MAX} at most; use -s vfs")
+        if len(lowers) > _LAYERS_MAX:
+            raise UnsupportedError(f"{len(lowers)} layers", f"overlayfs stacks {_LAYERS_MAX} at most; use -s vfs")
         entry: dict[str, Any] = {
             "at": "/",
             "type": "overlay",
-            "lowers": [self._layers.lower(chain_id) for chain_id in stack],
+            "lowers": lowers,
             "upper": None,
             "work": None,
         }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..images.digest import Digest
     from ..paths import Paths
-    from .driver import Identity, LayerInfo, Limits, Plan
+    from .driver import Identity, LayerInfo, Limits, Lower, Plan
 
 
 class VfsDriver:
@@ -55,6 +55,9 @@ class VfsDriver:
 
     def remove_layer(self, chain_id: Digest) -> None:
         self._layers.remove(chain_id)
+
+    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
+        return [self._layers.lower(chain_id) for chain_id in self._layers.stack(layers)]
 
     def prepare(
         self,
