@@ -31,6 +31,7 @@ from .results import Change
 from .spec import Plan, plan, script_message
 
 if TYPE_CHECKING:
+    from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
     from .storage.driver import StorageDriver
@@ -159,8 +160,8 @@ class Engine:
                 self._images[driver_in_force.name] = store
             return self._images[driver_in_force.name]
 
-    def of_driver(self, name: str) -> tuple[StorageDriver, ImageStore]:
-        """The storage driver ``name`` and the image store on it, for containers that were made with that driver."""
+    def of_driver(self, name: str | None) -> tuple[StorageDriver, ImageStore]:
+        """The storage driver ``name`` (None: the one in force) and the image store on it."""
         return self._driver(name), self._store(name)
 
     def _in_use(self, image_id: str) -> list[str]:
@@ -478,6 +479,24 @@ class Engine:
             pause=pause,
             cancelled=cancelled,
         )
+
+    def build(
+        self, request: BuildRequest, *, on_event: OnEvent | None = None, cancelled: Cancelled | None = None
+    ) -> BuildResult:
+        """Build an image as ``request.dockerfile`` says; ``on_event`` is called in this thread, see runtime/build/results.py.
+
+        Raises DockerfileError (with its place), StepFailed (a RUN ended badly), BuildError, Cancelled, and what ``image`` and ``run``
+        raise. No name changes then; what was built is in the cache.
+        """
+        from .build.executor import Build
+
+        return Build(self, request).run(on_event, cancelled)
+
+    def prune_builds(self, *, mounts: bool = False) -> int:
+        """Remove the build cache, with ``mounts`` the folders of its cache mounts too; the bytes that were freed."""
+        from .build.pruning import prune
+
+        return prune(self, mounts=mounts)
 
     def import_tree(
         self,

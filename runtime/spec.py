@@ -55,7 +55,7 @@ class Plan:
 
     spec: dict[str, Any]
     process: dict[str, Any]
-    files: dict[str, str]
+    files: dict[str, str | dict[str, Any]]
     argv: list[str]
     warnings: tuple[str, ...] = ()
 
@@ -262,12 +262,12 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str]:
+def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
     for item in options.add_hosts:
         name, _, address = item.partition(":")
         hosts.append(f"{address}\t{name}")
-    files = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
+    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
     if options.dns:
         files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
     elif host_network:
