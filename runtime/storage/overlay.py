@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .. import boot_stamp
 from ..errors import CellwallError, SpecError, UnsupportedError
 from ..results import Change
 from .jobs import run_job
 from .layers import LayerStore
-from .scratch import open_directory, write_synced
+from .scratch import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,12 +44,10 @@ class OverlayDriver:
     def check(self) -> str | None:
         """Mounts a small overlay on this disk and tries a whiteout and an opaque directory; remembered until the next boot."""
         stamp = self._directory / _STAMP
-        state = f"{os.uname().release} {'user' if self._identity.rootless else 'root'} {_boot_id()}".encode()
+        works = "for a user" if self._identity.rootless else "for root"
         try:
-            if stamp.read_bytes() == state:
+            if boot_stamp.recall(stamp) == works:
                 return None
-        except FileNotFoundError:
-            pass
         except OSError as error:
             return (
                 f"{stamp}: {os.strerror(error.errno or 0).lower()}; set CELLWALL_ROOT to a folder that you may write to"
@@ -56,8 +55,7 @@ class OverlayDriver:
         try:
             with self._layers.scratch() as (folder, lock_fd):
                 self._try(folder, lock_fd)
-                write_synced(folder / _STAMP, state)
-                (folder / _STAMP).rename(stamp)
+                boot_stamp.remember(stamp, works, folder / _STAMP)
         except (CellwallError, OSError) as error:
             return f"{error}; use -s {self._instead}, or put the store on another filesystem with CELLWALL_ROOT"
         return None
@@ -221,7 +219,3 @@ class OverlayDriver:
 def _layer_folder(lower: str | dict[str, str]) -> str:
     """The name of a layer's folder in the store: a plan names the tree, or the index, in it."""
     return Path(lower if isinstance(lower, str) else lower["erofs"]).parent.name
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
