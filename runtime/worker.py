@@ -22,6 +22,7 @@ import struct
 import sys
 
 from .errors import SyscallError
+from .linux.files import write_all
 from .linux.libc import check, libc, syscall
 from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
 from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
@@ -58,9 +59,7 @@ def main(request_fd: int) -> None:
     except OSError as error:
         what = error.call if isinstance(error, SyscallError) else str(error.filename or "")
         answer = {"error": what, "kind": "os", "errno": error.errno or 0}
-    data = memoryview(json.dumps(answer).encode())
-    while data:
-        data = data[os.write(request["answer_fd"], data) :]
+    write_all(request["answer_fd"], json.dumps(answer).encode())
     # Nothing to flush or to free: leave without the interpreter's tear-down.
     os._exit(0)
 
@@ -189,14 +188,13 @@ def _index(request: Request) -> object:
     tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
     try:
         counts = tree.read(archive)
-        image = memoryview(build_index(tree.root, archive.size, bytes.fromhex(request["uuid"])))
+        image = build_index(tree.root, archive.size, bytes.fromhex(request["uuid"]))
     except Unindexable as reason:
         if top_only:
             return {"again": str(reason)}
         os.lseek(request["tar_fd"], 0, os.SEEK_SET)
         return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
-    while image:
-        image = image[os.write(request["index_fd"], image) :]
+    write_all(request["index_fd"], image)
     os.fsync(request["index_fd"])
     os.fsync(request["tar_fd"])
     return counts
