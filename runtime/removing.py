@@ -33,20 +33,13 @@ def remove_record(engine: Engine, record: dict[str, Any]) -> None:
     folder = engine.known.folder(record["id"])
     if engine.known.record(record["id"]) is None:  # another process was quicker
         return
-    from .storage.jobs import run_job
-    from .storage.scratch import open_directory
+    from .storage.scratch import remove_folders
 
     with os.scandir(folder) as entries:
         found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     if folders := [name for name, is_folder in found.items() if is_folder]:
         # Writable layers: their files may belong to any id of the container.
-        with open_directory(folder) as directory_fd:
-            run_job(
-                "remove",
-                {"names": folders},
-                fds={"directory_fd": directory_fd},
-                userns_fd=engine.identity.userns_fd(),
-            )
+        remove_folders(folder, folders, engine.identity)
     for name, is_folder in found.items():
         if not is_folder and name != "record.json":
             (folder / name).unlink()

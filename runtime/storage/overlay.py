@@ -16,7 +16,7 @@ from ..errors import CellwallError, SpecError, UnsupportedError
 from ..results import Change
 from .jobs import run_job
 from .layers import LayerStore
-from .scratch import open_directory
+from .scratch import remove_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -177,22 +177,19 @@ class OverlayDriver:
         entry = plan[0]
         if entry["upper"] is None:
             raise UnsupportedError("the files of an ephemeral container", "they end with it; run it with a name")
-        with open_directory(self._layers.directory) as layers_fd:
-            run_job(
-                job,
-                {
-                    "root": entry["upper"],
-                    "lowers": [_layer_folder(lower) for lower in entry["lowers"]],
-                    "copied": False,
-                    "id_map": [0, 0],
-                    "mount_points": list(mount_points),
-                    "epoch": epoch,
-                },
-                fds={"layers_fd": layers_fd, "out_fd": fd},
-                userns_fd=self._identity.userns_fd(),
-                digest="of the container",
-                cancelled=cancelled,
-            )
+        self._layers.write_archive(
+            job,
+            {
+                "root": entry["upper"],
+                "copied": False,
+                "id_map": [0, 0],
+                "mount_points": list(mount_points),
+                "epoch": epoch,
+            },
+            entry["lowers"],
+            fd,
+            cancelled,
+        )
 
     def usage(self, plan: Plan) -> int:
         upper = plan[0]["upper"]
@@ -204,18 +201,7 @@ class OverlayDriver:
         upper = plan[0].get("upper") if plan else None
         if upper is None or not Path(upper).parent.is_dir():
             return
-        with open_directory(Path(upper).parent) as directory_fd:
-            run_job(
-                "remove",
-                {"names": ["upper", "work"]},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-            )
+        remove_folders(Path(upper).parent, ["upper", "work"], self._identity)
 
     def sweep(self) -> int:
         return self._layers.sweep()
-
-
-def _layer_folder(lower: str | dict[str, str]) -> str:
-    """The name of a layer's folder in the store: a plan names the tree, or the index, in it."""
-    return Path(lower if isinstance(lower, str) else lower["erofs"]).parent.name
