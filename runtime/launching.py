@@ -153,8 +153,7 @@ def _launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], 
         launcher.lost = False
         engine.reconcile()
     process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=engine.warn)
-    for text in made.warnings:
-        engine.warn(text)
+    process.warn(made.warnings)
     if kept:
         process.log_path = str(folder / "log.jsonl")
     elif record["plan"][0]["type"] == "bind":
