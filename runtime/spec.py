@@ -16,13 +16,13 @@ from typing import Any
 
 from .errors import NotFound, SpecError, VolumeError
 from .images.platforms import Platform
+from .launcher import DEFAULT_PATH
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
 
 OCI_VERSION = "1.2.0"
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_BYTES = 64 << 20
 # Where every container has something mounted, whether the image has a folder or file there or not.
 MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
