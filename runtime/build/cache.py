@@ -115,7 +115,7 @@ class Cache:
             if not same and (other.parent != inputs.parent or not _alike(other.text, inputs.text)):
                 continue
             score = 2 * same + (other.parent == inputs.parent)
-            if (best is None or (score, record.created) > best[0]):
+            if best is None or (score, record.created) > best[0]:
                 best = ((score, record.created), record)
         if best is None:
             return "not built before", ()

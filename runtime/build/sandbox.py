@@ -11,11 +11,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..committing import mount_points
-from ..engine import own_process
-from ..images.digest import Digest
+from ..launching import launch
 from ..options import RunOptions, Script
+from ..preparing import keep, layers_of, mount_points, new_record
 from ..pump import pipes, pump
+from ..removing import remove_record
 from ..spec import plan
 
 if TYPE_CHECKING:
@@ -52,15 +52,14 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         engine, options = self._engine, self._options
-        self._made = plan(
-            options, {"architecture": self._image.config.get("architecture")}, secrets.token_hex(32), script=self._script,
-            **engine._limits(),
-        )  # fmt: skip
+        container_id = secrets.token_hex(32)
+        config = {"architecture": self._image.config.get("architecture")}
+        self._made = plan(options, config, container_id, script=self._script, **engine.limits())
         self._made.files.update(self._files)
-        record = engine._record(secrets.token_hex(32), options, self._image, self._made.argv)
-        record |= {"remover": own_process(), "hidden": True}
+        record = new_record(engine, container_id, options, self._image, self._made.argv)
+        record |= {"remover": record["maker"], "hidden": True}
         self._record = record
-        engine._keep(record, keeper=False)
+        keep(engine, record)
         record["plan"] = [*record["plan"], *self._mounts]
         return self
 
@@ -68,13 +67,13 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with suppress(FileNotFoundError):  # another process's reconcile was quicker
-            self._engine._remove_record(self._record)
+            remove_record(self._engine, self._record)
 
     def run(self, on_stdout: Sink, on_stderr: Sink, started: Callable[[Process], object]) -> Exit:
         """Run the command to its end; ``started`` gets it, to kill it from another thread."""
         engine = self._engine
         with pipes(stdin=False) as made:
-            process = engine._launch(self._record, self._made, made.child_fds, self._options)
+            process = launch(engine, self._record, self._made, made.child_fds, self._options)
             with process:
                 started(process)
                 return pump(process, made, on_stdout=on_stdout, on_stderr=on_stderr)
@@ -86,7 +85,7 @@ class Sandbox:
         points = [*mount_points(record), *(entry["at"] for entry in self._mounts), *self._files]
         driver.write_layer(
             record["plan"][: len(record["plan"]) - len(self._mounts)],
-            [Digest.parse(layer) for layer in record["layers"]],
+            layers_of(record),
             fd,
             mount_points=points,
             epoch=epoch,

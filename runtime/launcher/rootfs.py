@@ -13,6 +13,7 @@ import stat
 from errno import EINVAL, ENOSYS
 
 from ..errors import SyscallError, UnsupportedError, VolumeError
+from ..linux.files import write_all
 from ..linux.mounts import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -420,9 +421,7 @@ def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids
     for index, file in enumerate(described):
         fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=tmpfs_fd)
         try:
-            data = memoryview(file["data"].encode("latin-1"))
-            while data:
-                data = data[os.write(fd, data) :]
+            write_all(fd, file["data"].encode("latin-1"))
             os.fchown(fd, ids.base + file.get("uid", 0), ids.base + file.get("gid", 0))
             os.fchmod(fd, file.get("mode", 0o644))
         finally:
