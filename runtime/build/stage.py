@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ImageError, InvalidReference, NotFound
 from ..images.history import CACHE_COMMENT, entries
 from ..images.image import Image
 from ..images.platforms import Platform
@@ -92,7 +93,7 @@ class Stage:
                     "as `cellwall bootstrap` makes one",
                     base.image,
                 )
-            self.image = self.build_.image(self.planned.image, self.planned.platform, self.name)
+            self.image = self.image_of(base, self.planned.image, self.planned.platform)
             self._take_config(self.image)
             inputs = Inputs("from", base.source.text.strip(), "", {"image": str(self.image.id)})
             if self.build_.cache.find(inputs) is None:
@@ -103,6 +104,13 @@ class Stage:
         self._count += len(triggers)
         self._end(base, started, status, reason, changed, None)
         return triggers
+
+    def image_of(self, instruction: Instruction, reference: str, platform: str = "") -> Image:
+        """The image that ``instruction`` names. Raises DockerfileError where it can't be had, Cancelled."""
+        try:
+            return self.build_.image(reference, platform, self.name)
+        except (ImageError, InvalidReference, NotFound) as error:
+            raise instruction.source.fault(f"{instruction.name}: {error}", reference) from error
 
     def _take_config(self, image: Image) -> None:
         self.config.inner = dict(image.config.get("config") or {})
