@@ -243,6 +243,7 @@ class IndexTree:
                 self._dropped.add(os.fsdecode(key))
             else:
                 self._set_attribute(node, key, value, member.name)
+        _check_room(node, member.name)
 
     def _set_attribute(self, node: Node, key: bytes, value: bytes, name: bytes) -> None:
         if key.startswith(b"system."):
@@ -263,8 +264,6 @@ class IndexTree:
         if node.xattrs is None:
             node.xattrs = {}
         node.xattrs[key] = value
-        if sum(len(key) + len(value) + 8 for key, value in node.xattrs.items()) > _VALUES_MAX:
-            raise Unindexable(f"{shown(name)} has too many attributes")
 
     # -- whiteouts ------------------------------------------------------------------------------------------------
 
@@ -365,9 +364,16 @@ class IndexTree:
         try:
             for key, value in attributes_of(from_fd):
                 self._set_attribute(node, key, value, path)
+            _check_room(node, path)
         finally:
             os.close(from_fd)
         return node
+
+
+def _check_room(node: Node, name: bytes) -> None:
+    """Raise Unindexable where an inode has no room for its attributes."""
+    if sum(len(key) + len(value) + 8 for key, value in (node.xattrs or {}).items()) > _VALUES_MAX:
+        raise Unindexable(f"{shown(name)} has too many attributes")
 
 
 def aligned_pieces(member: Member, position: int) -> list[tuple[int, int]]:

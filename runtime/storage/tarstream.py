@@ -145,12 +145,13 @@ class TarStream:
         member = Member()
         read_fields(member, block, kind)
         member.size = size
+        if extended:
+            apply_extended(member, extended)
+        # An entry with both forms of a long name gets GNU's, as in docker and podman: Go's archive/tar reads it so.
         if long_name is not None:
             member.name = long_name
         if long_link is not None:
             member.linkname = long_link
-        if extended:
-            apply_extended(member, extended)
         if kind == 0 and member.name.endswith(b"/"):  # a V7 directory
             member.type = DIRECTORY
         if member.type != REGULAR and member.size:
