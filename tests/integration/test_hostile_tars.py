@@ -144,14 +144,17 @@ def merged(case: Hostile) -> dict[bytes, bytes]:
 def test_a_tree_deeper_than_any_path_goes_again(tmp_path: Path) -> None:
     store = Store("overlay", tmp_path)
     (chain_id,) = store.add(DEEPER + END)
-    depth, fd = 0, os.open(store.folder(chain_id) / "diff", os.O_RDONLY)
-    while "n" in os.listdir(fd):
-        below = os.open("n", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
+    try:
+        depth, fd = 0, os.open(store.folder(chain_id) / "diff", os.O_RDONLY)
+        while "n" in os.listdir(fd):
+            below = os.open("n", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            depth, fd = depth + 1, below
         os.close(fd)
-        depth, fd = depth + 1, below
-    os.close(fd)
+    finally:
+        # Also where the test fails: pytest couldn't remove it.
+        store.driver.remove_layer(chain_id)
     assert depth == 3600
-    store.driver.remove_layer(chain_id)
     assert list(store.layers.iterdir()) == []
 
 
