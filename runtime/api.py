@@ -84,8 +84,6 @@ def run_options(
             finally:
                 if log is not None:
                     log.close()
-            if process.list_changes is not None:
-                ended = replace(ended, changes=tuple(process.list_changes()))
     argv = process.argv or [*(options.command or ()), "(script)"]
     return Result(argv, ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
 

@@ -73,6 +73,9 @@ class TarDriver:
     def remove_layer(self, chain_id: Digest) -> None:
         self.path(chain_id).unlink(missing_ok=True)
 
+    def stack(self, layers: Sequence[Digest]) -> list[str | dict[str, str]]:
+        raise NotImplementedError
+
     def prepare(self, *arguments: Any, **options: Any) -> list[dict[str, Any]]:
         raise NotImplementedError
 

@@ -280,7 +280,7 @@ class ImageStore(Exchange):
 
         entries, by_id = self._look_up(ref)
         lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
-        return lines + [f"Deleted: {chain_id}" for chain_id in dict.fromkeys(self.sweep()) if chain_id in layers]
+        return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""

@@ -11,6 +11,7 @@ from errno import ENOSPC, EPERM, EUSERS
 from .. import state
 from ..cgroups import Group
 from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..linux.files import write_all
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -390,8 +391,6 @@ def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
 def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, text.encode())
     finally:
         os.close(fd)

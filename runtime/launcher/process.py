@@ -17,6 +17,7 @@ from errno import EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from ..errors import InitError, SyscallError
 from ..linux import capabilities, rlimits, seccomp
+from ..linux.files import write_all
 from ..linux.mounts import AT_FDCWD, move_mount, open_tree
 from ..linux.process import (
     CLOSE_RANGE_CLOEXEC,
@@ -202,9 +203,7 @@ def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str
     )
     try:
         os.fchmod(fd, 0o755)
-        view = memoryview(text)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, text)
     finally:
         os.close(fd)
         os.close(folder_fd)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..results import Change
 
 Plan = list[dict[str, Any]]
+# One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
+Lower = str | dict[str, str]
 
 NAMES = ("overlay", "erofs", "vfs")
 # What is tried, in this order, where none is asked for.
@@ -106,6 +108,13 @@ class StorageDriver(Protocol):
 
     def remove_layer(self, chain_id: Digest) -> None:
         """Remove a layer that no container uses; nothing where there is none."""
+
+    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
+        """The lowers, top first, that together show ``layers`` (base first); empty for none.
+
+        Their number is the driver's own: one a layer, or one for all where a layer holds what is below it too. Open each
+        with erofs_mount.open_lower in the worker, and look at all of them through lowers.Lowers. Raises NotFound (a layer is missing).
+        """
 
     def prepare(
         self,

@@ -22,6 +22,8 @@ from cellwall.runtime.images.digest import Digest, chain_ids
 from cellwall.runtime.linux.mounts import mount, umount2
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import Plan, StorageDriver, explain, open_driver
+from cellwall.runtime.storage.erofs_mount import open_lower
+from cellwall.runtime.storage.lowers import Lowers
 from cellwall.runtime.storage.merge import capability_of
 from cellwall.runtime.storage.removal import remove_tree
 
@@ -138,6 +140,31 @@ def test_the_plan_of_an_ephemeral_container(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="ephemeral"):
         driver.diff(plan)
     driver.release("c1", plan)
+
+
+@pytest.mark.parametrize("name", ["overlay", EROFS, "vfs"])
+def test_the_stack_shows_the_images_tree(name: str, tmp_path: Path) -> None:
+    driver, chain = opened(name, tmp_path)
+    assert driver.stack([]) == []
+    with contextlib.ExitStack() as stack:
+        fds = [open_lower(lower) for lower in driver.stack(chain)]
+        for fd in fds:
+            stack.callback(os.close, fd)
+        lowers = Lowers(fds)
+        assert lowers.names(b"") == {b"etc", b"dir", b"tree", b"link", b"opt"}
+        found = lowers.find(b"etc/passwd")
+        assert found is not None
+        assert (found[1].st_uid, found[1].st_gid, found[1].st_size) == (1, 2, 4)
+        assert lowers.exists(b"opt/x")
+    base = [open_lower(lower) for lower in driver.stack(chain[:1])]
+    try:
+        assert not Lowers(base).exists(b"opt/x")
+    finally:
+        for fd in base:
+            os.close(fd)
+    driver.remove_layer(chain[1])
+    with pytest.raises(NotFound):
+        driver.stack(chain)
 
 
 @pytest.mark.parametrize("name", ["overlay", EROFS])
