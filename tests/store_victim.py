@@ -8,19 +8,6 @@ from __future__ import annotations
 import sys
 
 # All that a command would import on its way.
-import cellwall.runtime.cli.images
-import cellwall.runtime.cli.pruning
-import cellwall.runtime.cli.sharing
-import cellwall.runtime.cli.transfer
-import cellwall.runtime.committing
-import cellwall.runtime.engine
-import cellwall.runtime.images.acquire
-import cellwall.runtime.images.archives
-import cellwall.runtime.images.derive
-import cellwall.runtime.images.loading
-import cellwall.runtime.images.push
-import cellwall.runtime.images.registry_origin
-import cellwall.runtime.storage.compression
 from cellwall.runtime.cli.command import main
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ records = st.one_of(
     st.tuples(st.sampled_from([b"path", b"linkpath", b"GNU.sparse.name"]), paths | st.just(b"a\0b")),
     st.tuples(
         st.sampled_from(
-            [b"size", b"uid", b"gid", b"mtime", b"SCHILY.devmajor", b"GNU.sparse.size", b"GNU.sparse.realsize"]
-            + [b"GNU.sparse.major", b"GNU.sparse.minor", b"GNU.sparse.offset", b"GNU.sparse.numbytes"]
+            b"size uid gid mtime SCHILY.devmajor GNU.sparse.size GNU.sparse.realsize GNU.sparse.major GNU.sparse.minor "
+            b"GNU.sparse.offset GNU.sparse.numbytes".split()
         ),
         numbers,
     ),
