@@ -134,7 +134,12 @@ class Containers:
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
         states = {found["id"]: found for found in state.each(str(self.paths.running))}
-        containers = [self._container(record, states.pop(record["id"], None)) for record in self.records()]
+        # A build's step is nobody's container: its build removes it, or reconcile where that was killed.
+        containers = [
+            self._container(record, running)
+            for record, running in [(record, states.pop(record["id"], None)) for record in self.records()]
+            if not record.get("hidden")
+        ]
         # One that is removed at its end and has ended is gone, though its launcher may still be at it.
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
         containers = [c for c in containers if all or c.status == "running"]

@@ -22,6 +22,7 @@ from .options import PullPolicy, RunOptions, Script
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
     from .results import Change
@@ -108,8 +109,8 @@ class Engine:
         """Whether mounts can translate ids here, or needn't."""
         return self.stores.idmapped
 
-    def of_driver(self, name: str) -> tuple[StorageDriver, ImageStore]:
-        """The storage driver ``name`` and the image store on it, for containers that were made with that driver."""
+    def of_driver(self, name: str | None) -> tuple[StorageDriver, ImageStore]:
+        """The storage driver ``name`` (None: the one in force) and the image store on it."""
         return self.stores.driver(name), self.stores.images(name)
 
     # -- images
@@ -317,6 +318,24 @@ class Engine:
             pause=pause,
             cancelled=cancelled,
         )
+
+    def build(
+        self, request: BuildRequest, *, on_event: OnEvent | None = None, cancelled: Cancelled | None = None
+    ) -> BuildResult:
+        """Build an image as ``request.dockerfile`` says; ``on_event`` is called in this thread, see runtime/build/results.py.
+
+        Raises DockerfileError (with its place), StepFailed (a RUN ended badly), BuildError, Cancelled, and what ``image`` and ``run``
+        raise. No name changes then; what was built is in the cache.
+        """
+        from .build.executor import Build
+
+        return Build(self, request).run(on_event, cancelled)
+
+    def prune_builds(self, *, mounts: bool = False) -> int:
+        """Remove the build cache, with ``mounts`` the folders of its cache mounts too; the bytes that were freed."""
+        from .build.pruning import prune
+
+        return prune(self, mounts=mounts)
 
     def import_tree(
         self,

@@ -53,7 +53,7 @@ def run(
         if not record["ephemeral"]:
             # Whoever removes an image looks for containers first: either they saw this one, or this sees that it is gone.
             _check_it_stays(engine, options, image)
-        process = _launch(engine, record, made, fds, options)
+        process = launch(engine, record, made, fds, options)
     except BaseException:
         if record["ephemeral"]:
             release(engine, record)
@@ -94,7 +94,7 @@ def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
     made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **engine.limits())
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        process = _launch(engine, record, made, [null_fd] * 3, replace(options, timeout_s=None))
+        process = launch(engine, record, made, [null_fd] * 3, replace(options, timeout_s=None))
         process.wait_started()
     finally:
         os.close(null_fd)
@@ -119,7 +119,7 @@ def start(engine: Engine, name_or_id: str, fds: list[int], *, size: tuple[int, i
     options = options_from_dict(record["options"])
     image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
     made = plan(options, image.config, record["id"], size=size, **engine.limits())
-    return _launch(engine, record, made, fds, options)
+    return launch(engine, record, made, fds, options)
 
 
 def join(
@@ -167,7 +167,8 @@ def join(
     return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
 
 
-def _launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions) -> Process:
+def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions) -> Process:
+    """Have the launcher start the container of ``record`` (prepared, see preparing.py) as ``made`` says."""
     kept = not record["ephemeral"]
     if kept:
         _wait_for_place(engine, record["id"])

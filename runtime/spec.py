@@ -16,13 +16,13 @@ from typing import Any
 
 from .errors import NotFound, SpecError, VolumeError
 from .images.platforms import Platform
+from .launcher import DEFAULT_PATH
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
 
 OCI_VERSION = "1.2.0"
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_BYTES = 64 << 20
 # Where every container has something mounted, whether the image has a folder or file there or not.
 MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
@@ -56,7 +56,7 @@ class Plan:
 
     spec: dict[str, Any]
     process: dict[str, Any]
-    files: dict[str, str]
+    files: dict[str, str | dict[str, Any]]
     argv: list[str]
     warnings: tuple[str, ...] = ()
 
@@ -270,12 +270,12 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str]:
+def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
     for item in options.add_hosts:
         name, _, address = item.partition(":")
         hosts.append(f"{address}\t{name}")
-    files = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
+    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
     if options.dns:
         files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
     elif host_network:

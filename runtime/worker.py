@@ -6,7 +6,7 @@ every capability but those that owning other people's files takes. It dies as so
 signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
 
 The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
-May import the standard library's light modules, runtime/linux and runtime/storage.
+May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build marks for it.
 Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
 """
 
@@ -308,6 +308,32 @@ def _write_tree(request: Request) -> object:
     return None
 
 
+def _build_digests(request: Request) -> object:
+    from .build.jobs import Opened, digests
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return digests(opened)
+
+
+def _build_copy(request: Request) -> object:
+    from .build.jobs import Opened, copy_layer
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return copy_layer(opened, request)
+
+
+def _build_folder(request: Request) -> object:
+    """The folder ``path`` with mode and owner; it appears complete."""
+    temporary = f"{request['path']}.tmp-{os.getpid()}"
+    os.mkdir(temporary, 0o700)
+    os.chown(temporary, request["uid"], request["gid"])
+    os.chmod(temporary, request["mode"])
+    os.rename(temporary, request["path"])
+    return None
+
+
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
     return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
@@ -327,6 +353,9 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "rename": _rename,
     "write-layer": _write_layer,
     "write-tree": _write_tree,
+    "build-digests": _build_digests,
+    "build-copy": _build_copy,
+    "build-folder": _build_folder,
 }
 
 if __name__ == "__main__":

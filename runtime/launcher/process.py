@@ -32,7 +32,7 @@ from ..linux.process import (
 )
 
 # Nothing can be imported after pivot_root: all that runs in a container is loaded with the launcher.
-from . import keeper, users
+from . import DEFAULT_PATH, keeper, users
 from .layer_mounts import inherited_limits
 from .wire import send
 
@@ -44,7 +44,6 @@ _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _TIOCSCTTY = 0x540E
 _TIOCSWINSZ = 0x5414
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where a cell's text lies: on the container's own /dev, which is a tmpfs that every container has.
 CELL_FOLDER = "/dev/cell"
 
