@@ -224,6 +224,13 @@ def _check_erofs(request: Request) -> object:
     return None
 
 
+def _check_fuse_overlayfs(request: Request) -> object:
+    from .storage.fuse_check import check_fuse_overlayfs
+
+    check_fuse_overlayfs(request["directory"], request["program"])
+    return None
+
+
 def _make_upper(request: Request) -> object:
     """An upper directory whose mode and owner are those of the layer ``like``; it appears complete."""
     from .storage.erofs_mount import open_lower
@@ -245,7 +252,8 @@ def _changes(request: Request) -> object:
 
     lowers = Lowers(open_lower(lower) for lower in request["lowers"])
     upper_fd = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return [(kind, path.hex()) for kind, path in scan_upper(upper_fd, lowers.exists, lowers.names)]
+    found = scan_upper(upper_fd, lowers.exists, lowers.names, marks=request["marks"])
+    return [(kind, path.hex()) for kind, path in found]
 
 
 def _usage(request: Request) -> object:
@@ -301,7 +309,7 @@ def _write_layer(request: Request) -> object:
     if request["copied"]:
         found = compare(dirfds, root_fd, Shift(*request["id_map"]), attributes=True)
     else:
-        found = scan_upper(root_fd, lowers.exists)
+        found = scan_upper(root_fd, lowers.exists, marks=request.get("marks"))
     listed = without_mount_points([(kind, os.fsdecode(path)) for kind, path in found], request["mount_points"])
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     writer.layer([(kind, os.fsencode(path)) for kind, path in listed], lowers)
@@ -318,7 +326,7 @@ def _write_tree(request: Request) -> object:
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     points = {os.fsencode(point.strip("/")) for point in request["mount_points"]}
-    for path, entries in walk([root_fd, *dirfds]):
+    for path, entries in walk([root_fd, *dirfds], request.get("marks")):
         for name in sorted(entries):
             entry = entries[name]
             below = path + b"/" + name if path else name
@@ -329,7 +337,7 @@ def _write_tree(request: Request) -> object:
 
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
-    return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
+    return {"id_base": base, "id_count": count, "epoch": request["epoch"], "marks": request.get("marks")}
 
 
 _JOBS: dict[str, Callable[[Request], object]] = {
@@ -338,6 +346,7 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "index": _index,
     "check-overlay": _check_overlay,
     "check-erofs": _check_erofs,
+    "check-fuse-overlayfs": _check_fuse_overlayfs,
     "make-upper": _make_upper,
     "changes": _changes,
     "usage": _usage,

@@ -32,7 +32,7 @@ Plan = list[dict[str, Any]]
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 
-NAMES = ("overlay", "erofs", "vfs")
+NAMES = ("overlay", "erofs", "fuse-overlayfs", "vfs")
 # What is tried, in this order, where none is asked for.
 _AUTOMATIC = ("overlay", "vfs")
 
@@ -204,6 +204,10 @@ def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> Storag
         from .erofs import ErofsDriver
 
         return ErofsDriver(paths, identity, limits)
+    if name == "fuse-overlayfs":
+        from .fuse_overlayfs import FuseOverlayfsDriver
+
+        return FuseOverlayfsDriver(paths, identity, limits)
     from .vfs import VfsDriver
 
     return VfsDriver(paths, identity, limits)
