@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cellwall.runtime.errors import LayerError, SyscallError, UnsupportedError
@@ -71,7 +71,12 @@ def made(entries: list[Any]) -> bytes:
     return layer(*members)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(entries=st.lists(members, min_size=1, max_size=8), again=st.lists(members, max_size=4))
 def test_any_layer_is_what_a_copy_of_the_stack_is(
     name: str, disk: Path, tmp_path: Path, entries: list[Any], again: list[Any]
@@ -81,7 +86,7 @@ def test_any_layer_is_what_a_copy_of_the_stack_is(
     ours = tree_or_refusal(name, disk / "state", archives)
     theirs = tree_or_refusal("vfs", tmp_path / "state", archives)
     assert ours == theirs
-    assert not list(disk.glob("state/storage/btrfs/*/*"))
+    assert not list(disk.glob("state/storage/btrfs/*/.tmp-*"))
 
 
 ODD = {
