@@ -178,7 +178,9 @@ def test_a_kept_container(name: str, image: str, driver_engine: Engine, disk: Pa
         str(tmp_path / "bundle"),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    assert comparable(tree_facts(tmp_path / "bundle/rootfs")) == before
+    unpacked = comparable(tree_facts(tmp_path / "bundle/rootfs"))
+    assert unpacked == before
+    assert {key for facts in unpacked.values() for key in facts["xattrs"]} == {"user.note", "security.capability"}
     record = engine.known.record(engine.container("lab").id)
     assert record is not None
     # The copy of busybox, which vfs copied anyway.
