@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import CellwallError, SpecError
 from .btrfs_subvolume import on_btrfs
 from .jobs import run_job
-from .layers import Filling, LayerStore, folder_name
+from .layers import Filling, LayerStore, folder_name, folders_of
 from .scratch import Scratch, open_directory
 from .vfs import VfsDriver
 
@@ -117,7 +117,7 @@ class BtrfsDriver(VfsDriver):
                     "usage-changed",
                     {
                         "root": entry["source"],
-                        "lowers": [Path(path).parent.name for path in entry["lowers"]],
+                        "lowers": folders_of(entry["lowers"]),
                         "id_map": entry["id_map"],
                     },
                     fds={"layers_fd": layers_fd},

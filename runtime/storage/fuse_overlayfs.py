@@ -17,7 +17,7 @@ from .fuse_mount import MEND
 from .jobs import run_job
 from .layers import LayerStore
 from .overlay import OverlayDriver
-from .scratch import open_directory
+from .scratch import remove_folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,13 +82,7 @@ class FuseOverlayfsDriver(OverlayDriver):
         upper = plan[0].get("upper") if plan else None
         if upper is None or not (home := Path(upper).parent).is_dir():
             return
-        with open_directory(home.parent) as directory_fd:
-            run_job(
-                "remove",
-                {"names": [home.name]},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-            )
+        remove_folders(home.parent, [home.name], self._identity)
 
 
 def program() -> str | None:

@@ -210,13 +210,13 @@ def tree_of_export(engine: Engine, tmp_path: Path) -> dict[bytes, Facts]:
     command = [
         "tar",
         "-C",
-        tmp_path / "tree",
+        str(tmp_path / "tree"),
         "--xattrs",
         "--xattrs-include=*",
         "--numeric-owner",
         "--delay-directory-restore",
         "-xpf",
-        tmp_path / "tree.tar",
+        str(tmp_path / "tree.tar"),
     ]
     subprocess.run(command, check=True, capture_output=True)
     return comparable(tree_facts(tmp_path / "tree"))
