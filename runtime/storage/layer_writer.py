@@ -13,7 +13,8 @@ import os
 import stat
 
 from ..linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-from .lowers import is_opaque, is_whiteout
+from .fuse_upper import opaque_test
+from .lowers import is_whiteout
 from .merge import plain_attributes
 from .tarheader import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, TarError, shown
 from .tarwriter import TarWriter, sparse_map, sparse_records
@@ -41,6 +42,7 @@ class LayerWriter:
 
     ``id_base`` is what the tree's ids are above the image's, ``id_count`` how many there are (0: as they are, all);
     ``epoch`` the latest time of an entry, in seconds since 1970. A file with ``holes_min`` bytes in holes is written sparse.
+    ``marks``: whose marks of deletion the tree has, see scan_upper in changes.py.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LayerWriter:
         id_count: int = 0,
         epoch: int | None = None,
         holes_min: int = HOLES_MIN,
+        marks: str | None = None,
     ) -> None:
         self.tar = TarWriter(out_fd)
         self._root_fd = root_fd
@@ -59,6 +62,7 @@ class LayerWriter:
         self._id_count = id_count
         self._epoch = epoch
         self._holes_min = holes_min
+        self._is_opaque = opaque_test(marks)
         self._written: dict[tuple[int, int], bytes] = {}
 
     def layer(self, changes: Iterable[tuple[str, bytes]], lowers: Lowers) -> None:
@@ -132,7 +136,7 @@ class LayerWriter:
             status = os.fstat(opened)
             if stat.S_ISDIR(status.st_mode):
                 self.directory(path, opened, status)
-                if lowers is not None and is_opaque(opened) and _is_directory(lowers, path):
+                if lowers is not None and self._is_opaque(opened) and _is_directory(lowers, path):
                     self.tar.entry(path + b"/.wh..wh..opq", REGULAR)
             elif stat.S_ISREG(status.st_mode) and not self._hard_link(path, status):
                 if hollow:
