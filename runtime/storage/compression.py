@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     class Source(Protocol):
         def read(self, size: int, /) -> bytes: ...
 
+
 _READ = 256 * 1024
 # A zstd block of 4 bytes can stand for 128 KiB and the library can't be told to stop: 2 KiB become 64 MiB at the most.
 _ZSTD_STEP = 2048
