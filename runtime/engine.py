@@ -29,6 +29,7 @@ from .linux.process import CLONE_NEWUSER, is_running, pidfd_open, pidfd_send_sig
 from .options import PullPolicy, RunOptions, Script
 from .results import Change
 from .spec import Plan, plan, script_message
+from .store_version import check_version
 
 if TYPE_CHECKING:
     from .images.image import Image, Progress
@@ -90,6 +91,8 @@ class Engine:
                         raise CellwallError(
                             f"make {folder}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
                         ) from error
+                    if folder == self.paths.data:
+                        check_version(folder)
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
                 self._containers = Containers(self.paths)
