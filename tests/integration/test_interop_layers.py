@@ -17,6 +17,7 @@ import cellwall
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.images.image import Image
 from cellwall.runtime.storage.driver import explain
+from cellwall.runtime.storage.layer_writer import HOLES_MIN
 
 from .. import docker_daemon, registries
 from ..docker_daemon import Docker
@@ -203,4 +204,74 @@ def test_what_processes_did_is_the_same_everywhere(
         engine.remove("again")
     for peer, theirs in in_peers(image, name, docker, tmp_path):
         assert "\n".join(differences(expected, rooted(theirs))) == "", peer
+    engine.remove("lab")
+
+
+def test_ids_that_containers_do_not_have(
+    engine: Engine, registry: Registry, docker: Docker, tmp_path: Path
+) -> None:
+    """Files of other machines' ids are nobody's inside and can't be changed there; their ids stay, also in what is pushed."""
+    owned = layer(
+        folder("data"),
+        entry("data/file", data=b"hello\n", uid=1_000_000, gid=2_000_000, mode=0o644),
+        folder("data/dir", uid=70_000, gid=70_001),
+        entry("data/dir/top", uid=4_294_967_294, gid=0x70000005),
+        entry("data/gone", uid=70_000),
+    )
+    layout = write_layout(tmp_path / "layout", {"latest": tool_image(owned)})
+    name = registry.name("interop/ids:1")
+    with cellwall.container(f"oci:{layout}:latest", name="lab", engine=engine) as box:
+        said = box.run("stat -c %u:%g /data/*; cat /data/file; stat -c %u /data/dir/top").stdout
+        assert said == "65534:65534\n65534:65534\n65534:0\nhello\n65534\n"
+        for words in ("rm /data/gone", "chmod 0 /data/file", "chown 1 /data/file", "echo >> /data/file", "mv /data/dir /d"):
+            assert box.run(words, check=False).exit_status == 1, words
+        assert box.run("touch /made; chown 65536 /made", check=False).exit_status == 1
+        box.run("cp /data/file /copy; chown 65535 /copy")
+        image = box.commit(name)
+    # Without a user namespace every id is itself, as in docker.
+    with cellwall.container(name, name="all-ids", engine=engine, userns="host") as box:
+        assert box.run("stat -c %u:%g /data/file; rm /data/gone; chown 70002:3000000000 /copy").stdout == "1000000:2000000\n"
+        image = box.commit(name)
+    engine.images.push(name)
+    for peer, theirs in in_peers(image, name, docker, tmp_path):
+        ids = {os.fsdecode(path): (fact["uid"], fact["gid"]) for path, fact in theirs.items()}
+        assert {path: ids.get(path) for path in ("data/file", "data/dir", "data/dir/top", "data/gone", "copy")} == {
+            "data/file": (1_000_000, 2_000_000),
+            "data/dir": (70_000, 70_001),
+            "data/dir/top": (4_294_967_294, 0x70000005),
+            "data/gone": None,
+            "copy": (70_002, 3_000_000_000),
+        }, peer
+    for made in ("lab", "all-ids"):
+        engine.remove(made)
+
+
+def test_a_file_of_holes(engine: Engine, layout: Path, registry: Registry, docker: Docker, tmp_path: Path) -> None:
+    """More than a gigabyte of holes travels as holes, and cellwall unpacks it as holes; podman and docker read the same content."""
+    size, at = HOLES_MIN + (9 << 20), HOLES_MIN
+    name = registry.name("interop/holes:1")
+    with cellwall.container(f"oci:{layout}:latest", name="lab", engine=engine) as box:
+        box.run(f"truncate -s {size} /big; printf island | dd of=/big bs=1 seek={at} conv=notrunc")
+        image = box.commit(name)
+    assert image.layers[-1].size_bytes < 10_000
+    engine.images.push(name)
+
+    def facts(tree: Path) -> tuple[int, bytes, int]:
+        with open(tree / "big", "rb") as file:
+            file.seek(at - 2)
+            return os.fstat(file.fileno()).st_size, file.read(10), os.fstat(file.fileno()).st_blocks * 512
+
+    plan = engine.driver.prepare("c0ffee", image.chain_ids, kept=False, directory=None)
+    with mounted(plan, tmp_path / "merged") as tree:
+        found = {"cellwall": facts(tree)}
+    with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
+        found["podman"] = facts(tree)
+    docker("pull", "--quiet", name)
+    with docker.tree(name) as tree:
+        found["docker"] = facts(tree)
+    docker("rmi", name)
+    for who, (length, content, stored) in found.items():
+        assert (length, content) == (size, b"\0\0island\0\0"), who
+        if who == "cellwall":
+            assert stored < 1 << 20
     engine.remove("lab")
