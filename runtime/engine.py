@@ -19,6 +19,7 @@ from .errors import CellwallError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
+from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Engine:
                         raise CellwallError(
                             f"make {folder}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
                         ) from error
+                    if folder == self.paths.data:
+                        check_version(folder)
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
                 self._containers = Containers(self.paths)
