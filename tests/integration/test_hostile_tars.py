@@ -15,9 +15,10 @@ import pytest
 from cellwall.runtime.errors import LayerError
 from cellwall.runtime.images.digest import Digest
 
-from ..hostile_tars import BASE, BASE_TREE, DEEPER, END, HOSTILE, OUTSIDE, TAKEN, Hostile, file, pax
+from ..hostile_tars import BASE, BASE_TREE, DEEPER, HOSTILE, OUTSIDE, TAKEN, Hostile
 from ..layer_trees import tree_facts
 from ..mounted_layers import LayerTrees
+from ..raw_tar import END, file, pax
 from ..registries import make_image, write_layout
 from .test_storage_erofs import Store
 
