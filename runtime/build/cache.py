@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,15 @@ class Cache:
             count += 1
         return count
 
-    def why(self, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
-        """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any."""
+    def why(self, inputs: Inputs, others: Set[str] = frozenset()) -> tuple[str, tuple[str, ...]]:
+        """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any.
+
+        ``others`` are keys of steps that this one stands beside, so that it is no later form of them.
+        """
         best: tuple[tuple[int, float], Record] | None = None
         for record in self.records():
             other = record.inputs
-            if other.kind != inputs.kind:
+            if other.kind != inputs.kind or other.key in others:
                 continue
             same = other.text == inputs.text
             # Another step on the same layers is no earlier form of this one, unless it reads alike.

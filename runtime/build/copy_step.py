@@ -109,7 +109,7 @@ class CopyStep:
             selection = self._selection(instruction.sources)
             self._add_context(selection, select(self._build.context.tree, selection))
             return
-        lowers, chain = layers_of(self._stage, instruction.stage)
+        lowers, chain = layers_of(self._stage, instruction, instruction.stage)
         selection = Request(instruction.sources, (), instruction.excludes, instruction.parents, owners=True)
         self._parts.append(Part(selection, {"lowers": lowers}, keep_owners=True))
         found = self._stage_digest(chain, self._parts[-1])
@@ -301,7 +301,7 @@ def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
     return stage.build_.derive(stage.image, write)
 
 
-def layers_of(stage: Stage, name: str) -> tuple[list[str | dict[str, str]], str]:
+def layers_of(stage: Stage, instruction: Instruction, name: str) -> tuple[list[str | dict[str, str]], str]:
     """The lowers (top first) and the chain id of what ``--from`` names: a stage, ``scratch``, or an image."""
     from .executor import chain_of
 
@@ -312,7 +312,7 @@ def layers_of(stage: Stage, name: str) -> tuple[list[str | dict[str, str]], str]
     elif name == SCRATCH:
         image = None
     else:
-        image = build.image(name, "", stage.name)
+        image = stage.image_of(instruction, name)
     if image is None or not image.layers:
         return [], ""
     return list(build.driver.stack(image.chain_ids)), chain_of(image)
