@@ -51,8 +51,7 @@ def run(
         keep(engine, record)
     try:
         if not record["ephemeral"]:
-            # Whoever removes an image looks for containers first: either they saw this one, or this sees that it is gone.
-            _check_it_stays(engine, options, image)
+            _check_it_stays(engine, options, image, recorded=True)
         process = launch(engine, record, made, fds, options)
     except BaseException:
         if record["ephemeral"]:
@@ -75,15 +74,16 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
     keep(engine, record)
     try:
-        _check_it_stays(engine, options, image)
+        _check_it_stays(engine, options, image, recorded=True)
     except BaseException:
         remove_record(engine, record)
         raise
     return record
 
 
-def _check_it_stays(engine: Engine, options: RunOptions, image: Image) -> None:
-    if not engine.stores.images(options.storage_driver).stays(image):
+def _check_it_stays(engine: Engine, options: RunOptions, image: Image, *, recorded: bool = False) -> None:
+    store = engine.stores.images(options.storage_driver)
+    if not (store.stays(image) if recorded else store.is_unpacked(image)):
         raise ImageGone(f"image {options.image} was removed meanwhile: run it again")
 
 
