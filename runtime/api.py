@@ -6,8 +6,8 @@ Option keywords are the command line's flags with underscores: ``memory="256m"``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .results import Result
 
 if TYPE_CHECKING:
     from .images.image import Image
+    from .launcher.client import Process
 
 
 def run(
@@ -73,20 +74,22 @@ def run_options(
 ) -> Result:
     """As ``run``, from options that are made already; the output is ``bytes``."""
     engine = engine or Engine.default()
+
+    def start(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Process:
+        return engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script)
+
+    return _followed(start, input, on_stdout, on_stderr)
+
+
+def _followed(
+    start: Callable[[int, int, int], Process], input: bytes | None, on_stdout: Sink | None, on_stderr: Sink | None
+) -> Result:
+    """Have ``start`` begin a command on pipes, and follow it to its end; the output is ``bytes``."""
     captured = _Capture(on_stdout, on_stderr)
-    with pipes(stdin=input is not None) as made:
-        stdin_fd, stdout_fd, stderr_fd = made.child_fds
-        process = engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script)
-        with process:
-            log = Log(process.log_path) if process.log_path else None
-            try:
-                ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
-            finally:
-                if log is not None:
-                    log.close()
-            if process.list_changes is not None:
-                ended = replace(ended, changes=tuple(process.list_changes()))
-    argv = process.argv or [*(options.command or ()), "(script)"]
+    with pipes(stdin=input is not None) as made, start(*made.child_fds) as process:
+        with Log(process.log_path) if process.log_path else nullcontext() as log:
+            ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
+    argv = process.argv or ["(script)"]
     return Result(argv, ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
 
 
@@ -145,10 +148,9 @@ class Box:
         cell = Script(script.encode(), lang) if isinstance(script, str) else None
         argv = () if isinstance(script, str) else tuple(script)
         data = input.encode() if isinstance(input, str) else input
-        captured = _Capture(on_stdout, on_stderr)
-        with pipes(stdin=data is not None) as made:
-            stdin_fd, stdout_fd, stderr_fd = made.child_fds
-            with self._engine.exec(
+
+        def start(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Process:
+            return self._engine.exec(
                 self.name,
                 argv,
                 script=cell,
@@ -159,11 +161,9 @@ class Box:
                 workdir=workdir,
                 user=user,
                 timeout_s=timeout,
-            ) as process:
-                ended = pump(process, made, stdin=data, on_stdout=captured.stdout, on_stderr=captured.stderr)
-        result = Result(
-            list(argv) or ["(script)"], ended, b"".join(captured.out), b"".join(captured.err), process.container_id
-        )
+            )
+
+        result = _followed(start, data, on_stdout, on_stderr)
         return _finished(result, text=text, check=check)
 
     def commit(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import state
-from .errors import AlreadyExists, CellwallError, NotFound
+from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .options import Mount, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .results import Exit
@@ -132,7 +132,12 @@ class Containers:
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
         states = {found["id"]: found for found in state.each(str(self.paths.running))}
-        containers = [self._container(record, states.pop(record["id"], None)) for record in self.records()]
+        # A build's step is nobody's container: its build removes it, or reconcile where that was killed.
+        containers = [
+            self._container(record, running)
+            for record, running in [(record, states.pop(record["id"], None)) for record in self.records()]
+            if not record.get("hidden")
+        ]
         # One that is removed at its end and has ended is gone, though its launcher may still be at it.
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
         containers = [c for c in containers if all or c.status == "running"]
@@ -150,6 +155,22 @@ class Containers:
         if not found:
             raise NotFound(f"no container {name_or_id}: cellwall ps -a lists them")
         return found[0]
+
+    def of(self, record: dict[str, Any]) -> Container:
+        """The kept container of that record, as it is now."""
+        return self._container(record, state.load(str(self.paths.running), record["id"]))
+
+    def kept(self, name_or_id: str) -> dict[str, Any]:
+        """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
+        container = self.find(name_or_id)
+        record = self.record(container.id)
+        if record is None:
+            raise CellwallError(
+                f"container {container.name} is removed at its end, so its files aren't kept: run it without --rm"
+            )
+        if record["plan"] is None:
+            raise StatusError(f"container {container.name}", "still being made", "made: wait for it")
+        return record
 
     def state(self, container_id: str) -> dict[str, Any] | None:
         """Its run-time state where it runs, with a launcher that lives."""

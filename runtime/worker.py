@@ -6,7 +6,7 @@ every capability but those that owning other people's files takes. It dies as so
 signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
 
 The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
-May import the standard library's light modules, runtime/linux and runtime/storage.
+May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build marks for it.
 Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
 """
 
@@ -18,11 +18,12 @@ import json
 import os
 import resource
 import select
-import struct
 import sys
 
 from .errors import SyscallError
-from .linux.libc import check, libc, syscall
+from .linux.capabilities import capget, capset
+from .linux.files import write_all
+from .linux.libc import check, libc
 from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
 from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
 from .storage.lowers import Lowers
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 _FILE_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 27 | 1 << 31
 # trusted.* attributes need it. Source: xattr(7)
 _CAP_SYS_ADMIN = 1 << 21
-_CAPABILITY_VERSION_3 = 0x20080522
 _MEMORY = 4 << 30
 
 
@@ -58,9 +58,7 @@ def main(request_fd: int) -> None:
     except OSError as error:
         what = error.call if isinstance(error, SyscallError) else str(error.filename or "")
         answer = {"error": what, "kind": "os", "errno": error.errno or 0}
-    data = memoryview(json.dumps(answer).encode())
-    while data:
-        data = data[os.write(request["answer_fd"], data) :]
+    write_all(request["answer_fd"], json.dumps(answer).encode())
     # Nothing to flush or to free: leave without the interpreter's tear-down.
     os._exit(0)
 
@@ -93,7 +91,7 @@ def confine(root: str, *, trusted_attributes: bool) -> None:
 
     Without the right to a mount namespace it is chroot. Raises SyscallError.
     """
-    held = permitted_capabilities()
+    _, held, _ = capget()
     try:
         unshare(CLONE_NEWNS)
     except SyscallError as error:
@@ -109,24 +107,8 @@ def confine(root: str, *, trusted_attributes: bool) -> None:
         umount2(".", MNT_DETACH)
         os.chdir("/")
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    limit_capabilities(held, _FILE_CAPABILITIES | (_CAP_SYS_ADMIN if trusted_attributes else 0))
-
-
-def limit_capabilities(held: int, wanted: int) -> None:
-    """Keep those of the capabilities ``held`` (a bit set) that are ``wanted``, and no other. Source: capset(2)."""
-    kept = held & wanted
-    low, high = kept & 0xFFFFFFFF, kept >> 32
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    syscall("capset", header, struct.pack("=6I", low, low, 0, high, high, 0), what="capset")
-
-
-def permitted_capabilities() -> int:
-    """The process's permitted set as a bit set. Source: proc_pid_status(5)."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapPrm:"):
-                return int(line.split()[1], 16)
-    return 0
+    kept = held & (_FILE_CAPABILITIES | (_CAP_SYS_ADMIN if trusted_attributes else 0))
+    capset(kept, kept, 0)
 
 
 def _layer_dirfds(request: Request) -> list[int]:
@@ -189,14 +171,13 @@ def _index(request: Request) -> object:
     tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
     try:
         counts = tree.read(archive)
-        image = memoryview(build_index(tree.root, archive.size, bytes.fromhex(request["uuid"])))
+        image = build_index(tree.root, archive.size, bytes.fromhex(request["uuid"]))
     except Unindexable as reason:
         if top_only:
             return {"again": str(reason)}
         os.lseek(request["tar_fd"], 0, os.SEEK_SET)
         return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
-    while image:
-        image = image[os.write(request["index_fd"], image) :]
+    write_all(request["index_fd"], image)
     os.fsync(request["index_fd"])
     os.fsync(request["tar_fd"])
     return counts
@@ -327,6 +308,32 @@ def _write_tree(request: Request) -> object:
     return None
 
 
+def _build_digests(request: Request) -> object:
+    from .build.jobs import Opened, digests
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return digests(opened)
+
+
+def _build_copy(request: Request) -> object:
+    from .build.jobs import Opened, copy_layer
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return copy_layer(opened, request)
+
+
+def _build_folder(request: Request) -> object:
+    """The folder ``path`` with mode and owner; it appears complete."""
+    temporary = f"{request['path']}.tmp-{os.getpid()}"
+    os.mkdir(temporary, 0o700)
+    os.chown(temporary, request["uid"], request["gid"])
+    os.chmod(temporary, request["mode"])
+    os.rename(temporary, request["path"])
+    return None
+
+
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
     return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
@@ -346,6 +353,9 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "rename": _rename,
     "write-layer": _write_layer,
     "write-tree": _write_tree,
+    "build-digests": _build_digests,
+    "build-copy": _build_copy,
+    "build-folder": _build_folder,
 }
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ REPOSITORY = "cellwall.repository"
 SOURCE = "cellwall.source"
 # Of the image ``host``: what the machine's /etc looked like.
 HOST_STAMP = "cellwall.host.stamp"
+# Of an image that only holds the layers of a build's step, for the cache.
+BUILD_STEP = "cellwall.build.step"
 NO_NAME = "<none>:<none>"
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")

@@ -327,7 +327,7 @@ class Layout:
         handles: Callable[[str], bool],
         remove_layer: Callable[[str, Digest], bool],
     ) -> list[Digest]:
-        """Deletes what dead transactions and removed images left; the chain ids of the layers that went, top first.
+        """Deletes what dead transactions and removed images left; the chain ids of the layers that went, top first, each once.
 
         Does nothing while any process holds the store (then the next sweep does it), nor where a damaged image hides what
         is still needed. ``handles`` says whether a storage driver's layers can be removed here: the journals of others stay.
@@ -356,7 +356,7 @@ class Layout:
     def _sweep_temporary(
         self, keep_layers: set[Digest], handles: Callable[[str], bool], remove_layer: Callable[[str, Digest], bool]
     ) -> list[Digest]:
-        removed: list[Digest] = []
+        removed: dict[Digest, None] = {}
         for path in sorted(self.root.glob(f"{_TEMPORARY}*")):
             if not path.is_dir():
                 # A writer of index.json that was killed; a live one holds the lock below.
@@ -368,9 +368,9 @@ class Layout:
                 continue
             for chain_id in reversed(noted):
                 if chain_id not in keep_layers and remove_layer(driver, chain_id):
-                    removed.append(chain_id)
+                    removed[chain_id] = None
             _remove_folder(path)
-        return removed
+        return list(removed)
 
 
 def _read_journal(path: Path) -> tuple[str, list[Digest]]:

@@ -75,6 +75,11 @@ class Platform:
         variant = described.get("variant")
         return cls.make(os_name, architecture, variant if isinstance(variant, str) else "")
 
+    def executes(self, other: Platform) -> bool:
+        """Whether programs of ``other`` run here: those of an older generation too, as amd64 runs 386 and arm64 mostly arm."""
+        also = {"amd64": "386", "arm64": "arm"}.get(self.architecture)
+        return other.os == self.os and other.architecture in (self.architecture, also)
+
     def accepts(self) -> list[Platform]:
         """The platforms that run on this one, best first: an ARMv7 also runs v6 and v5, an amd64/v3 also v2 and plain."""
         if not self.variant[1:].isdigit():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from ..errors import CellwallError, ImageError, InvalidReference, NotFound, RegistryError, SpecError
 from ..paths import Paths
 from . import job
-from .catalog import REPOSITORY, SOURCE, Catalog, put
+from .catalog import BUILD_STEP, REPOSITORY, SOURCE, Catalog, annotation, put
 from .digest import Digest
 from .exchange import Exchange
 from .image import Image, Progress
@@ -114,9 +114,13 @@ class ImageStore(Exchange):
             return entries, True
         return (entries, False) if entries else (self._catalog.with_id(ref), True)
 
-    def list(self) -> list[Image]:
-        """Every image, one for each name and platform, newest first; those that lost their name included."""
-        return sorted((image for _, image in self._catalog.readable()), key=lambda image: image.created, reverse=True)
+    def list(self, *, steps: bool = False) -> list[Image]:
+        """Every image, one for each name and platform, newest first; those that lost their name included.
+
+        With ``steps`` also those that hold the layers of the build cache.
+        """
+        found = [image for entry, image in self._catalog.readable() if steps or not annotation(entry, BUILD_STEP)]
+        return sorted(found, key=lambda image: image.created, reverse=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -264,7 +268,9 @@ class ImageStore(Exchange):
             source = next((e for e in entries if e.get("digest") == image.manifest_digest), None)
             if source is None:
                 raise NotFound(f"no such image here: {src}")
-            annotations = {k: v for k, v in (source.get("annotations") or {}).items() if k not in (SOURCE, REPOSITORY)}
+            annotations = {
+                k: v for k, v in (source.get("annotations") or {}).items() if k not in (SOURCE, REPOSITORY, BUILD_STEP)
+            }
             entry = {**source, "annotations": {**annotations, REF_NAME: str(name)}}
             put(entries, entry)
             kept.append(entry)
@@ -280,7 +286,7 @@ class ImageStore(Exchange):
 
         entries, by_id = self._look_up(ref)
         lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
-        return lines + [f"Deleted: {chain_id}" for chain_id in dict.fromkeys(self.sweep()) if chain_id in layers]
+        return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -299,10 +299,7 @@ class Process:
         elif event == "terminal":
             self.terminal_fd = fds.pop(0)
         elif event == "warnings":
-            for text in message["messages"]:  # type: ignore[attr-defined]
-                self.warnings.append(text)
-                if self._warn is not None:
-                    self._warn(text)
+            self.warn(message["messages"])  # type: ignore[arg-type]
         elif event == "failed":
             self._exit = Exit(status=int(message["status"]), message=str(message["message"]))  # type: ignore[call-overload]
             self._gone = True
@@ -312,6 +309,13 @@ class Process:
             self._gone = True
         for fd in fds:
             os.close(fd)
+
+    def warn(self, sentences: Iterable[str]) -> None:
+        """Note what isn't as it was asked for, here and with whoever made this object."""
+        for text in sentences:
+            self.warnings.append(text)
+            if self._warn is not None:
+                self._warn(text)
 
     def at_end(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called by ``close``, once nothing uses the container's root any more."""

@@ -82,14 +82,19 @@ class Scratch:
 
     def remove(self, names: list[str], lock_fd: int) -> None:
         """Remove these folders, whoever owns what is in them; the worker holds ``lock_fd`` until it has."""
-        with open_directory(self.directory) as directory_fd:
-            run_job(
-                "remove",
-                {"names": names},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-                held_fds=(lock_fd,),
-            )
+        remove_folders(self.directory, names, self._identity, held_fds=(lock_fd,))
+
+
+def remove_folders(directory: Path, names: list[str], identity: Identity, *, held_fds: tuple[int, ...] = ()) -> None:
+    """Remove the folders ``names`` of ``directory``, whoever owns what is in them; ``held_fds`` as in ``run_job``."""
+    with open_directory(directory) as directory_fd:
+        run_job(
+            "remove",
+            {"names": names},
+            fds={"directory_fd": directory_fd},
+            userns_fd=identity.userns_fd(),
+            held_fds=held_fds,
+        )
 
 
 @contextlib.contextmanager

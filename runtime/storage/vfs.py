@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import SpecError
 from ..results import Change
 from .jobs import run_job
-from .layers import LayerStore, folder_name
-from .scratch import Scratch, open_directory
+from .layers import LayerStore, folder_name, folders_of
+from .scratch import Scratch, open_directory, remove_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ class VfsDriver:
                 "compare",
                 {
                     "root": entry["source"],
-                    "lowers": [Path(path).parent.name for path in entry["lowers"]],
+                    "lowers": folders_of(entry["lowers"]),
                     "id_map": entry["id_map"],
                 },
                 fds={"layers_fd": layers_fd},
@@ -131,8 +131,7 @@ class VfsDriver:
         epoch: int | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        lowers = [Path(path).parent.name for path in plan[0]["lowers"]]
-        self._write("write-layer", plan, lowers, fd, mount_points, epoch, cancelled)
+        self._write("write-layer", plan, plan[0]["lowers"], fd, mount_points, epoch, cancelled)
 
     def write_tree(
         self,
@@ -148,29 +147,21 @@ class VfsDriver:
         self,
         job: str,
         plan: Plan,
-        lowers: list[str],
+        lowers: Sequence[Lower],
         fd: int,
         mount_points: Sequence[str],
         epoch: int | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
         entry = plan[0]
-        with open_directory(self._layers.directory) as layers_fd:
-            run_job(
-                job,
-                {
-                    "root": entry["source"],
-                    "lowers": lowers,
-                    "copied": True,
-                    "id_map": entry["id_map"],
-                    "mount_points": list(mount_points),
-                    "epoch": epoch,
-                },
-                fds={"layers_fd": layers_fd, "out_fd": fd},
-                userns_fd=self._identity.userns_fd(),
-                digest="of the container",
-                cancelled=cancelled,
-            )
+        request = {
+            "root": entry["source"],
+            "copied": True,
+            "id_map": entry["id_map"],
+            "mount_points": list(mount_points),
+            "epoch": epoch,
+        }
+        self._layers.write_archive(job, request, lowers, fd, cancelled)
 
     def usage(self, plan: Plan) -> int:
         return int(run_job("usage", {"directory": plan[0]["source"]}, userns_fd=self._identity.userns_fd()))
@@ -183,13 +174,7 @@ class VfsDriver:
             return
         # The folder of an ephemeral container is this driver's, that of a kept one the engine's.
         directory, names = (own.parent, [own.name]) if home == own else (home, ["rootfs"])
-        with open_directory(directory) as directory_fd:
-            run_job(
-                "remove",
-                {"names": names},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-            )
+        remove_folders(directory, names, self._identity)
 
     def sweep(self) -> int:
         return self._layers.sweep()
