@@ -160,7 +160,7 @@ def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
     return attributes, rest
 
 
-def _clone(
+def clone(
     path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True
 ) -> tuple[int, bool]:
     """A detached copy of the mount at ``path`` with the container's id map: ``(fd, whether it is mapped)``."""
@@ -201,8 +201,13 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 own_ids = item.get("id_map", [0, 0])[0] > 0
                 mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and not own_ids, make_nodes=False)
                 attributes = MOUNT_ATTR_NODEV | (ATTRIBUTES["ro"] if item.get("readonly") else 0)
-                fd, _ = _clone(item["source"], mapped, attributes=attributes)
+                fd, _ = clone(item["source"], mapped, attributes=attributes)
                 rootfs.add(item["at"], fd)
+                continue
+            if item["type"] == "union":
+                from .union_mount import union_mount  # rarely needed, and it needs this module
+
+                union_mount(rootfs, item, ids, userxattr=userxattr)
                 continue
             if item["upper"] is None and tmpfs_fd < 0:
                 tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or _UPPER_BYTES)})
@@ -212,12 +217,23 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
             rootfs.late.append(tmpfs_fd)
 
 
+def overlay_options(*, userxattr: bool) -> dict[str, str | int | None]:
+    """The options of every overlay mount but its layers."""
+    options: dict[str, str | int | None] = {"source": "overlay"}
+    if userxattr:
+        options["userxattr"] = None
+    else:
+        # Whole files and plain folders in the writable layer, whatever the kernel's default is: the list of changes reads it.
+        options |= {"redirect_dir": "off", "metacopy": "off"}
+    return options
+
+
 def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, index: int, userxattr: bool) -> None:
     held: list[int] = []
     try:
         lowers, paths = [], layer_mounts.paths_of(item["lowers"], rootfs.layers)
         for path in paths:
-            fd, mapped = _clone(path, ids, must_map="fallback" not in item)
+            fd, mapped = clone(path, ids, must_map="fallback" not in item)
             held.append(fd)
             if not mapped:
                 # The host's own folder on a filesystem without id maps: shown as it is, read-only, owned by nobody.
@@ -229,12 +245,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
                 )
                 return
             lowers.append(fd)
-        options: dict[str, str | int | None] = {"source": "overlay"}
-        if userxattr:
-            options["userxattr"] = None
-        else:
-            # Whole files and plain folders in the writable layer, whatever the kernel's default is: the list of changes reads it.
-            options |= {"redirect_dir": "off", "metacopy": "off"}
+        options = overlay_options(userxattr=userxattr)
         if item["upper"] is None:
             names = (f"u{index}", f"w{index}")
             for name in names:
@@ -246,7 +257,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             upper_dirfd = os.open(names[0], os.O_RDONLY | os.O_DIRECTORY, dir_fd=tmpfs_fd)
         else:
             # upperdir and workdir must lie on one mount: the folder above both is cloned.
-            upper_fd, _ = _clone(os.path.dirname(item["upper"]), ids)
+            upper_fd, _ = clone(os.path.dirname(item["upper"]), ids)
             held.append(upper_fd)
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
@@ -254,7 +265,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
         # What overlayfs makes by itself (in the work folder, and when it copies up) it makes as its mounter: on a mapped
         # upper layer that must be an id of the map.
         with filesystem_ids(ids.base):
-            fd = _new_overlay(options, lowers, upper_fd, names)
+            fd = new_overlay(options, lowers, upper_fd, names)
         kind = "dir"
         if "part" in item:
             held.append(fd)
@@ -295,7 +306,7 @@ def _part(mount_fd: int, item: dict[str, Any]) -> tuple[int, str]:
             umount2(path, MNT_DETACH)
 
 
-def _new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:
+def new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:
     """A detached overlay of ``layers`` (detached mounts, top first) with upper and work folders ``names`` of ``upper_fd``."""
     attached: list[str] = []
     paths = [f"/proc/self/fd/{fd}" for fd in (*layers, upper_fd)]
@@ -435,7 +446,7 @@ def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
     recursive = "rbind" in mount.get("options", [])
     source = mount["source"]
     try:
-        fd, mapped = _clone(source, ids, attributes=attributes, recursive=recursive, must_map=False)
+        fd, mapped = clone(source, ids, attributes=attributes, recursive=recursive, must_map=False)
     except SyscallError as error:
         raise VolumeError(
             f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"

@@ -102,7 +102,9 @@ def check_writes(spec: UnionSpec, paths: Sequence[str]) -> str:
         refuse(spec.branches[0], "--write needs a branch to write to: give one =rw, and the mount no option ro")
     branch = spec.branches[index]
     if index:
-        refuse(branch, f"--write needs {branch.path} to be the leftmost branch: overlayfs writes to its top layer alone")
+        refuse(
+            branch, f"--write needs {branch.path} to be the leftmost branch: overlayfs writes to its top layer alone"
+        )
     path = paths[index]
     above = os.path.dirname(path)
     if path == "/" or mount_id(path) != mount_id(above):

@@ -153,7 +153,9 @@ def parse_words(words: list[str]) -> tuple[UnionSpec, list[str]]:
     return parse(words[0]), words[1:]
 
 
-_EXAMPLES = f"a list such as br=/tmp=rw:/var=ro, one branch a line (/tmp=rw), or mount -t aufs -o br=… none {MOUNT_POINT}"
+_EXAMPLES = (
+    f"a list such as br=/tmp=rw:/var=ro, one branch a line (/tmp=rw), or mount -t aufs -o br=… none {MOUNT_POINT}"
+)
 
 
 class _Reader:
@@ -161,7 +163,6 @@ class _Reader:
 
     def __init__(self) -> None:
         self._branches: list[Branch] = []
-        self._said_permissions: list[bool] = []
         self._options: list[str] = []
         self._ignored: list[str] = []
         self._mount_point = ""
@@ -191,7 +192,8 @@ class _Reader:
             _fail(words[0].at() if words else (1, 1), "only mount can follow sudo here")
         end, start = words[-1].at(len(words[-1].text)), words[0].at()
         words = words[1:]
-        kind, positional = "", []
+        kind = ""
+        positional: list[Piece] = []
         while words and len(positional) < 2:
             word = words.pop(0)
             if not word.text.startswith("-"):
@@ -246,25 +248,35 @@ class _Reader:
             elif option.text.startswith("/"):
                 _fail(option.at(), f"{option.text!r}: branches are joined by colons, not commas")
             elif option.text not in _NEUTRAL:
-                _unknown(option.at(), "option", option.text, (*_LISTS, *_KEPT, *_AUFS_ONLY), "ro, nosuid, nodev, noexec and aufs's own are known")
+                _unknown(
+                    option.at(),
+                    "option",
+                    option.text,
+                    (*_LISTS, *_KEPT, *_AUFS_ONLY),
+                    "ro, nosuid, nodev, noexec and aufs's own are known",
+                )
 
     def _list(self, text: Piece) -> None:
         for piece in text.split(":"):
             self._branch(piece.strip() if piece.text.strip() else piece)
 
     def _branch(self, piece: Piece) -> None:
-        path, sign, words = piece.text.partition("=")
+        path, sign, _ = piece.text.partition("=")
         place = piece.at()
         if not path:
             _fail(place, "a branch is missing here: each is a path, such as /tmp=rw")
         for letter in "\0,":
             if letter in path:
-                _fail(piece.at(path.index(letter)), f"aufs allows no {'comma' if letter == ',' else 'NUL'} in a branch's path")
+                _fail(
+                    piece.at(path.index(letter)),
+                    f"aufs allows no {'comma' if letter == ',' else 'NUL'} in a branch's path",
+                )
         if not path.startswith("/"):
             _fail(place, f"{path!r} isn't absolute: a branch's path begins with /")
         if ".." in path.split("/"):
             _fail(piece.at(path.index("..")), f"{path!r} has .. in it: write the path that it leads to")
-        permission, attributes = ("ro" if self._branches else "rw"), ()
+        permission = "ro" if self._branches else "rw"
+        attributes: tuple[str, ...] = ()
         if sign:
             permission, attributes = _permission(piece.cut(len(path) + 1))
         path = os.path.normpath(path)
@@ -319,11 +331,19 @@ def _permission(piece: Piece) -> tuple[str, tuple[str, ...]]:
     """``rw+nolwh`` as a permission and its attributes."""
     first, *others = piece.split("+")
     if first.text not in PERMISSIONS:
-        _fail(first.at(), f"permission {_short(first.text)!r}: rw, ro and rr are the ones that there are, as in /tmp=rw")
+        _fail(
+            first.at(), f"permission {_short(first.text)!r}: rw, ro and rr are the ones that there are, as in /tmp=rw"
+        )
     for word in others:
         if word.text not in ATTRIBUTES:
             _unknown(word.at(), "attribute", word.text, ATTRIBUTES, f"{', '.join(ATTRIBUTES)} are")
-        fitting = ("ro", "rr") if word.text in _READ_ONLY_ATTRIBUTES else ("rw",) if word.text in _WRITABLE_ATTRIBUTES else PERMISSIONS
+        fitting = (
+            ("ro", "rr")
+            if word.text in _READ_ONLY_ATTRIBUTES
+            else ("rw",)
+            if word.text in _WRITABLE_ATTRIBUTES
+            else PERMISSIONS
+        )
         if first.text not in fitting:
             _fail(word.at(), f"attribute {word.text} goes with {' and '.join(fitting)}, not with {first.text}")
     return first.text, tuple(dict.fromkeys(word.text for word in others))
