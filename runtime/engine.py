@@ -145,13 +145,15 @@ class Engine:
         stderr_fd: int,
         script: Script | None = None,
         size: tuple[int, int] | None = None,
+        mounts: Sequence[dict[str, Any]] = (),
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Process:
         """Run a command in a fresh container; the descriptors are copied.
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
-        its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
+        container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -163,7 +165,7 @@ class Engine:
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
                     fds = [stdin_fd, stdout_fd, stderr_fd]
-                    process = launching.run(self, options, image, fds, script=script, size=size)
+                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
                 except launching.ImageGone:
                     continue
                 process.at_start(holding.pop_all().close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def run(
     *,
     script: Script | None,
     size: tuple[int, int] | None,
+    mounts: Sequence[dict[str, Any]] = (),
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -47,6 +49,7 @@ def run(
     record = new_record(engine, container_id, options, image, made.argv)
     if record["ephemeral"]:
         prepare(engine, record, None)
+        record["plan"] = [*record["plan"], *mounts]
     else:
         keep(engine, record)
     try:

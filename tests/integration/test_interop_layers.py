@@ -6,10 +6,8 @@ import os
 import shutil
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,11 +20,11 @@ from cellwall.runtime.storage.layer_writer import HOLES_MIN
 from .. import docker_daemon, registries
 from ..docker_daemon import Docker
 from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
-from ..registries import Registry, make_image, write_layout
+from ..registries import Registry, write_layout
 from ..tool_image import tool_image
 from .test_layer_writer import whole_seconds
 from .test_registry_pull import mounted
-from .test_unpack_peers import CAPABILITY, differences, podman_tree
+from .test_unpack_peers import differences, podman_tree
 
 docker = docker_daemon.docker
 registry = registries.registry
