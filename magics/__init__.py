@@ -38,6 +38,25 @@ class Session:
 
         return run_cell(self, line, cell)
 
+    def dockerfile_cell(self, line: str, cell: str) -> Any:
+        """Build an image as the cell's Dockerfile says: ``%%dockerfile -t NAME [build options] [FOLDER]``.
+
+        COPY takes files from FOLDER, by default the notebook's. Every step is shown with *hit* or *miss because …*;
+        ``--result VAR`` keeps them. ``%%dockerfile --help`` lists the options.
+        """
+        from .building import dockerfile_cell
+
+        return dockerfile_cell(self, line, cell)
+
+    def layer_cell(self, line: str, cell: str) -> Any:
+        """Run the cell as one more read-only layer on an image: ``%%layer PARENT -t NAME [options]``.
+
+        What a Dockerfile's RUN is, as a cell: run again, it comes from the cache. ``%%layer --help`` lists the options.
+        """
+        from .building import layer_cell
+
+        return layer_cell(self, line, cell)
+
     def container_line(self, line: str) -> Any:
         """Run a command of ``cellwall``: ``%container ps``, ``%container logs NAME``, ``%container rm -f NAME``, ``%container --help``."""
         from .commands import container
@@ -49,6 +68,23 @@ class Session:
         from .commands import image
 
         return image(self, line)
+
+    def union_cell(self, line: str, cell: str) -> Any:
+        """Mount folders over each other and show which gives each file: ``%%union`` with ``br=/tmp=rw:/var=ro:/opt=ro`` below it.
+
+        Or the whole ``mount -t aufs -o br=… none /aufs``, or one branch a line. Behind a line ``---`` stands a script that runs in the
+        union; with the branches on the magic's line the cell is the script. ``--write`` writes into the rw branch itself,
+        ``--image IMAGE`` takes folders of an image, ``--path``, ``--depth`` and ``--limit`` choose what is shown. ``%union --help`` lists all.
+        """
+        from .union import union_cell
+
+        return union_cell(self, line, cell)
+
+    def union_line(self, line: str) -> Any:
+        """Show which folder gives each file of a union, without a script: ``%union br=/tmp=rw:/var=ro``."""
+        from .union import union_line
+
+        return union_line(self, line)
 
     def alias_line(self, line: str) -> None:
         """Give ``%%container`` and ``%container`` one more name: ``%cellwall_alias docker``. ``--remove`` takes it back.
@@ -98,7 +134,7 @@ class Session:
         return {name for kind, name, function in self.taken if kind == "line" and function == self.container_line}
 
 
-_OWN = ("container", "image", "cellwall_alias")
+_OWN = ("container", "dockerfile", "layer", "image", "union", "cellwall_alias")
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -119,8 +155,12 @@ def load_ipython_extension(shell: Any) -> None:
     session.take(
         [
             ("cell", "container", session.container_cell),
+            ("cell", "dockerfile", session.dockerfile_cell),
+            ("cell", "layer", session.layer_cell),
             ("line", "container", session.container_line),
             ("line", "image", session.image_line),
+            ("cell", "union", session.union_cell),
+            ("line", "union", session.union_line),
             ("line", "cellwall_alias", session.alias_line),
         ]
     )

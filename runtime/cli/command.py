@@ -45,9 +45,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "load": ("transfer", "load", "Bring in images from an archive"),
     "export": ("transfer", "export", "Write a container's files to an archive"),
     "import": ("transfer", "import_", "Make an image of an archive of files"),
+    "build": ("build", "build", "Build an image from a Dockerfile"),
+    "builder prune": ("build", "builder_prune", "Remove the build cache"),
     "system df": ("pruning", "df", "Show what takes how much disk"),
     "system prune": ("pruning", "system_prune", "Remove what nothing uses"),
     "image prune": ("pruning", "image_prune", "Remove images that nothing uses"),
+    "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
@@ -71,7 +74,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "commit": "commit",
         "export": "export",
     },
+    "builder": {"build": "build", "prune": "builder prune"},
     "image": {
+        "build": "build",
         "pull": "pull",
         "push": "push",
         "ls": "images",
@@ -100,7 +105,6 @@ _LATER = {
     "rename",
     "update",
     "attach",
-    "build",
     "volume",
     "network",
     "layers",
@@ -110,7 +114,7 @@ _LATER = {
     "kernel",
     "lock",
 }
-_FOREGROUND = {"run", "exec"}
+_FOREGROUND = {"run", "exec", "union"}
 
 
 class Terminated(BaseException):

@@ -1,4 +1,4 @@
-"""An image made of another one and one more layer: what ``commit`` stores. Without a base, what ``import`` stores.
+"""An image made of another one and one more layer: what ``commit`` and a build's steps store. Without a base, what ``import`` stores.
 
 Source: image-spec config.md, manifest.md, layer.md.
 """
@@ -37,9 +37,12 @@ def derive(
     complete: Complete,
     reporter: Reporter,
     stop: Stop,
+    *,
+    layers: int | None = None,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Writes the image into ``transaction``, its new layer into ``driver`` too; its manifest and its config.
 
+    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
     from .acquire import bring_layers
@@ -48,16 +51,16 @@ def derive(
     blobs: list[Descriptor] = []
     diff_ids: list[Digest] = []
     if base is not None:
-        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers
-        diff_ids += [layer.diff_id for layer in base.layers]
+        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers[:layers]
+        diff_ids += [layer.diff_id for layer in base.layers[:layers]]
     made = _layer(transaction, write, stop) if write is not None else None
     if made is not None:
         blobs.append(made[0])
         diff_ids.append(made[1])
     config = complete(made is None)
     config["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
-    manifest, full, layers = write_image(transaction, config, blobs)
-    bring_layers(layout, driver, None, manifest, layers, transaction, reporter, stop)
+    manifest, full, all_layers = write_image(transaction, config, blobs)
+    bring_layers(layout, driver, None, manifest, all_layers, transaction, reporter, stop)
     return manifest, full
 
 

@@ -185,6 +185,8 @@ class Intake:
         annotations: dict[str, str],
         reporter: Reporter,
         stop: Stop,
+        *,
+        layers: int | None = None,
     ) -> Image:
         """Makes an image of ``base`` and one more layer, see derive.py."""
         from .acquire import describe
@@ -192,7 +194,9 @@ class Intake:
 
         kept: list[Entry] = []
         with self._layout.transaction(stop) as transaction:
-            manifest, full = derive(self._layout, self._driver, transaction, base, write, complete, reporter, stop)
+            manifest, full = derive(
+                self._layout, self._driver, transaction, base, write, complete, reporter, stop, layers=layers
+            )
             stop.check()
             transaction.commit()
             self._record(describe(manifest, full), annotations, kept)
