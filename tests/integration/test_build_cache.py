@@ -90,7 +90,9 @@ def name_of(stage: str, instruction: str) -> str:
 
 def listed(result: BuildResult) -> list[tuple[str, str, str, tuple[str, ...]]]:
     """The steps, the tools' first: they may run at any moment before the one that needs them."""
-    steps = [(name_of(step.stage, step.instruction), step.status, step.reason, step.changed) for step in result.steps]
+    steps: list[tuple[str, str, str, tuple[str, ...]]] = [
+        (name_of(step.stage, step.instruction), step.status, step.reason, step.changed) for step in result.steps
+    ]
     return [step for step in steps if step[0].startswith("tools")] + [
         step for step in steps if not step[0].startswith("tools")
     ]

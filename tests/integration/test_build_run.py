@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import BuildError, Cancelled, CellwallError, NotFound
 from cellwall.runtime.options import RunOptions
-
-from ..mounted_layers import EROFS
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
