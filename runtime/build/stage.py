@@ -157,7 +157,9 @@ class Stage:
 
                 self.config.apply(instruction)
                 path = self.config.workdir
-                inputs = self.inputs("workdir", instruction, {"directory": path})
+                inputs = self.inputs(
+                    "workdir", instruction, {"directory": path, "user": self.config.inner.get("User") or ""}
+                )
                 self.layer(instruction, inputs, lambda: make_directory(self, instruction, path))
             case _:
                 self._config_step(instruction)

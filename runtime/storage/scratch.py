@@ -65,10 +65,10 @@ class Scratch:
             finally:
                 os.close(lock_fd)
 
-    def sweep(self) -> int:
-        """Remove the ``.tmp-`` folders whose makers are gone."""
+    def sweep(self, pattern: str = f"{TMP}*") -> int:
+        """Remove the folders named so whose makers are gone: those in the making, or others that their makers hold locked."""
         swept = 0
-        for folder in sorted(self.directory.glob(f"{TMP}*")):
+        for folder in sorted(self.directory.glob(pattern)):
             try:
                 folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):  # its maker finished
