@@ -43,7 +43,7 @@ def btrfs() -> Iterator[Path | str]:
     image, point = folder / "image", folder / "m"
     point.mkdir()
     with image.open("wb") as file:
-        file.truncate(2 << 30)
+        file.truncate(640 << 20)
     environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     try:
         for command in (["mkfs.btrfs", "-q", str(image)], ["mount", "-o", "loop", str(image), str(point)]):
