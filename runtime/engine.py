@@ -19,6 +19,7 @@ from .errors import CellwallError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
+from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Engine:
                         raise CellwallError(
                             f"make {folder}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
                         ) from error
+                    if folder == self.paths.data:
+                        check_version(folder)
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
                 self._containers = Containers(self.paths)
@@ -142,13 +145,15 @@ class Engine:
         stderr_fd: int,
         script: Script | None = None,
         size: tuple[int, int] | None = None,
+        mounts: Sequence[dict[str, Any]] = (),
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Process:
         """Run a command in a fresh container; the descriptors are copied.
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
-        its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
+        container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -160,7 +165,7 @@ class Engine:
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
                     fds = [stdin_fd, stdout_fd, stderr_fd]
-                    process = launching.run(self, options, image, fds, script=script, size=size)
+                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
                 except launching.ImageGone:
                     continue
                 process.at_start(holding.pop_all().close)

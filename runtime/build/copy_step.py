@@ -41,10 +41,16 @@ class Part:
     selection: Request
     described: dict[str, Any]
     keep_owners: bool = False
+    as_is: bool = False
     fds: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tree": self.described, "selection": asdict(self.selection), "keep_owners": self.keep_owners}
+        return {
+            "tree": self.described,
+            "selection": asdict(self.selection),
+            "keep_owners": self.keep_owners,
+            "as_is": self.as_is,
+        }
 
 
 class CopyStep:
@@ -215,7 +221,9 @@ class CopyStep:
             name = f"archive{number}_fd"
             fd = unpack(self._build, archive, folder)
             parts.append(
-                Part(Request((".",), (), instruction.excludes, owners=True), {"folder": name}, True, {name: fd})
+                Part(
+                    Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
+                )
             )
         heredocs = [
             [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
@@ -281,10 +289,10 @@ def copy_job(
 
 
 def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
-    """The stage's layers with the directory ``path``, where they haven't it yet."""
-    request = {
+    """The stage's layers with the directory ``path``, where they haven't it yet: the user's in force."""
+    request: dict[str, Any] = {
         "destination": path.rstrip("/") + "/",
-        "chown": "",
+        "chown": stage.config.inner.get("User") or "",
         "chmod": "",
         "link": False,
         "parents": False,

@@ -98,7 +98,7 @@ class Stage:
             inputs = Inputs("from", base.source.text.strip(), "", {"image": str(self.image.id)})
             if self.build_.cache.find(inputs) is None:
                 status = "miss"
-                reason, changed = self.build_.cache.why(inputs)
+                reason, changed = self.build_.cache.why(inputs, self.build_.keys)
                 self.build_.cache.put(inputs, "")
         triggers = self._triggers(base)
         self._count += len(triggers)
@@ -155,7 +155,9 @@ class Stage:
 
                 self.config.apply(instruction)
                 path = self.config.workdir
-                inputs = self.inputs("workdir", instruction, {"directory": path})
+                inputs = self.inputs(
+                    "workdir", instruction, {"directory": path, "user": self.config.inner.get("User") or ""}
+                )
                 self.layer(instruction, inputs, lambda: make_directory(self, instruction, path))
             case _:
                 self._config_step(instruction)
@@ -185,7 +187,7 @@ class Stage:
         changed: tuple[str, ...] = ()
         if record is None:
             status = "miss"
-            reason, changed = cache.why(inputs)
+            reason, changed = cache.why(inputs, self.build_.keys)
             record = cache.put(inputs, "")
         self._history(text, record, None)
         self._end(instruction, started, status, reason, changed, None)
@@ -219,7 +221,7 @@ class Stage:
             elif record is not None:
                 reason = "its result was removed"
             else:
-                reason, changed = build.cache.why(inputs)
+                reason, changed = build.cache.why(inputs, build.keys)
             self.image = make()
             record = build.cache.put(inputs, str(self.image.id))
         grown = len(self.image.layers) > (len(before.layers) if before is not None else 0)
@@ -230,6 +232,7 @@ class Stage:
 
     def _history(self, text: str, record: Record, key: str | None, *, empty: bool = True) -> None:
         self.created = self.build_.created(record.created)
+        self.build_.keys.add(record.inputs.key)
         entry: dict[str, Any] = {"created": self.created, "created_by": text.strip()}
         if key is not None:
             entry["comment"] = f"{CACHE_COMMENT}{key}"
