@@ -11,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import Cancelled, CellwallError, LayerError, SpecError, StatusError, UnsupportedError
+from .errors import Cancelled, LayerError, SpecError, UnsupportedError
 from .images.config_changes import apply, set_env
 from .images.platforms import Platform
 from .pausing import paused
-from .spec import MOUNT_POINTS
+from .preparing import mount_points
 from .storage.compression import decompressed
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def commit(
     cancelled: Callable[[], bool] | None,
 ) -> Image:
     """See ``Engine.commit``."""
-    record = kept_record(engine, name_or_id)
+    record = engine.known.kept(name_or_id)
     if record["host"]:
         raise UnsupportedError(
             f"committing container {record['name']}",
@@ -65,12 +65,12 @@ def commit(
         )
 
     with _still(engine, record, pause):
-        return store.derive(base, name, complete, write, cancelled=cancelled)
+        return store.derive(base, name, complete, write, reproducible=epoch is not None, cancelled=cancelled)
 
 
 def export(engine: Engine, name_or_id: str, fd: int, *, cancelled: Callable[[], bool] | None) -> None:
     """See ``Engine.export``."""
-    record = kept_record(engine, name_or_id)
+    record = engine.known.kept(name_or_id)
     driver, _ = engine.of_driver(record["driver"])
     driver.write_tree(record["plan"], fd, mount_points=mount_points(record), cancelled=cancelled)
 
@@ -89,7 +89,8 @@ def import_tree(
     store = engine.images
     if name is not None:
         store.new_name(name)
-    config = new_config(changes, source_date_epoch(engine.config.environment), platform)
+    epoch = source_date_epoch(engine.config.environment)
+    config = new_config(changes, epoch, platform)
 
     def complete(empty: bool) -> dict[str, Any]:
         if empty:
@@ -105,25 +106,7 @@ def import_tree(
                     raise Cancelled("cancelled: nothing of it was kept")
                 target.write(chunk)
 
-    return store.derive(None, name, complete, write, cancelled=cancelled)
-
-
-def kept_record(engine: Engine, name_or_id: str) -> dict[str, Any]:
-    """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
-    container = engine.container(name_or_id)
-    record = engine.known.record(container.id)
-    if record is None:
-        raise CellwallError(
-            f"container {container.name} is removed at its end, so its files aren't kept: run it without --rm"
-        )
-    if record["plan"] is None:
-        raise StatusError(f"container {container.name}", "still being made", "made: wait for it,")
-    return record
-
-
-def mount_points(record: dict[str, Any]) -> list[str]:
-    """What was made in the container's root only to be mounted over."""
-    return [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
+    return store.derive(None, name, complete, write, reproducible=epoch is not None, cancelled=cancelled)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import state
-from .errors import AlreadyExists, CellwallError, NotFound
+from .errors import AlreadyExists, CellwallError, NotFound, StatusError
+from .linux.process import start_time
 from .options import Mount, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .results import Exit
@@ -101,7 +102,8 @@ class Containers:
                         f"the name {name} is taken by container {other['id'][:12]}: remove it (cellwall rm {name}) or take another name"
                     )
             folder = self.folder(record["id"])
-            temporary = folder.with_name(f".tmp-{record['id']}")
+            # Named for its maker, so that another process's start leaves it alone: see reconcile.py.
+            temporary = folder.with_name(f".tmp-{record['id']}.{os.getpid()}.{start_time(os.getpid())}")
             temporary.mkdir(mode=0o700)
             _write_json(temporary / "record.json", record)
             temporary.rename(folder)
@@ -132,11 +134,21 @@ class Containers:
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
         states = {found["id"]: found for found in state.each(str(self.paths.running))}
-        containers = [self._container(record, states.pop(record["id"], None)) for record in self.records()]
+        # A build's step is nobody's container: its build removes it, or reconcile where that was killed.
+        containers = [
+            self._container(record, running)
+            for record, running in [(record, states.pop(record["id"], None)) for record in self.records()]
+            if not record.get("hidden")
+        ]
         # One that is removed at its end and has ended is gone, though its launcher may still be at it.
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
         containers = [c for c in containers if all or c.status == "running"]
         return sorted(containers, key=lambda container: container.created, reverse=True)
+
+    def layers(self) -> set[str]:
+        """The chain ids of the layers that kept and running containers stand on."""
+        running = [found["cellwall"] for found in state.each(str(self.paths.running))]
+        return {layer for known in [*self.records(), *running] for layer in known.get("layers", ())}
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
@@ -150,6 +162,22 @@ class Containers:
         if not found:
             raise NotFound(f"no container {name_or_id}: cellwall ps -a lists them")
         return found[0]
+
+    def of(self, record: dict[str, Any]) -> Container:
+        """The kept container of that record, as it is now."""
+        return self._container(record, state.load(str(self.paths.running), record["id"]))
+
+    def kept(self, name_or_id: str) -> dict[str, Any]:
+        """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
+        container = self.find(name_or_id)
+        record = self.record(container.id)
+        if record is None:
+            raise CellwallError(
+                f"container {container.name} is removed at its end, so its files aren't kept: run it without --rm"
+            )
+        if record["plan"] is None:
+            raise StatusError(f"container {container.name}", "still being made", "made: wait for it")
+        return record
 
     def state(self, container_id: str) -> dict[str, Any] | None:
         """Its run-time state where it runs, with a launcher that lives."""

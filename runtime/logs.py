@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from .linux.files import write_all
+
 
 class Log:
     """Appends to the log at ``path``; close it, or use it as a context manager."""
@@ -22,7 +24,7 @@ class Log:
     def write(self, stream: str, data: bytes) -> None:
         """Add ``data`` of ``stream`` with the present time."""
         entry = {"log": data.decode("utf-8", "surrogateescape"), "stream": stream, "time": time.time()}
-        os.write(self._fd, json.dumps(entry).encode() + b"\n")
+        write_all(self._fd, json.dumps(entry).encode() + b"\n")
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -16,7 +16,8 @@ PullPolicy = Literal["missing", "always", "never"]
 class Mount:
     """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume or tmpfs; ``target`` is an absolute container path.
 
-    ``options`` are what stood behind the second colon (bind) or the tmpfs's mount options, in order.
+    ``options`` are what stood behind the second colon (bind) or the tmpfs's mount options, in order. ``flag`` is the option
+    that said it, for messages.
     """
 
     type: Literal["bind", "volume", "tmpfs"]
@@ -24,6 +25,7 @@ class Mount:
     source: str = ""
     read_only: bool = False
     options: tuple[str, ...] = ()
+    flag: str = field(default="--volume", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

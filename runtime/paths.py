@@ -44,6 +44,11 @@ class Paths:
         return self.data / "storage"
 
     @property
+    def build_cache(self) -> Path:
+        """What builds remember: records of steps, the folders of cache mounts."""
+        return self.data / "build-cache"
+
+    @property
     def containers(self) -> Path:
         """Kept containers: config, writable layer, log."""
         return self.data / "containers"

@@ -10,6 +10,7 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def pump(
                 else:
                     _take(selector, made, name, sinks[name], log)
         assert ended is not None
+        if process.list_changes is not None:
+            ended = replace(ended, changes=tuple(process.list_changes()))
         return ended
     except BaseException:
         process.kill()

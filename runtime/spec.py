@@ -15,13 +15,14 @@ from functools import lru_cache
 from typing import Any
 
 from .errors import NotFound, SpecError, VolumeError
+from .images.platforms import Platform
+from .launcher import DEFAULT_PATH
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
 
 OCI_VERSION = "1.2.0"
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHM_BYTES = 64 << 20
 # Where every container has something mounted, whether the image has a folder or file there or not.
 MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
@@ -55,7 +56,7 @@ class Plan:
 
     spec: dict[str, Any]
     process: dict[str, Any]
-    files: dict[str, str]
+    files: dict[str, str | dict[str, Any]]
     argv: list[str]
     warnings: tuple[str, ...] = ()
 
@@ -99,7 +100,6 @@ def plan(
     ``keeper``: the container's first process is cellwall's own small init, and commands join it. Raises SpecError for
     what can't be, VolumeError for a bind mount's missing folder, NotFound for a missing device.
     """
-    warnings: list[str] = []
     config = image.get("config") or {}
     hostname = options.hostname or container_id[:12]
     argv = command_of(options, image)
@@ -129,7 +129,7 @@ def plan(
             "rlimits": _rlimits(options),
             "noNewPrivileges": security.options.no_new_privileges,
         },
-        "mounts": _mounts(options, config, kinds, id_count, rootless, warnings),
+        "mounts": _mounts(options, config, kinds, id_count, rootless),
         "annotations": {f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
         "linux": {
             "namespaces": namespaces,
@@ -160,7 +160,16 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
     }
-    return Plan(spec, process, _files(options, hostname, host_network), argv, tuple(warnings))
+    return Plan(spec, process, _files(options, hostname, host_network), argv, _warnings(options, image))
+
+
+def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
+    here, built_for = Platform.here(), Platform.of(image)
+    if options.platform is not None or built_for is None or here.executes(built_for):
+        return ()
+    return (
+        f"the platform of image {options.image} ({built_for}) is not this machine's ({here}), and --platform names none: its programs may not run",
+    )
 
 
 def _environment(options: RunOptions, config: dict[str, Any], hostname: str) -> dict[str, str]:
@@ -201,7 +210,6 @@ def _mounts(
     kinds: set[str],
     id_count: int,
     rootless: bool,
-    warnings: list[str],
 ) -> list[dict[str, Any]]:
     safe = ["nosuid", "noexec", "nodev"]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
@@ -246,12 +254,12 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
         return _entry(mount.target, "tmpfs", "tmpfs", own + said + (["ro"] if mount.read_only else []))
     if mount.type == "volume":
         raise SpecError(
-            "--volume",
+            mount.flag,
             f"{mount.source or mount.target}: volumes aren't available yet, name a host folder by its path: -v /FOLDER:{mount.target}",
         )
     if not os.path.exists(mount.source):
         raise VolumeError(
-            f"--volume: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})"
+            f"{mount.flag}: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})"
         )
     said = [option for option in mount.options if option in ("noexec", "rbind", "bind")]
     return _entry(
@@ -262,12 +270,12 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str]:
+def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
     for item in options.add_hosts:
         name, _, address = item.partition(":")
         hosts.append(f"{address}\t{name}")
-    files = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
+    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
     if options.dns:
         files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
     elif host_network:
@@ -402,14 +410,14 @@ def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless
     block: dict[str, Any] = {}
     if options.blkio_weight is not None:
         block["weight"] = options.blkio_weight
-    for key, rates in (
-        ("throttleReadBpsDevice", options.device_read_bps),
-        ("throttleWriteBpsDevice", options.device_write_bps),
-        ("throttleReadIOPSDevice", options.device_read_iops),
-        ("throttleWriteIOPSDevice", options.device_write_iops),
+    for key, flag, rates in (
+        ("throttleReadBpsDevice", "--device-read-bps", options.device_read_bps),
+        ("throttleWriteBpsDevice", "--device-write-bps", options.device_write_bps),
+        ("throttleReadIOPSDevice", "--device-read-iops", options.device_read_iops),
+        ("throttleWriteIOPSDevice", "--device-write-iops", options.device_write_iops),
     ):
         if rates:
-            block[key] = [{**_device_number(rate.path), "rate": rate.rate} for rate in rates]
+            block[key] = [{**_device_number(flag, rate.path), "rate": rate.rate} for rate in rates]
     if block:
         resources["blockIO"] = block
     if options.net_cls_classid is not None:
@@ -419,13 +427,13 @@ def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless
     return resources
 
 
-def _device_number(path: str) -> dict[str, int]:
+def _device_number(flag: str, path: str) -> dict[str, int]:
     try:
         found = os.stat(path)
     except OSError as error:
         raise NotFound(
-            f"--device-…: {path}: {(error.strerror or '').lower()}, name a block device of this machine"
+            f"{flag}: {path}: {(error.strerror or '').lower()}, name a block device of this machine"
         ) from error
     if not stat.S_ISBLK(found.st_mode):
-        raise SpecError("--device-…", f"{path} is no block device")
+        raise SpecError(flag, f"{path} is no block device")
     return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

@@ -12,6 +12,7 @@ import os
 from errno import EEXIST, ENOTEMPTY
 
 from .errors import AlreadyExists, CellwallError, UnsupportedError
+from .linux.files import write_all
 from .linux.process import is_running
 
 TYPE_CHECKING = False
@@ -33,9 +34,7 @@ def save(running: str, container_id: str, state: dict[str, Any]) -> None:
     data = json.dumps(state).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
     finally:
         os.close(fd)
     os.rename(temporary, f"{folder}/state.json")

@@ -6,25 +6,28 @@ every capability but those that owning other people's files takes. It dies as so
 signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
 
 The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
-May import the standard library's light modules, runtime/linux and runtime/storage.
+May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build marks for it.
 Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import resource
 import select
-import struct
+import stat
 import sys
 
 from .errors import SyscallError
-from .linux.libc import check, libc, syscall
+from .linux.capabilities import capget, capset
+from .linux.files import write_all
+from .linux.libc import check, libc
 from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
-from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
+from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, openat2, prctl, setns, unshare
 from .storage.lowers import Lowers
 from .storage.tarheader import TarError
 
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 _FILE_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 27 | 1 << 31
 # trusted.* attributes need it. Source: xattr(7)
 _CAP_SYS_ADMIN = 1 << 21
-_CAPABILITY_VERSION_3 = 0x20080522
 _MEMORY = 4 << 30
 
 
@@ -58,9 +60,7 @@ def main(request_fd: int) -> None:
     except OSError as error:
         what = error.call if isinstance(error, SyscallError) else str(error.filename or "")
         answer = {"error": what, "kind": "os", "errno": error.errno or 0}
-    data = memoryview(json.dumps(answer).encode())
-    while data:
-        data = data[os.write(request["answer_fd"], data) :]
+    write_all(request["answer_fd"], json.dumps(answer).encode())
     # Nothing to flush or to free: leave without the interpreter's tear-down.
     os._exit(0)
 
@@ -93,7 +93,7 @@ def confine(root: str, *, trusted_attributes: bool) -> None:
 
     Without the right to a mount namespace it is chroot. Raises SyscallError.
     """
-    held = permitted_capabilities()
+    _, held, _ = capget()
     try:
         unshare(CLONE_NEWNS)
     except SyscallError as error:
@@ -109,24 +109,8 @@ def confine(root: str, *, trusted_attributes: bool) -> None:
         umount2(".", MNT_DETACH)
         os.chdir("/")
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    limit_capabilities(held, _FILE_CAPABILITIES | (_CAP_SYS_ADMIN if trusted_attributes else 0))
-
-
-def limit_capabilities(held: int, wanted: int) -> None:
-    """Keep those of the capabilities ``held`` (a bit set) that are ``wanted``, and no other. Source: capset(2)."""
-    kept = held & wanted
-    low, high = kept & 0xFFFFFFFF, kept >> 32
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    syscall("capset", header, struct.pack("=6I", low, low, 0, high, high, 0), what="capset")
-
-
-def permitted_capabilities() -> int:
-    """The process's permitted set as a bit set. Source: proc_pid_status(5)."""
-    with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"CapPrm:"):
-                return int(line.split()[1], 16)
-    return 0
+    kept = held & (_FILE_CAPABILITIES | (_CAP_SYS_ADMIN if trusted_attributes else 0))
+    capset(kept, kept, 0)
 
 
 def _layer_dirfds(request: Request) -> list[int]:
@@ -158,13 +142,83 @@ def _unpack(request: Request) -> object:
     return _unpacked(request, lowers)
 
 
-def _unpacked(request: Request, lowers: Lowers) -> dict[str, object]:
+def _unpack_snapshot(request: Request) -> object:
+    """Make the subvolume ``root`` in ``folder_fd``: the one lower layer, or nothing, with the archive applied, and read-only."""
+    from .storage import unpack  # noqa: F401  see _unpack
+    from .storage.btrfs_subvolume import create, set_readonly, snapshot
+    from .storage.snapshot_layer import apply_layer
+
+    dirfds = _layer_dirfds(request)
+    name = os.path.basename(request["root"])
+    if dirfds:
+        snapshot(dirfds[0], name, request["folder_fd"])
+    else:
+        create(name, request["folder_fd"])
+    confine(request["root"], trusted_attributes=False)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if dirfds:
+        place = f".tmp-{os.urandom(8).hex()}"
+        os.mkdir(place, 0o755)
+        counts = _unpacked(request, Lowers(dirfds), f"/{place}")
+        layer_fd = os.open(f"/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        apply_layer(layer_fd, root_fd, place.encode(), opaque_root=bool(counts["opaque_root"]))
+        counts["opaque_root"] = False
+    else:
+        counts = _unpacked(request, Lowers([]))
+    set_readonly(root_fd, True)
+    syncfs(root_fd)
+    return counts
+
+
+def _snapshot(request: Request) -> object:
+    """A writable snapshot of a layer of the btrfs driver: ``name`` in ``directory_fd``."""
+    from .storage.btrfs_subvolume import snapshot
+
+    (lower_fd,) = _layer_dirfds({"layers_fd": request["layers_fd"], "lowers": [request["lower"]]})
+    snapshot(lower_fd, request["name"], request["directory_fd"])
+    return None
+
+
+def _check_btrfs(request: Request) -> object:
+    from .storage.btrfs_subvolume import create, destroy, set_readonly, snapshot
+
+    dirfd = request["directory_fd"]
+    create("one", dirfd)
+    one_fd = os.open("one", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirfd)
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=one_fd))
+    set_readonly(one_fd, True)
+    snapshot(one_fd, "two", dirfd)
+    os.unlink("two/file", dir_fd=dirfd)
+    for name in ("one", "two"):
+        destroy(name, dirfd)
+    return None
+
+
+def _usage_changed(request: Request) -> object:
+    """The bytes on disk of the regular files that the tree ``root`` adds or changes against its stack, each counted once."""
+    from .storage.merge import Shift, compare
+
+    root_fd = os.open(request["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sizes: dict[tuple[int, int], int] = {}
+    for kind, path in compare(_layer_dirfds(request), root_fd, Shift(*request["id_map"])):
+        if kind != "D":
+            # A container that runs may have removed it meanwhile, or put a link in its way.
+            with contextlib.suppress(FileNotFoundError, SyscallError):
+                fd = openat2(root_fd, os.fsdecode(path).lstrip("/"), os.O_PATH | os.O_NOFOLLOW)
+                status = os.fstat(fd)
+                os.close(fd)
+                if stat.S_ISREG(status.st_mode):
+                    sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
+
+
+def _unpacked(request: Request, lowers: Lowers, root: str = "/") -> dict[str, object]:
     # Loaded already, for now there is no file to import: see _unpack.
     from .storage.layer_tree import LayerTree
     from .storage.tarstream import TarStream
     from .storage.unpack import Unpacker
 
-    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     tree = LayerTree(root_fd, lowers, request["opaque_attribute"])
     devices = request.get("userns_fd") is None
     unpacker = Unpacker(tree, request["size_limit"], request["entries_limit"], devices)
@@ -189,23 +243,24 @@ def _index(request: Request) -> object:
     tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
     try:
         counts = tree.read(archive)
-        image = memoryview(build_index(tree.root, archive.size, bytes.fromhex(request["uuid"])))
+        image = build_index(tree.root, archive.size, bytes.fromhex(request["uuid"]))
     except Unindexable as reason:
         if top_only:
             return {"again": str(reason)}
         os.lseek(request["tar_fd"], 0, os.SEEK_SET)
         return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
-    while image:
-        image = image[os.write(request["index_fd"], image) :]
+    write_all(request["index_fd"], image)
     os.fsync(request["index_fd"])
     os.fsync(request["tar_fd"])
     return counts
 
 
 def _remove(request: Request) -> object:
+    from .storage.btrfs_subvolume import destroy_below
     from .storage.removal import remove_tree
 
     for name in request["names"]:
+        destroy_below(os.fsencode(name), request["directory_fd"])
         remove_tree(os.fsencode(name), request["directory_fd"])
     return None
 
@@ -221,6 +276,13 @@ def _check_erofs(request: Request) -> object:
     from .storage.erofs_check import check_erofs
 
     check_erofs(request["directory"])
+    return None
+
+
+def _check_fuse_overlayfs(request: Request) -> object:
+    from .storage.fuse_check import check_fuse_overlayfs
+
+    check_fuse_overlayfs(request["directory"], request["program"])
     return None
 
 
@@ -245,7 +307,8 @@ def _changes(request: Request) -> object:
 
     lowers = Lowers(open_lower(lower) for lower in request["lowers"])
     upper_fd = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return [(kind, path.hex()) for kind, path in scan_upper(upper_fd, lowers.exists, lowers.names)]
+    found = scan_upper(upper_fd, lowers.exists, lowers.names, marks=request["marks"])
+    return [(kind, path.hex()) for kind, path in found]
 
 
 def _usage(request: Request) -> object:
@@ -301,7 +364,7 @@ def _write_layer(request: Request) -> object:
     if request["copied"]:
         found = compare(dirfds, root_fd, Shift(*request["id_map"]), attributes=True)
     else:
-        found = scan_upper(root_fd, lowers.exists)
+        found = scan_upper(root_fd, lowers.exists, marks=request.get("marks"))
     listed = without_mount_points([(kind, os.fsdecode(path)) for kind, path in found], request["mount_points"])
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     writer.layer([(kind, os.fsencode(path)) for kind, path in listed], lowers)
@@ -318,7 +381,7 @@ def _write_tree(request: Request) -> object:
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     points = {os.fsencode(point.strip("/")) for point in request["mount_points"]}
-    for path, entries in walk([root_fd, *dirfds]):
+    for path, entries in walk([root_fd, *dirfds], request.get("marks")):
         for name in sorted(entries):
             entry = entries[name]
             below = path + b"/" + name if path else name
@@ -327,25 +390,59 @@ def _write_tree(request: Request) -> object:
     return None
 
 
+def _build_digests(request: Request) -> object:
+    from .build.jobs import Opened, digests
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return digests(opened)
+
+
+def _build_copy(request: Request) -> object:
+    from .build.jobs import Opened, copy_layer
+
+    opened = Opened(request)
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    return copy_layer(opened, request)
+
+
+def _build_folder(request: Request) -> object:
+    """The folder ``path`` with mode and owner; it appears complete."""
+    temporary = f"{request['path']}.tmp-{os.getpid()}"
+    os.mkdir(temporary, 0o700)
+    os.chown(temporary, request["uid"], request["gid"])
+    os.chmod(temporary, request["mode"])
+    os.rename(temporary, request["path"])
+    return None
+
+
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
-    return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
+    return {"id_base": base, "id_count": count, "epoch": request["epoch"], "marks": request.get("marks")}
 
 
 _JOBS: dict[str, Callable[[Request], object]] = {
     "unpack": _unpack,
+    "unpack-snapshot": _unpack_snapshot,
+    "snapshot": _snapshot,
     "remove": _remove,
     "index": _index,
     "check-overlay": _check_overlay,
+    "check-btrfs": _check_btrfs,
     "check-erofs": _check_erofs,
+    "check-fuse-overlayfs": _check_fuse_overlayfs,
     "make-upper": _make_upper,
     "changes": _changes,
     "usage": _usage,
+    "usage-changed": _usage_changed,
     "merge": _merge,
     "compare": _compare,
     "rename": _rename,
     "write-layer": _write_layer,
     "write-tree": _write_tree,
+    "build-digests": _build_digests,
+    "build-copy": _build_copy,
+    "build-folder": _build_folder,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dockerfiles, read: instructions and their places, variable substitution, the graph of stages, ``.dockerignore``.
+"""Dockerfiles: read, planned, and built. The reading half:
 
 ``dockerfile.parse`` gives plain values; ``scope`` fills in variables while a build walks through a stage; ``stages`` says what a
 target needs. Nothing here runs a command or touches a file.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import selectors
 import signal
 import struct
@@ -208,7 +207,7 @@ class _Joint:
         """Hand on a chunk; False where nobody takes any more of that stream."""
         if self._log is not None:
             self._log.write(stream, chunk)
-        return self._silent or write_all(fd, chunk) or self._log is not None
+        return self._silent or written(fd, chunk) or self._log is not None
 
     def _wait_for_input(self) -> None:
         """Watch our standard input while nothing is pending, else for room to write."""
@@ -291,16 +290,14 @@ def terminal_size() -> tuple[int, int] | None:
     return None
 
 
-def write_all(fd: int, data: bytes) -> bool:
-    """Write all of ``data``, also to a descriptor that someone made non-blocking; False where its reader is gone."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])
-        except BrokenPipeError:
-            return False
+def written(fd: int, data: bytes) -> bool:
+    """Write all of ``data``; False where its reader is gone."""
+    from ..linux.files import write_all
+
+    try:
+        write_all(fd, data)
+    except BrokenPipeError:
+        return False
     return True
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, SpecError
+from ..signal_names import signal_name
 from . import table, values
 from .command import one_line
 from .parser import Parser
-from .run_options import signal_name
 
 if TYPE_CHECKING:
     from ..containers import Container

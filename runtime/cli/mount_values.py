@@ -92,7 +92,7 @@ def volume(flag: str, text: str) -> Mount:
     if not 1 <= len(parts) <= 3 or "" in parts:
         raise SpecError(flag, f"{text!r} needs the form [SOURCE:]TARGET[:OPTIONS]; for a path with a colon use --mount")
     if len(parts) == 1:
-        return Mount("volume", _target(flag, text, text))
+        return Mount("volume", _target(flag, text, text), flag=flag)
     options = parts[2].split(",") if len(parts) == 3 else []
     for option in options:
         if option not in VOLUME_OPTIONS:
@@ -103,7 +103,7 @@ def volume(flag: str, text: str) -> Mount:
     target = _target(flag, parts[1], text)
     source, is_path = _source(flag, parts[0], text)
     rest = tuple(option for option in options if option not in ("ro", "rw"))
-    return Mount("bind" if is_path else "volume", target, source, "ro" in options, rest)
+    return Mount("bind" if is_path else "volume", target, source, "ro" in options, rest, flag=flag)
 
 
 def tmpfs(flag: str, text: str) -> Mount:
@@ -123,7 +123,7 @@ def tmpfs(flag: str, text: str) -> Mount:
             raise SpecError(flag, f"{text!r}: {name} {value!r} is out of range: 0 to 4294967294")
     _check_conflicts(flag, options, text)
     rest = tuple(_tmpfs_option(flag, option) for option in options if option not in ("ro", "rw"))
-    return Mount("tmpfs", _target(flag, path, text), "", "ro" in options, rest)
+    return Mount("tmpfs", _target(flag, path, text), "", "ro" in options, rest, flag=flag)
 
 
 def _tmpfs_option(flag: str, option: str) -> str:
@@ -191,7 +191,7 @@ def _mount_of(flag: str, said: dict[str, str], text: str) -> Mount:
         if "tmpfs-mode" in said:
             options.append(f"mode={said['tmpfs-mode']}")
             tmpfs(flag, f"/x:{options[-1]}")
-        return Mount("tmpfs", target, "", read_only, tuple(options))
+        return Mount("tmpfs", target, "", read_only, tuple(options), flag=flag)
     if kind == "bind":
         if not source:
             raise SpecError(flag, f"{text!r} needs a source, as source=/path")
@@ -201,9 +201,8 @@ def _mount_of(flag: str, said: dict[str, str], text: str) -> Mount:
         # The kernel's bind is recursive here; a plain one is asked for by the word mount(8) has for it.
         plain = boolean(flag, said.get("bind-nonrecursive", "false"))
         rest = tuple(word for word in (propagation, "bind" if plain else None) if word)
-        return Mount("bind", target, os.path.abspath(os.path.expanduser(source)), read_only, rest)
+        return Mount("bind", target, os.path.abspath(os.path.expanduser(source)), read_only, rest, flag=flag)
     if source and not _VOLUME_NAME.fullmatch(source):
         raise SpecError(flag, f"{text!r}: {source!r} isn't a volume's name; for a folder of the host say type=bind")
-    return Mount(
-        "volume", target, source, read_only, ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ()
-    )
+    nocopy = ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ()
+    return Mount("volume", target, source, read_only, nocopy, flag=flag)

@@ -53,7 +53,7 @@ def image_prune(context: Context, words: list[str]) -> int:
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
-    if not said.force and not _agreed(f"WARNING! This will remove {what}."):
+    if not said.force and not agreed(f"WARNING! This will remove {what}."):
         return 0
     lines, freed = context.engine.images.prune(all=said.all)
     _tell("Deleted Images:", lines)
@@ -70,7 +70,7 @@ def system_prune(context: Context, words: list[str]) -> int:
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
     question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n"
-    if not said.force and not _agreed(question):
+    if not said.force and not agreed(question):
         return 0
     engine = context.engine
     removed, freed = [], 0
@@ -196,12 +196,11 @@ def _tell(heading: str, lines: Sequence[str]) -> None:
         print("\n".join([heading, *(table.printable(line) for line in lines), ""]))
 
 
-def _agreed(warning: str) -> bool:
+def agreed(warning: str) -> bool:
     """Ask as docker does; no is the answer where nobody answers."""
     sys.stdout.write(f"{warning}\nAre you sure you want to continue? [y/N] ")
     sys.stdout.flush()
-    agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
-    return agreed
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _no_words(parser: Parser, rest: list[str]) -> None:

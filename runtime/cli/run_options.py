@@ -2,7 +2,7 @@
 
 ``add_run_options`` puts them on a Parser; ``run_options_of`` makes a RunOptions of what was parsed; ``parse_run`` does both
 for a whole command line; ``from_keywords`` for Python; ``describe`` tells completion what there is.
-Imports the standard library, options.py and errors.py; config.py only where it is handed in.
+Imports the standard library, options.py, signal_names.py and errors.py; config.py only where it is handed in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError, UnsupportedError
 from ..options import Mount, PullPolicy, RunOptions
+from ..signal_names import signal_name
 from . import mount_values, values
 from .parser import Parser
 from .values import integer
@@ -267,7 +268,7 @@ OPTIONS: tuple[Option, ...] = (
         "--storage-driver",
         metavar="NAME",
         help="storage driver of the container",
-        choices=("overlay", "erofs", "vfs"),
+        choices=("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs", "aufs", "devicemapper"),
         field="storage_driver",
     ),
     _list("--storage-opt", metavar="size=SIZE", help="most that the container may write", read=values.pair),
@@ -454,22 +455,6 @@ def _storage_size(pairs: Iterable[tuple[str, str]]) -> int | None:
     return found
 
 
-def signal_name(flag: str, text: str) -> str:
-    """``TERM`` of ``SIGTERM``, ``term`` and ``15``; ``RTMIN+3`` as signal(7) has it. Raises SpecError for others."""
-    import signal
-
-    name = text.upper().removeprefix("SIG")
-    if name.isdecimal() and 1 <= int(name[:4]) <= signal.SIGRTMAX:
-        number = int(name)
-        return signal.Signals(number).name.removeprefix("SIG") if number in set(signal.Signals) else name
-    base, sign, extra = name.partition("+")
-    if f"SIG{name}" in signal.Signals.__members__ or (
-        base == "RTMIN" and sign and extra.isdecimal() and int(extra) <= 30
-    ):
-        return name
-    raise SpecError(flag, f"{text!r} isn't a signal; write its name or a number from 1 to {int(signal.SIGRTMAX)}")
-
-
 RUN_USAGE = "[OPTIONS] IMAGE [COMMAND] [ARG...]"
 
 
@@ -559,5 +544,4 @@ __all__ = [
     "parse_run",
     "run_options_of",
     "run_parser",
-    "signal_name",
 ]

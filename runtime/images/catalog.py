@@ -28,6 +28,8 @@ REPOSITORY = "cellwall.repository"
 SOURCE = "cellwall.source"
 # Of the image ``host``: what the machine's /etc looked like.
 HOST_STAMP = "cellwall.host.stamp"
+# Of an image that only holds the layers of a build's step, for the cache.
+BUILD_STEP = "cellwall.build.step"
 NO_NAME = "<none>:<none>"
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
@@ -84,8 +86,12 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """The entries that stand for one image each; an index that another tool put in gives its image for this machine."""
+        return self.among(self._layout.entries())
+
+    def among(self, entries: list[Entry]) -> list[Entry]:
+        """As ``entries``, of a list that was read already."""
         found = []
-        for entry in self._layout.entries():
+        for entry in entries:
             if entry.get("mediaType") in INDEX_TYPES:
                 described = Descriptor.read(entry, "index.json")
                 inner = read_manifest_or_index(

@@ -1,4 +1,4 @@
-"""An image made of another one and one more layer: what ``commit`` stores. Without a base, what ``import`` stores.
+"""An image made of another one and one more layer: what ``commit`` and a build's steps store. Without a base, what ``import`` stores.
 
 Source: image-spec config.md, manifest.md, layer.md.
 """
@@ -37,9 +37,14 @@ def derive(
     complete: Complete,
     reporter: Reporter,
     stop: Stop,
+    *,
+    layers: int | None = None,
+    reproducible: bool = False,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Writes the image into ``transaction``, its new layer into ``driver`` too; its manifest and its config.
 
+    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer. ``reproducible``: the layer is
+    compressed to the same bytes on every machine, which takes longer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
     from .acquire import bring_layers
@@ -48,20 +53,22 @@ def derive(
     blobs: list[Descriptor] = []
     diff_ids: list[Digest] = []
     if base is not None:
-        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers
-        diff_ids += [layer.diff_id for layer in base.layers]
-    made = _layer(transaction, write, stop) if write is not None else None
+        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers[:layers]
+        diff_ids += [layer.diff_id for layer in base.layers[:layers]]
+    made = _layer(transaction, write, stop, reproducible) if write is not None else None
     if made is not None:
         blobs.append(made[0])
         diff_ids.append(made[1])
     config = complete(made is None)
     config["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
-    manifest, full, layers = write_image(transaction, config, blobs)
-    bring_layers(layout, driver, None, manifest, layers, transaction, reporter, stop)
+    manifest, full, all_layers = write_image(transaction, config, blobs)
+    bring_layers(layout, driver, None, manifest, all_layers, transaction, reporter, stop)
     return manifest, full
 
 
-def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Descriptor, Digest] | None:
+def _layer(
+    transaction: Transaction, write: WriteLayer, stop: Stop, reproducible: bool
+) -> tuple[Descriptor, Digest] | None:
     """The layer that ``write`` writes, compressed and synced under its digest, and its diff_id; None where it is empty."""
     from ..storage.compression import gzip_compressor
 
@@ -73,7 +80,7 @@ def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Des
         inner, outer = hashlib.sha256(), hashlib.sha256()
         size = 0
         empty = True
-        compressor = gzip_compressor()
+        compressor = gzip_compressor(reproducible=reproducible)
         with open(packed, "wb") as target:
 
             def put(data: bytes) -> None:

@@ -48,7 +48,7 @@ class Exchange:
 
         def find(self, ref: str, platform: str | None = None) -> Image: ...
 
-        def list(self) -> list[Image]: ...
+        def list(self, *, steps: bool = False) -> list[Image]: ...
 
         def new_name(self, name: str) -> Reference: ...
 
@@ -67,18 +67,28 @@ class Exchange:
         complete: Complete,
         write: WriteLayer | None,
         *,
+        layers: int | None = None,
+        annotations: dict[str, str] | None = None,
+        reproducible: bool = False,
         progress: Progress | None = None,
         cancelled: Cancel | None = None,
     ) -> Image:
         """Makes an image of ``base`` and the layer that ``write`` writes, and gives it ``name``, where there is one.
 
-        See derive.py for ``complete`` and ``write``, which is called in another thread. Raises InvalidReference, ImageError,
+        Of the base only the first ``layers`` count, if that is said; ``annotations`` go to its entry in index.json.
+        See derive.py for ``reproducible``, ``complete`` and ``write``, which is called in another thread. Raises InvalidReference, ImageError,
         Cancelled and what ``write`` raises; then the store is as it was before.
         """
-        annotations = {REF_NAME: str(self.new_name(name))} if name else {}
-        return self._work(
-            lambda stop: self._intake.derived(base, write, complete, annotations, Reporter(progress), stop), cancelled
-        )
+        named = {REF_NAME: str(self.new_name(name))} if name else {}
+        noted = {**(annotations or {}), **named}
+
+        def work(stop: Stop) -> Image:
+            reporter = Reporter(progress)
+            return self._intake.derived(
+                *(base, write, complete, noted, reporter, stop), layers=layers, reproducible=reproducible
+            )
+
+        return self._work(work, cancelled)
 
     def push(
         self,
@@ -154,18 +164,19 @@ class Exchange:
         self._work(work, cancelled)
         return loaded
 
-    def prune(self, *, all: bool = False) -> tuple[Sequence[str], int]:
+    def prune(self, *, all: bool = False, steps: bool = False) -> tuple[Sequence[str], int]:
         """Removes the images that have no name, with ``all`` every one, that no container uses.
 
-        Returns docker's lines and the bytes that were freed. What is in use, or shared with what is, stays.
+        With ``steps`` it removes what the build cache holds, and nothing else. Returns docker's lines and the bytes that were
+        freed. What is in use, or shared with what is, stays.
         """
         from .prune import prune
 
-        before = self.footprint(self.list())
-        lines, layers = prune(self._layout, self._catalog, all, self.in_use, self._drivers())
+        before = self.footprint(self.list(steps=True))
+        lines, layers = prune(self._layout, self._catalog, all, steps, self.in_use, self._drivers())
         lines += [f"deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
         lower = [line[:1].lower() + line[1:] for line in lines]
-        return lower, before.without(self.footprint(self.list()))
+        return lower, before.without(self.footprint(self.list(steps=True)))
 
     def footprint(self, images: Sequence[Image]) -> Footprint:
         """What ``images`` take on disk, each part of it counted once."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from .image import Image, Layer
 
@@ -17,6 +18,9 @@ _ARGUMENTS = re.compile(r"^\|\d+ .*?(?=/bin/sh -c )")
 _INSTRUCTION = re.compile(
     r"(?:ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR)\b"
 )
+
+# The comment of a step that cellwall built, before its cache key: what --cache-from reads.
+CACHE_COMMENT = "cellwall.build "
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,26 @@ class Step:
 
 def steps(image: Image) -> list[Step]:
     """The steps, oldest first; where the history doesn't fit the layers, one step for each layer."""
-    listed = image.config.get("history")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    if sum(not entry.get("empty_layer") for entry in entries) != len(image.layers):
-        return [Step(image.created, layer.created_by, "", "", layer) for layer in image.layers]
     layers = iter(image.layers)
     return [
         Step(
-            _text(entry.get("created")),
+            _text(entry.get("created", image.created)),
             _text(entry.get("created_by")),
             _text(entry.get("comment")),
             _text(entry.get("author")),
             None if entry.get("empty_layer") else next(layers),
         )
-        for entry in entries
+        for entry in entries(image)
     ]
+
+
+def entries(image: Image) -> list[dict[str, Any]]:
+    """The history as the config has it, to be added to; one entry for each layer where it brings none that fits."""
+    listed = image.config.get("history")
+    found = [dict(entry) for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    if sum(not entry.get("empty_layer") for entry in found) != len(image.layers):
+        return [{"created_by": layer.created_by} for layer in image.layers]
+    return found
 
 
 def dockerfile(image: Image) -> str:
@@ -54,7 +63,7 @@ def dockerfile(image: Image) -> str:
     lines = []
     for step in steps(image):
         text = instruction(step.created_by)
-        if step.comment:
+        if step.comment and not step.comment.startswith(CACHE_COMMENT):
             lines.append(f"# {step.comment}".replace("\n", "\n# "))
         lines.append(
             text

@@ -185,6 +185,9 @@ class Intake:
         annotations: dict[str, str],
         reporter: Reporter,
         stop: Stop,
+        *,
+        layers: int | None = None,
+        reproducible: bool = False,
     ) -> Image:
         """Makes an image of ``base`` and one more layer, see derive.py."""
         from .acquire import describe
@@ -192,7 +195,11 @@ class Intake:
 
         kept: list[Entry] = []
         with self._layout.transaction(stop) as transaction:
-            manifest, full = derive(self._layout, self._driver, transaction, base, write, complete, reporter, stop)
+            manifest, full = derive(
+                *(self._layout, self._driver, transaction, base, write, complete, reporter, stop),
+                layers=layers,
+                reproducible=reproducible,
+            )
             stop.check()
             transaction.commit()
             self._record(describe(manifest, full), annotations, kept)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, StatusError
-from .catalog import Catalog, name_of
+from .catalog import BUILD_STEP, Catalog, annotation, name_of
 from .digest import Digest
 from .image import Image
 from .layout import Layout
@@ -53,10 +53,11 @@ def prune(
     layout: Layout,
     catalog: Catalog,
     all: bool,
+    steps: bool,
     in_use: Callable[[Digest], list[str]],
     drivers: Sequence[str],
 ) -> tuple[list[str], list[Digest]]:
-    """Remove the images that have no name, with ``all`` every one, that no container uses.
+    """Remove the images that have no name, with ``all`` every one, that no container uses; with ``steps`` the build cache's alone.
 
     Returns docker's lines of what was done and the chain ids of the layers that a sweep may remove now.
     """
@@ -64,8 +65,10 @@ def prune(
 
     lines: list[str] = []
     layers: list[Digest] = []
-    chosen = [[entry] for entry in catalog.entries() if not name_of(entry)]
-    if all:
+    chosen = [
+        [entry] for entry in catalog.entries() if not name_of(entry) and bool(annotation(entry, BUILD_STEP)) == steps
+    ]
+    if all and not steps:
         names = {name_of(entry) for entry in catalog.entries()} - {""}
         chosen += [[entry for entry in catalog.entries() if name_of(entry) == name] for name in sorted(names)]
     for entries in chosen:

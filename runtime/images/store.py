@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from ..errors import CellwallError, ImageError, InvalidReference, NotFound, RegistryError, SpecError
 from ..paths import Paths
 from . import job
-from .catalog import REPOSITORY, SOURCE, Catalog, put
+from .catalog import BUILD_STEP, REPOSITORY, SOURCE, Catalog, annotation, put
 from .digest import Digest
 from .exchange import Exchange
 from .image import Image, Progress
@@ -42,8 +42,13 @@ def _used_by_none(image_id: Digest) -> list[str]:
     return []
 
 
+def _no_layers() -> set[str]:
+    return set()
+
+
 class ImageStore(Exchange):
     """Images by name. ``in_use`` says which containers need an image (it may be set later): those aren't removed.
+    ``layers_in_use`` gives the chain ids that containers stand on: one may have come after the last look at its image.
 
     ``other_driver`` opens another storage driver by name, to remove what an image left with it; without it that waits for
     a store on that driver.
@@ -58,10 +63,12 @@ class ImageStore(Exchange):
         registries: RegistryConfig | None = None,
         *,
         in_use: InUse = _used_by_none,
+        layers_in_use: Callable[[], set[str]] = _no_layers,
         other_driver: Callable[[str], StorageDriver] | None = None,
     ) -> None:
         self.registries = registries or RegistryConfig()
         self.in_use = in_use
+        self._layers_in_use = layers_in_use
         self._paths = paths
         self._driver = driver
         self._other_driver = other_driver
@@ -114,15 +121,26 @@ class ImageStore(Exchange):
             return entries, True
         return (entries, False) if entries else (self._catalog.with_id(ref), True)
 
-    def list(self) -> list[Image]:
-        """Every image, one for each name and platform, newest first; those that lost their name included."""
-        return sorted((image for _, image in self._catalog.readable()), key=lambda image: image.created, reverse=True)
+    def list(self, *, steps: bool = False) -> list[Image]:
+        """Every image, one for each name and platform, newest first; those that lost their name included.
+
+        With ``steps`` also those that hold the layers of the build cache.
+        """
+        found = [image for entry, image in self._catalog.readable() if steps or not annotation(entry, BUILD_STEP)]
+        return sorted(found, key=lambda image: image.created, reverse=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """While the block runs no process removes a blob or a layer: between ``get`` and the mount of its layers."""
         with self._layout.held():
             yield
+
+    def stays(self, image: Image) -> bool:
+        """Whether ``image`` is still here with all its layers. Asked while ``held``, it stays mountable as long as that lasts."""
+        # Under the lock of those that remove images: a container whose record was written before is seen by them.
+        with self._layout.editing() as entries:
+            here = any(entry.get("digest") == image.manifest_digest for entry in self._catalog.among(entries))
+        return here and all(map(self._driver.has_layer, image.chain_ids))
 
     # -- bringing in
 
@@ -264,7 +282,9 @@ class ImageStore(Exchange):
             source = next((e for e in entries if e.get("digest") == image.manifest_digest), None)
             if source is None:
                 raise NotFound(f"no such image here: {src}")
-            annotations = {k: v for k, v in (source.get("annotations") or {}).items() if k not in (SOURCE, REPOSITORY)}
+            annotations = {
+                k: v for k, v in (source.get("annotations") or {}).items() if k not in (SOURCE, REPOSITORY, BUILD_STEP)
+            }
             entry = {**source, "annotations": {**annotations, REF_NAME: str(name)}}
             put(entries, entry)
             kept.append(entry)
@@ -280,7 +300,7 @@ class ImageStore(Exchange):
 
         entries, by_id = self._look_up(ref)
         lines, layers = remove(self._layout, self._catalog, entries, ref, by_id, force, self.in_use, self._drivers())
-        return lines + [f"Deleted: {chain_id}" for chain_id in dict.fromkeys(self.sweep()) if chain_id in layers]
+        return lines + [f"Deleted: {chain_id}" for chain_id in self.sweep() if chain_id in layers]
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""
@@ -294,7 +314,7 @@ class ImageStore(Exchange):
 
         Does nothing while another process or thread brings an image in: its end, or a later sweep, does it.
         """
-        return self._layout.sweep(self._reached_layers, self._handles, self._remove_layer)
+        return self._layout.sweep(self._reached_layers, self._handles, self._remove_layer, self._layers_in_use)
 
     def _handles(self, driver: str) -> bool:
         return driver == self._driver.name or self._other_driver is not None

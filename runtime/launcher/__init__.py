@@ -6,3 +6,6 @@ every clone happens here. See docs/adr/0002-process-model.md.
 Everything but ``client.py`` runs in the launcher or in its children before their exec, and stays light: no dataclasses,
 typing, pathlib, subprocess or logging.
 """
+
+# A container's PATH where its image has none, as docker's.
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from errno import ENOSPC, EPERM, EUSERS
@@ -11,6 +10,7 @@ from errno import ENOSPC, EPERM, EUSERS
 from .. import state
 from ..cgroups import Group
 from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..linux.files import write_all
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -23,6 +23,7 @@ from ..linux.process import (
     start_time,
 )
 from . import init, layer_mounts, rootfs
+from .fuse_server import Servers
 from .listing import changes_of
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
 from .task import REMOVE_RETRIES_S, Task
@@ -55,6 +56,7 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
+        self.servers = Servers(self)
         rootfs.attach_directory = f"{os.path.dirname(request['running'])}/attach"
         self.mount_points: list[str] = []
         self.mounts_fd = -1
@@ -68,28 +70,23 @@ class Container(Task):
         try:
             self._prepare()
         except BaseException:
-            self.server.tasks.discard(self)
             self._kill_at_once()
-            self._close_mounts()
             self.rootfs.close()
             self.rootfs.close_late()
-            self.rootfs.close_uppers()
+            self.servers.kill()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
-            self.retries = [0.0, *self.retries]
             self.channel = None  # the server answers on it
+            self.retries = [0.0, *self.retries]
             self.server.tasks.add(self)
-            self._remove_group()
+            self._clean_up()
             raise
 
     def _kill_at_once(self) -> None:
         if self.pidfd < 0:
             return
-        self.server.forget(self.pidfd)
         self.kill()
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        self.server.expected.discard(self.pid)
-        os.close(self.pidfd)
+        self.server.collect(self.pid, self.pidfd)
         self.pidfd = -1
         if self.sync is not None:
             self.server.forget(self.sync.fileno())
@@ -130,8 +127,8 @@ class Container(Task):
                 os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
         server.expected.add(pid)
-        # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         init_started = start_time(pid)
+        # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
@@ -145,6 +142,7 @@ class Container(Task):
         if spec["process"].get("oomScoreAdj") is not None:
             self._oom_score(spec["process"]["oomScoreAdj"])
         self._make_mounts(base, count, new_user)
+        self.servers.watch()
         setup = {
             "new_user": new_user,
             "setgroups": count > 1,
@@ -233,6 +231,7 @@ class Container(Task):
                 idmap=new_user and not rootless,
                 make_nodes=not rootless,
                 can_idmap=bool(self.request.get("idmap", True)),
+                own_userns=new_user,
             )
             root_mounts(
                 self.rootfs,
@@ -261,11 +260,10 @@ class Container(Task):
         finally:
             os.close(userns_fd)
 
-    def kill(self) -> None:
-        if self.group is not None and self.pidfd >= 0:
-            self.send_signal(signal.SIGKILL)
-
     def ended(self, message: dict[str, Any]) -> None:
+        self.failure = self.servers.failure(self.failure)
+        if self.failure is not None:
+            message["failure"] = self.failure
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
@@ -309,10 +307,7 @@ class Container(Task):
         self.server.expected.add(pid)
 
         def done() -> None:
-            self.server.forget(pidfd)
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-            self.server.expected.discard(pid)
-            os.close(pidfd)
+            self.server.collect(pid, pidfd)
             self._clean_up()
 
         self.server.watch(pidfd, done)
@@ -344,7 +339,7 @@ class Container(Task):
             layer_mounts.expire()
             self.server.cancel(layer_mounts.expire)
             self.server.after(layer_mounts.IDLE_S, layer_mounts.expire)
-        self._remove_group()
+        self.servers.stop(self._remove_group)
 
     def _close_mounts(self) -> None:
         if self.mounts_fd >= 0:
@@ -390,8 +385,6 @@ def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
 def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
-        data = memoryview(text.encode())
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, text.encode())
     finally:
         os.close(fd)

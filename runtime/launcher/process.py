@@ -17,6 +17,7 @@ from errno import EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from ..errors import InitError, SyscallError
 from ..linux import capabilities, rlimits, seccomp
+from ..linux.files import write_all
 from ..linux.mounts import AT_FDCWD, move_mount, open_tree
 from ..linux.process import (
     CLOSE_RANGE_CLOEXEC,
@@ -31,7 +32,7 @@ from ..linux.process import (
 )
 
 # Nothing can be imported after pivot_root: all that runs in a container is loaded with the launcher.
-from . import keeper, users
+from . import DEFAULT_PATH, keeper, users
 from .layer_mounts import inherited_limits
 from .wire import send
 
@@ -43,7 +44,6 @@ _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _TIOCSCTTY = 0x540E
 _TIOCSWINSZ = 0x5414
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where a cell's text lies: on the container's own /dev, which is a tmpfs that every container has.
 CELL_FOLDER = "/dev/cell"
 
@@ -202,9 +202,7 @@ def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str
     )
     try:
         os.fchmod(fd, 0o755)
-        view = memoryview(text)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, text)
     finally:
         os.close(fd)
         os.close(folder_fd)

@@ -9,10 +9,13 @@ an attached one with its namespace. Source: fsopen(2), open_tree(2), mount_setat
 from __future__ import annotations
 
 import os
+import stat
 from errno import EINVAL, ENOSYS
 
 from ..errors import SyscallError, UnsupportedError, VolumeError
+from ..linux.files import write_all
 from ..linux.mounts import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
     MNT_DETACH,
@@ -38,12 +41,14 @@ from ..linux.mounts import (
     open_tree,
     umount2,
 )
-from ..linux.process import CLONE_NEWNS, filesystem_ids, unshare
+from ..linux.process import CLONE_NEWNS, filesystem_ids, openat2, unshare
 from . import layer_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .fuse_server import FuseServer
 
 ATTRIBUTES = {
     "ro": MOUNT_ATTR_RDONLY,
@@ -83,21 +88,32 @@ _DEV_LINKS = [
     ("ptmx", "pts/ptmx"),
     ("core", "/proc/kcore"),
 ]
+_CLONE_HERE = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
 # Docker's default for an ephemeral writable layer is the disk's size; here it is memory, so it has a bound.
-_UPPER_BYTES = 10 << 30
+UPPER_BYTES = 10 << 30
 
 
 class Ids:
     """How a container's ids look from outside. ``base`` is the host id of its root, ``count`` how many follow.
 
     ``idmap``: files on disk carry the image's ids, and mounts must translate them; ``can_idmap``: they can.
-    ``make_nodes``: device nodes can be made (root); else the host's are bound.
+    ``make_nodes``: device nodes can be made (root); else the host's are bound. ``own_userns``: ``userns_fd`` is the container's
+    own, not the launcher's.
     """
 
     def __init__(
-        self, base: int, count: int, userns_fd: int, *, idmap: bool, make_nodes: bool, can_idmap: bool = True
+        self,
+        base: int,
+        count: int,
+        userns_fd: int,
+        *,
+        idmap: bool,
+        make_nodes: bool,
+        can_idmap: bool = True,
+        own_userns: bool = False,
     ) -> None:
         self.can_idmap = can_idmap
+        self.own_userns = own_userns
         self.base = base
         self.count = count
         self.userns_fd = userns_fd
@@ -120,6 +136,8 @@ class Rootfs:
         self.late: list[int] = []
         # Layers that are mounted for this container, among others, until it has ended.
         self.layers: list[layer_mounts.LayerMount] = []
+        # Programs that serve mounts of this container.
+        self.servers: list[FuseServer] = []
 
     def add(self, target: str, fd: int, kind: str = "dir", **more: Any) -> None:
         self.entries.append({"target": target, "fd": len(self.fds), "kind": kind, **more})
@@ -156,7 +174,7 @@ def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
     return attributes, rest
 
 
-def _clone(
+def clone_mount(
     path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True
 ) -> tuple[int, bool]:
     """A detached copy of the mount at ``path`` with the container's id map: ``(fd, whether it is mapped)``."""
@@ -197,11 +215,16 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 own_ids = item.get("id_map", [0, 0])[0] > 0
                 mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and not own_ids, make_nodes=False)
                 attributes = MOUNT_ATTR_NODEV | (ATTRIBUTES["ro"] if item.get("readonly") else 0)
-                fd, _ = _clone(item["source"], mapped, attributes=attributes)
+                fd, _ = clone_mount(item["source"], mapped, attributes=attributes)
                 rootfs.add(item["at"], fd)
                 continue
+            if item["type"] == "fuse-overlayfs":
+                from .fuse_server import fuse_root
+
+                fuse_root(rootfs, item, ids, upper_bytes)
+                continue
             if item["upper"] is None and tmpfs_fd < 0:
-                tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or _UPPER_BYTES)})
+                tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or UPPER_BYTES)})
             _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
@@ -213,7 +236,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
     try:
         lowers, paths = [], layer_mounts.paths_of(item["lowers"], rootfs.layers)
         for path in paths:
-            fd, mapped = _clone(path, ids, must_map="fallback" not in item)
+            fd, mapped = clone_mount(path, ids, must_map="fallback" not in item)
             held.append(fd)
             if not mapped:
                 # The host's own folder on a filesystem without id maps: shown as it is, read-only, owned by nobody.
@@ -242,7 +265,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             upper_dirfd = os.open(names[0], os.O_RDONLY | os.O_DIRECTORY, dir_fd=tmpfs_fd)
         else:
             # upperdir and workdir must lie on one mount: the folder above both is cloned.
-            upper_fd, _ = _clone(os.path.dirname(item["upper"]), ids)
+            upper_fd, _ = clone_mount(os.path.dirname(item["upper"]), ids)
             held.append(upper_fd)
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
@@ -251,12 +274,44 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
         # upper layer that must be an id of the map.
         with filesystem_ids(ids.base):
             fd = _new_overlay(options, lowers, upper_fd, names)
-        rootfs.add(item["at"], fd)
-        if ids.idmap:
-            # An image may hold device nodes, and the overlay belongs to the host's user namespace, which would honour them.
-            mount_setattr(fd, MOUNT_ATTR_NODEV)
+        kind = "dir"
+        if "part" in item:
+            held.append(fd)
+            fd, kind = _part(fd, item)
+        rootfs.add(item["at"], fd, kind)
+        # An image may hold device nodes, and the overlay belongs to the host's user namespace, which would honour them.
+        attributes = (MOUNT_ATTR_NODEV if ids.idmap else 0) | (MOUNT_ATTR_RDONLY if item.get("readonly") else 0)
+        if attributes:
+            mount_setattr(fd, attributes)
     finally:
         rootfs.late += held
+
+
+def _part(mount_fd: int, item: dict[str, Any]) -> tuple[int, str]:
+    """A detached mount of one file or folder in the detached mount ``mount_fd``, links followed inside it; and which of both it is."""
+    attached: list[str] = []
+    try:
+        try:
+            inner_fd = openat2(mount_fd, item["part"], os.O_PATH | os.O_CLOEXEC)
+        except SyscallError as error:
+            raise VolumeError(
+                f"mount of {item['part']}: {(error.strerror or '').lower()}: it isn't in {item['of']}"
+            ) from error
+        try:
+            try:
+                fd = open_tree(inner_fd, "", _CLONE_HERE)
+            except SyscallError as error:
+                if error.errno != EINVAL:
+                    raise
+                # Before Linux 6.15 only what is attached somewhere can be cloned.
+                attached = attach([mount_fd])
+                fd = open_tree(inner_fd, "", _CLONE_HERE)
+            return fd, "dir" if stat.S_ISDIR(os.fstat(inner_fd).st_mode) else "file"
+        finally:
+            os.close(inner_fd)
+    finally:
+        for path in attached:
+            umount2(path, MNT_DETACH)
 
 
 def _new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:
@@ -368,19 +423,26 @@ def _node(
     rootfs.add(f"{target}/{name}", open_tree(AT_FDCWD, source), kind="file")
 
 
-def files_mount(rootfs: Rootfs, files: dict[str, str], ids: Ids) -> None:
-    """Add ``files`` (container path -> text), each as a bind mount from one small tmpfs: /etc/hosts and its kind."""
+def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids) -> None:
+    """Add ``files`` by container path, each as a bind mount from one small tmpfs: /etc/hosts and its kind, secrets.
+
+    A file is its text, or ``{"data": bytes as Latin-1, "mode", "uid", "gid"}`` with the container's ids.
+    """
     if not files:
         return
+    described: list[dict[str, Any]] = [
+        file if isinstance(file, dict) else {"data": file.encode().decode("latin-1")} for file in files.values()
+    ]
+    size = (1 << 20) + 2 * sum(len(file["data"]) for file in described)
     tmpfs_fd = new_mount(
-        "tmpfs", {"source": "cellwall", "mode": "0755", "size": "1m"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+        "tmpfs", {"source": "cellwall", "mode": "0755", "size": str(size)}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     )
-    for index, text in enumerate(files.values()):
-        fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=tmpfs_fd)
+    for index, file in enumerate(described):
+        fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=tmpfs_fd)
         try:
-            os.write(fd, text.encode())
-            os.fchmod(fd, 0o644)
-            os.fchown(fd, ids.base, ids.base)
+            write_all(fd, file["data"].encode("latin-1"))
+            os.fchown(fd, ids.base + file.get("uid", 0), ids.base + file.get("gid", 0))
+            os.fchmod(fd, file.get("mode", 0o644))
         finally:
             os.close(fd)
     rootfs.add("", tmpfs_fd, kind="files", targets=list(files))
@@ -392,7 +454,7 @@ def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
     recursive = "rbind" in mount.get("options", [])
     source = mount["source"]
     try:
-        fd, mapped = _clone(source, ids, attributes=attributes, recursive=recursive, must_map=False)
+        fd, mapped = clone_mount(source, ids, attributes=attributes, recursive=recursive, must_map=False)
     except SyscallError as error:
         raise VolumeError(
             f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"

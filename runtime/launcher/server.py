@@ -159,6 +159,17 @@ class Server:
         if not any(task.joiner for task in self.tasks):
             self.collected = {pid: end for pid, end in self.collected.items() if pid in self.expected}
 
+    def collect(self, pid: int, pidfd: int) -> os.waitid_result | None:
+        """Wait for the end of an expected child, and close its ``pidfd``; None where nobody knows how it ended."""
+        self.forget(pidfd)
+        try:
+            result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        except ChildProcessError:  # it ended before its joining process had said who it is
+            result = self.collected.pop(pid, None)
+        self.expected.discard(pid)
+        os.close(pidfd)
+        return result
+
     def _on_request(self) -> None:
         try:
             message, fds = receive(self.main)
@@ -200,7 +211,6 @@ class Server:
             userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 reply: dict[str, object] = {
-                    "pid": os.getpid(),
                     "rootless": self.rootless,
                     "id_count": self.id_count,
                     **self.owner,

@@ -39,7 +39,6 @@ class Task:
         self.pidfd = -1
         self.joiner = 0
         self.started_at = time.monotonic()
-        self.started = False
         self.failure: dict[str, Any] | None = None
         self.timed_out = False
         self.deadline: Any = None
@@ -103,7 +102,6 @@ class Task:
             self.sync = None
             if self.failure is None and self.pidfd >= 0:
                 # Its end of the socket closes at the exec: the command runs.
-                self.started = True
                 self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
             return
         if "failed" in message:
@@ -141,14 +139,8 @@ class Task:
             # What it said last must be read first.
             while self.sync is not None and self.server.callbacks.get(self.sync.fileno()):
                 self.on_sync()
-        self.server.forget(self.pidfd)
         self.server.cancel(self.deadline)
-        try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        except ChildProcessError:  # it ended before its joining process had said who it is
-            result = self.server.collected.pop(self.pid, None)
-        self.server.expected.discard(self.pid)
-        os.close(self.pidfd)
+        result = self.server.collect(self.pid, self.pidfd)
         self.pidfd = -1
         if result is None:
             raise ChildProcessError(self.pid)

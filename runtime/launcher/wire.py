@@ -11,6 +11,8 @@ import json
 import os
 import socket
 
+from ..linux.files import write_all
+
 # A packet must fit the socket's send buffer (net.core.wmem_default, 208 KiB unless changed) with room for its overhead.
 _PACKET = 65536
 _DESCRIPTORS = 253
@@ -28,9 +30,7 @@ def send(sock: socket.socket, message: dict[str, object], fds: tuple[int, ...] |
     try:
         if len(data) > _PACKET:
             large_fd = os.memfd_create("cellwall-message", os.MFD_CLOEXEC)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(large_fd, view) :]
+            write_all(large_fd, data)
             fds = [large_fd, *fds]
             data = b"memfd"
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []

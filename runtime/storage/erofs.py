@@ -17,6 +17,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Cancelled, LayerError
+from ..linux.files import write_all
 from .erofs_mount import ARCHIVE, INDEX, lower_of
 from .jobs import run_job
 from .layers import Filling, LayerStore
@@ -78,7 +79,7 @@ class ErofsLayerStore(LayerStore):
         """Write all of ``tar`` to ``archive_fd``. Raises LayerError (more than any layer may hold), Cancelled."""
         # Content, what may follow the archive's end, and headers: the worker counts each by itself.
         room = 2 * self._limits.size_bytes + self._limits.entries * _ENTRY_BYTES
-        while piece := memoryview(tar.read(_PIECE)):
+        while piece := tar.read(_PIECE):
             if job.cancelled is not None and job.cancelled():
                 raise Cancelled("cancelled")
             room -= len(piece)
@@ -86,8 +87,7 @@ class ErofsLayerStore(LayerStore):
                 raise LayerError(
                     job.digest, f"it holds more than {self._limits.size_bytes} bytes; no honest layer is that large"
                 )
-            while piece:
-                piece = piece[os.write(archive_fd, piece) :]
+            write_all(archive_fd, piece)
 
 
 class ErofsDriver(OverlayDriver):

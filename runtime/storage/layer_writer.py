@@ -13,7 +13,8 @@ import os
 import stat
 
 from ..linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-from .lowers import is_opaque, is_whiteout
+from .fuse_upper import opaque_test
+from .lowers import is_whiteout
 from .merge import plain_attributes
 from .tarheader import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, TarError, shown
 from .tarwriter import TarWriter, sparse_map, sparse_records
@@ -41,6 +42,7 @@ class LayerWriter:
 
     ``id_base`` is what the tree's ids are above the image's, ``id_count`` how many there are (0: as they are, all);
     ``epoch`` the latest time of an entry, in seconds since 1970. A file with ``holes_min`` bytes in holes is written sparse.
+    ``marks``: whose marks of deletion the tree has, see scan_upper in changes.py.
     """
 
     def __init__(
@@ -52,13 +54,15 @@ class LayerWriter:
         id_count: int = 0,
         epoch: int | None = None,
         holes_min: int = HOLES_MIN,
+        marks: str | None = None,
     ) -> None:
-        self._tar = TarWriter(out_fd)
+        self.tar = TarWriter(out_fd)
         self._root_fd = root_fd
         self._id_base = id_base
         self._id_count = id_count
         self._epoch = epoch
         self._holes_min = holes_min
+        self._is_opaque = opaque_test(marks)
         self._written: dict[tuple[int, int], bytes] = {}
 
     def layer(self, changes: Iterable[tuple[str, bytes]], lowers: Lowers) -> None:
@@ -76,15 +80,15 @@ class LayerWriter:
                 raise
             try:
                 if kind == "D":
-                    self._tar.entry(path[: -len(name)] + b".wh." + name, REGULAR)
+                    self.tar.entry(path[: -len(name)] + b".wh." + name, REGULAR)
                 else:
                     self.add(path, name, above_fd, lowers)
             finally:
                 os.close(above_fd)
-        self._tar.finish()
+        self.tar.finish()
 
     def finish(self) -> None:
-        self._tar.finish()
+        self.tar.finish()
 
     def _open(self, path: bytes) -> int:
         return openat2(self._root_fd, os.fsdecode(path or b"."), os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
@@ -132,8 +136,8 @@ class LayerWriter:
             status = os.fstat(opened)
             if stat.S_ISDIR(status.st_mode):
                 self.directory(path, opened, status)
-                if lowers is not None and is_opaque(opened) and _is_directory(lowers, path):
-                    self._tar.entry(path + b"/.wh..wh..opq", REGULAR)
+                if lowers is not None and self._is_opaque(opened) and _is_directory(lowers, path):
+                    self.tar.entry(path + b"/.wh..wh..opq", REGULAR)
             elif stat.S_ISREG(status.st_mode) and not self._hard_link(path, status, opened):
                 if hollow:
                     self._entry(path, REGULAR, status)
@@ -175,7 +179,7 @@ class LayerWriter:
         if sum(length for _, length in pieces) == size:
             self._entry(path, REGULAR, status, size=size, xattrs=attributes)
             self._copy(fd, 0, size)
-            self._tar.pad(size)
+            self.tar.pad(size)
             return
         if pieces[-1:] != [(size, 0)]:
             pieces.append((size, 0))
@@ -183,16 +187,16 @@ class LayerWriter:
         name, records = sparse_records(path, size)
         stored = len(table) + sum(length for _, length in pieces)
         self._entry(name, REGULAR, status, size=stored, xattrs=attributes, records=records)
-        self._tar.content(table)
+        self.tar.content(table)
         for offset, length in pieces:
             self._copy(fd, offset, length)
-        self._tar.pad(stored)
+        self.tar.pad(stored)
 
     def _copy(self, fd: int, offset: int, length: int) -> None:
         while length:
             # A file that shrinks while it is read is filled with zeros: its size has been written.
             data = os.pread(fd, min(length, _CHUNK), offset) or bytes(min(length, _CHUNK))
-            self._tar.content(data)
+            self.tar.content(data)
             offset += len(data)
             length -= len(data)
 
@@ -208,13 +212,14 @@ class LayerWriter:
         xattrs: Sequence[tuple[bytes, bytes]] = (),
         records: dict[bytes, bytes] | None = None,
     ) -> None:
+        mode, uid, gid = self.permissions(path, status)
         mtime = status.st_mtime_ns // 1_000_000_000
-        self._tar.entry(
+        self.tar.entry(
             path,
             kind,
-            mode=stat.S_IMODE(status.st_mode),
-            uid=self._id(status.st_uid, path),
-            gid=self._id(status.st_gid, path),
+            mode=mode,
+            uid=uid,
+            gid=gid,
             size=size,
             mtime=mtime if self._epoch is None else min(mtime, self._epoch),
             linkname=linkname,
@@ -222,6 +227,10 @@ class LayerWriter:
             xattrs=xattrs,
             records=records,
         )
+
+    def permissions(self, path: bytes, status: os.stat_result) -> tuple[int, int, int]:
+        """Mode, user and group of an entry in the image, from its status on disk."""
+        return stat.S_IMODE(status.st_mode), self._id(status.st_uid, path), self._id(status.st_gid, path)
 
     def _id(self, number: int, path: bytes) -> int:
         if not self._id_count:

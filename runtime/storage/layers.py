@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..images.digest import Digest
+    from .driver import Lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,25 @@ class LayerStore:
         )
         return counts
 
+    def write_archive(
+        self,
+        job: str,
+        request: dict[str, Any],
+        lowers: Sequence[Lower],
+        fd: int,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        """Have the worker write a container's layer or tree to ``fd``; ``lowers`` are those of its mount plan."""
+        with open_directory(self.directory) as layers_fd:
+            run_job(
+                job,
+                {**request, "lowers": folders_of(lowers)},
+                fds={"layers_fd": layers_fd, "out_fd": fd},
+                userns_fd=self._identity.userns_fd(),
+                digest="of the container",
+                cancelled=cancelled,
+            )
+
     def remove(self, chain_id: Digest) -> None:
         """Remove the layer: it is gone for everybody at once, and its files after that."""
         name = new_name()
@@ -149,7 +169,7 @@ class LayerStore:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
             self.folder(chain_id).rename(self.directory / name)
-            self._scratch.remove([name], lock_fd)
+            self._scratch.remove(name, lock_fd)
         except FileNotFoundError:  # another process removed it in the meantime
             return
         finally:
@@ -161,6 +181,11 @@ class LayerStore:
 
     def sweep(self) -> int:
         return self._scratch.sweep()
+
+
+def folders_of(lowers: Sequence[Lower]) -> list[str]:
+    """The names of layers' folders in the store: a plan names the tree, or the index, in each."""
+    return [Path(lower if isinstance(lower, str) else lower["erofs"]).parent.name for lower in lowers]
 
 
 def folder_name(chain_id: Digest) -> str:

@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .. import boot_stamp
 from ..errors import CellwallError, SpecError, UnsupportedError
 from ..results import Change
 from .jobs import run_job
 from .layers import LayerStore
-from .scratch import open_directory, write_synced
+from .scratch import remove_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
     from .driver import Identity, LayerInfo, Limits, Lower, Plan
 
 # Linux's OVL_MAX_STACK. Source: fs/overlayfs/params.h
-_LAYERS_MAX = 500
+LAYERS_MAX = 500
 _STAMP = "checked"
 
 
 class OverlayDriver:
     name = "overlay"
+    _mount_type = "overlay"
     # What to use where this one can't work.
     _instead = "vfs"
     _store: type[LayerStore] = LayerStore
+    _layers_max = LAYERS_MAX
+    # Whose marks of deletion the writable layer has beside overlayfs's, see scan_upper in changes.py.
+    _marks: str | None = None
 
     def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
         self._directory = paths.storage / self.name
@@ -43,12 +48,10 @@ class OverlayDriver:
     def check(self) -> str | None:
         """Mounts a small overlay on this disk and tries a whiteout and an opaque directory; remembered until the next boot."""
         stamp = self._directory / _STAMP
-        state = f"{os.uname().release} {'user' if self._identity.rootless else 'root'} {_boot_id()}".encode()
+        works = "for a user" if self._identity.rootless else "for root"
         try:
-            if stamp.read_bytes() == state:
+            if boot_stamp.recall(stamp) == works:
                 return None
-        except FileNotFoundError:
-            pass
         except OSError as error:
             return (
                 f"{stamp}: {os.strerror(error.errno or 0).lower()}; set CELLWALL_ROOT to a folder that you may write to"
@@ -56,8 +59,7 @@ class OverlayDriver:
         try:
             with self._layers.scratch() as (folder, lock_fd):
                 self._try(folder, lock_fd)
-                write_synced(folder / _STAMP, state)
-                (folder / _STAMP).rename(stamp)
+                boot_stamp.remember(stamp, works, folder / _STAMP)
         except (CellwallError, OSError) as error:
             return f"{error}; use -s {self._instead}, or put the store on another filesystem with CELLWALL_ROOT"
         return None
@@ -107,11 +109,14 @@ class OverlayDriver:
         lowers = self.stack(layers)
         if not lowers:
             raise SpecError("layers", "an image without layers has nothing to run")
-        if len(lowers) > _LAYERS_MAX:
-            raise UnsupportedError(f"{len(lowers)} layers", f"overlayfs stacks {_LAYERS_MAX} at most; use -s vfs")
+        if len(lowers) > self._layers_max:
+            raise UnsupportedError(
+                f"an image of {len(lowers)} layers",
+                f"overlayfs stacks {self._layers_max} at most; use -s vfs, or make one layer of them with export and import",
+            )
         entry: dict[str, Any] = {
             "at": "/",
-            "type": "overlay",
+            "type": self._mount_type,
             "lowers": lowers,
             "upper": None,
             "work": None,
@@ -119,10 +124,11 @@ class OverlayDriver:
         if kept:
             if directory is None:
                 raise ValueError("a kept container needs a directory")
-            upper, work = directory / "upper", directory / "work"
+            home = self._home(directory)
+            upper, work = home / "upper", home / "work"
             entry |= {"upper": str(upper), "work": str(work)}
             if not upper.is_dir():
-                directory.mkdir(0o711, parents=True, exist_ok=True)
+                home.mkdir(0o711, parents=True, exist_ok=True)
                 work.mkdir(0o700, exist_ok=True)
                 # The merged root shows the upper's own mode and owner.
                 run_job(
@@ -132,6 +138,10 @@ class OverlayDriver:
                 )
         return [entry]
 
+    def _home(self, directory: Path) -> Path:
+        """Where in a kept container's folder its upper and work folders are."""
+        return directory
+
     def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
         entry = plan[0]
         if entry["upper"] is None:
@@ -140,7 +150,7 @@ class OverlayDriver:
             )
         found = run_job(
             "changes",
-            {"upper": entry["upper"], "lowers": entry["lowers"]},
+            {"upper": entry["upper"], "lowers": entry["lowers"], "marks": self._marks},
             userns_fd=self._identity.userns_fd(),
         )
         return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
@@ -179,22 +189,20 @@ class OverlayDriver:
         entry = plan[0]
         if entry["upper"] is None:
             raise UnsupportedError("the files of an ephemeral container", "they end with it; run it with a name")
-        with open_directory(self._layers.directory) as layers_fd:
-            run_job(
-                job,
-                {
-                    "root": entry["upper"],
-                    "lowers": [_layer_folder(lower) for lower in entry["lowers"]],
-                    "copied": False,
-                    "id_map": [0, 0],
-                    "mount_points": list(mount_points),
-                    "epoch": epoch,
-                },
-                fds={"layers_fd": layers_fd, "out_fd": fd},
-                userns_fd=self._identity.userns_fd(),
-                digest="of the container",
-                cancelled=cancelled,
-            )
+        self._layers.write_archive(
+            job,
+            {
+                "root": entry["upper"],
+                "copied": False,
+                "id_map": [0, 0],
+                "mount_points": list(mount_points),
+                "epoch": epoch,
+                "marks": self._marks,
+            },
+            entry["lowers"],
+            fd,
+            cancelled,
+        )
 
     def usage(self, plan: Plan) -> int:
         upper = plan[0]["upper"]
@@ -206,22 +214,7 @@ class OverlayDriver:
         upper = plan[0].get("upper") if plan else None
         if upper is None or not Path(upper).parent.is_dir():
             return
-        with open_directory(Path(upper).parent) as directory_fd:
-            run_job(
-                "remove",
-                {"names": ["upper", "work"]},
-                fds={"directory_fd": directory_fd},
-                userns_fd=self._identity.userns_fd(),
-            )
+        remove_folders(Path(upper).parent, ["upper", "work"], self._identity)
 
     def sweep(self) -> int:
         return self._layers.sweep()
-
-
-def _layer_folder(lower: str | dict[str, str]) -> str:
-    """The name of a layer's folder in the store: a plan names the tree, or the index, in it."""
-    return Path(lower if isinstance(lower, str) else lower["erofs"]).parent.name
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from ..linux.files import write_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,9 +97,7 @@ class TarWriter:
             self._flush()
 
     def _flush(self) -> None:
-        view = memoryview(self._buffer)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, self._buffer)
         self._buffer = bytearray()
 
 

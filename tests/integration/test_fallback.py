@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import cellwall
+from cellwall.runtime.cli.run_options import from_keywords
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import UnsupportedError
+from cellwall.runtime.pump import pipes, pump
 
 pytestmark = pytest.mark.needs("root")
 
@@ -60,3 +63,21 @@ def test_vfs_by_choice(engine: Engine, busybox: str) -> None:
     result = cellwall.run(busybox, script="stat -c %u /bin/busybox; touch /x", storage_driver="vfs", engine=engine)
     assert result.stdout == "0\n"
     assert [str(change) for change in result.diff()] == ["A /x"]
+
+
+def test_the_changes_of_a_copy_come_with_the_end(engine: Engine, busybox: str) -> None:
+    options = replace(from_keywords(busybox, ("touch", "/x"), storage_driver="vfs"), rm=True, record_changes=True)
+    with pipes(stdin=False) as made:
+        stdin_fd, stdout_fd, stderr_fd = made.child_fds
+        with engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd) as process:
+            ended = pump(process, made)
+    assert [str(change) for change in ended.changes or ()] == ["A /x"]
+
+
+def test_a_launch_that_fails_leaves_no_copy(old_engine: Engine, busybox: str, cellwall_root: Path) -> None:
+    options = replace(from_keywords(busybox, ("true",)), rm=True)
+    # No such descriptor: the request can't be sent, after the copy was made.
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        old_engine.run(options, stdin_fd=1 << 18, stdout_fd=1 << 18, stderr_fd=1 << 18)
+    assert list((cellwall_root / "storage" / "vfs" / "containers").iterdir()) == []
+    assert list(old_engine.paths.ids.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import cellwall
+from cellwall.runtime.cli.run_options import from_keywords
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound, SpecError, VolumeError
+from cellwall.runtime.pump import pipes
 
 pytestmark = pytest.mark.needs("root")
 
@@ -409,3 +412,15 @@ def test_an_image_with_something_else_where_a_file_goes(engine: Engine, tmp_path
     result = cellwall.run(f"oci:{folder}:latest", ["true"], engine=engine)
     assert result.exit_status == 125
     assert "mount point /etc/hosts: the image has something else" in result.reason
+
+
+def test_a_real_time_signal_stops_a_container(engine: Engine, busybox: str) -> None:
+    script = f"trap 'exit 7' {int(signal.SIGRTMIN) + 3}; echo ready; while :; do sleep 0.05; done"
+    options = from_keywords(busybox, ("sh", "-c", script), name="lab", stop_signal="RTMIN+3")
+    with pipes(stdin=False) as made:
+        stdin_fd, stdout_fd, stderr_fd = made.child_fds
+        with engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd) as process:
+            assert os.read(made.ours["stdout"], 6) == b"ready\n"
+            engine.stop("lab")
+            assert process.wait(10).status == 7
+    engine.remove("lab")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cellwall.runtime import logs
-from cellwall.runtime.cli.attach import Streams, write_all
+from cellwall.runtime.cli.attach import Streams, written
 from cellwall.runtime.errors import CellwallError
 
 DRIVER = [sys.executable, str(Path(__file__).with_name("attach_driver.py"))]
@@ -253,7 +253,7 @@ def test_writing_to_a_descriptor_that_someone_made_non_blocking() -> None:
     os.close(read_fd)
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if write_all(write_fd, BYTES) else 1)
+        os._exit(0 if written(write_fd, BYTES) else 1)
     os.close(write_fd)
     assert reader.communicate()[0] == BYTES
     assert os.waitpid(pid, 0)[1] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 
@@ -19,10 +20,10 @@ from cellwall.runtime.cli.run_options import (
     parse_run,
     run_options_of,
     run_parser,
-    signal_name,
 )
 from cellwall.runtime.errors import SpecError, UnsupportedError
 from cellwall.runtime.options import Mount, Rate, RunOptions, Ulimit
+from cellwall.runtime.signal_names import signal_name, signal_number
 
 
 def run(line: str, **environment: str) -> RunOptions:
@@ -327,6 +328,12 @@ def test_signals_are_named_as_docker_takes_them() -> None:
     for text in ("", "0", "65", "TERMINATE", "-9", "RTMIN+x", "RTMIN+31"):
         with pytest.raises(SpecError, match="isn't a signal"):
             signal_name("--stop-signal", text)
+
+
+def test_what_names_a_signal_has_a_number() -> None:
+    found = [signal_number("-s", text) for text in ("TERM", "sigterm", 15, "RTMIN", "RTMIN+3", "37", "RTMAX")]
+    assert found == [15, 15, 15, signal.SIGRTMIN, signal.SIGRTMIN + 3, 37, signal.SIGRTMAX]
+    assert signal_number("-s", signal_name("-s", str(int(signal.SIGRTMIN) + 3))) == signal.SIGRTMIN + 3
 
 
 def test_a_parser_raises_where_argparse_would_exit() -> None:

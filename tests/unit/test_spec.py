@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.containers import options_from_dict, options_to_dict
 from cellwall.runtime.errors import NotFound, SpecError, VolumeError
+from cellwall.runtime.images.platforms import Platform
 from cellwall.runtime.options import Mount, Rate, RunOptions, Script, Ulimit
 from cellwall.runtime.spec import command_of, plan
 
@@ -156,3 +158,25 @@ def test_options_survive_json() -> None:
         timeout_s=1.5,
     )
     assert options_from_dict(json.loads(json.dumps(options_to_dict(options)))) == options
+
+
+def test_errors_name_the_flag_that_was_typed() -> None:
+    for line, flag in (
+        ("-v /nowhere:/x i c", "--volume"),
+        ("--mount type=bind,source=/nowhere,target=/x i c", "--mount"),
+        ("--mount source=named,target=/x i c", "--mount"),
+        ("--device-read-bps /dev/null:1mb i c", "--device-read-bps"),
+        ("--device-write-iops /dev/nowhere:9 i c", "--device-write-iops"),
+    ):
+        with pytest.raises((SpecError, VolumeError, NotFound), match=f"^{flag}: "):
+            plan(parse_run(line.split()), {}, ID)
+
+
+def test_an_image_of_another_platform_that_nobody_asked_for_is_told() -> None:
+    here = Platform.here()
+    foreign = {"os": "linux", "architecture": "arm64" if here.architecture != "arm64" else "amd64"}
+    (warning,) = plan(parse_run(["i", "c"]), foreign, ID).warnings
+    assert f"(linux/{foreign['architecture']})" in warning and f"({here})" in warning
+    assert plan(parse_run(["--platform", f"linux/{foreign['architecture']}", "i", "c"]), foreign, ID).warnings == ()
+    for own in ({}, {"os": "linux", "architecture": here.architecture}):
+        assert plan(parse_run(["i", "c"]), own, ID).warnings == ()

@@ -1,0 +1,322 @@
+"""COPY, ADD, and the directory of a WORKDIR: what they take, what that depends on, and the layer made of it.
+
+Source: Dockerfile reference, "COPY", "ADD", "WORKDIR".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import BuildError, Cancelled
+from ..images.image import Image
+from ..images.layout import write_atomically
+from ..storage.jobs import run_job
+from .archives import Archive, is_archive, unpack
+from .downloads import Download
+from .instructions import Add, Copy, Instruction
+from .selection import Item, Request, SelectionFault, digest, literal, select
+from .stages import SCRATCH, find_stage
+from .values import source_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cache import Inputs
+    from .stage import Stage
+
+_HEREDOC_MODE = 0o644
+
+
+@dataclass(slots=True)
+class Part:
+    """One tree that is copied from: ``described`` and ``fds`` are what the worker gets, see jobs.py."""
+
+    selection: Request
+    described: dict[str, Any]
+    keep_owners: bool = False
+    fds: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"tree": self.described, "selection": asdict(self.selection), "keep_owners": self.keep_owners}
+
+
+class CopyStep:
+    """One COPY or ADD, expanded, between ``with`` and its end."""
+
+    def __init__(self, stage: Stage, instruction: Copy | Add) -> None:
+        self._stage = stage
+        self._build = stage.build_
+        self._instruction = instruction
+        self._destination = stage.config.absolute(instruction.destination)
+        self._parts: list[Part] = []
+        self._archives: list[Archive] = []
+        self._downloads: list[Download] = []
+        self._digests: list[str] = []
+        self._files: dict[str, str] = {}
+        self._checked: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for archive in self._archives:
+            archive.close()
+        for download in self._downloads:
+            download.close()
+
+    # -- what it depends on
+
+    def inputs(self) -> Inputs:
+        """Find the sources and read them. Raises DockerfileError (one is missing), BuildError, Cancelled."""
+        instruction = self._instruction
+        try:
+            if isinstance(instruction, Add):
+                self._find_added(instruction)
+            elif instruction.sources:
+                self._find_copied(instruction)
+        except SelectionFault as fault:
+            raise self._fault(fault) from None
+        except InterruptedError:
+            raise Cancelled("the build was stopped") from None
+        facts: dict[str, Any] = {
+            "content": self._digests,
+            "destination": self._destination,
+            "chown": instruction.chown,
+            "chmod": instruction.chmod,
+            "link": instruction.link,
+            "parents": isinstance(instruction, Copy) and instruction.parents,
+            "heredocs": [[file.name, hashlib.sha256(_bytes(file.content)).hexdigest()] for file in instruction.files],
+            "unpacked": [archive.name for archive in self._archives],
+        }
+        if self._build.epoch is not None:
+            facts["epoch"] = self._build.epoch
+        return self._stage.inputs("copy", instruction, facts, self._files)
+
+    def _fault(self, fault: SelectionFault) -> BuildError:
+        return self._instruction.source.fault(f"{self._instruction.name}: {fault}", fault.source)
+
+    def _find_copied(self, instruction: Copy) -> None:
+        if not instruction.stage:
+            selection = self._selection(instruction.sources)
+            self._add_context(selection, select(self._build.context.tree, selection))
+            return
+        lowers, chain = layers_of(self._stage, instruction, instruction.stage)
+        selection = Request(instruction.sources, (), instruction.excludes, instruction.parents, owners=True)
+        self._parts.append(Part(selection, {"lowers": lowers}, keep_owners=True))
+        found = self._stage_digest(chain, self._parts[-1])
+        self._digests.append(found[0])
+        self._files |= found[1]
+
+    def _selection(self, sources: tuple[str, ...]) -> Request:
+        instruction = self._instruction
+        parents = isinstance(instruction, Copy) and instruction.parents
+        return Request(sources, self._build.context.ignore, instruction.excludes, parents)
+
+    def _add_context(self, selection: Request, items: list[Item]) -> None:
+        tree = self._build.context.tree
+        whole, files = digest(tree, items, selection, self._build.stopped.is_set)
+        self._digests.append(whole)
+        self._checked.append(whole)
+        self._files |= files
+        self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
+
+    def _find_added(self, instruction: Add) -> None:
+        plain: list[str] = []
+        for source in instruction.sources:
+            kind = source_kind(source)
+            if kind == "path":
+                plain.append(source)
+                continue
+            if kind == "git":
+                raise instruction.source.fault(
+                    f"ADD: {source} is a git repository, which isn't fetched here: clone it and COPY it, or ADD its archive's URL",
+                    source,
+                )
+            self._add_download(instruction, source)
+        if not plain:
+            return
+        selection = self._selection(tuple(plain))
+        tree = self._build.context.tree
+        items = select(tree, selection)
+        archives = [item for item in items if instruction.unpack is not False and is_archive(tree, item)]
+        if not archives:
+            self._add_context(selection, items)
+            return
+        whole, files = digest(tree, items, selection, self._build.stopped.is_set)
+        self._digests.append(whole)
+        self._files |= files
+        for item in archives:
+            self._archives.append(Archive(os.fsdecode(item.path), tree.open(item.path)))
+        rest = [literal(os.fsdecode(item.written)) for item in items if item not in archives]
+        if rest:
+            selection = self._selection(tuple(rest))
+            self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
+            self._checked.append(digest(tree, select(tree, selection), selection)[0])
+
+    def _add_download(self, instruction: Add, url: str) -> None:
+        folder = (
+            self._build.scratch / f"download-{self._stage.planned.index}-{self._stage.number}-{len(self._downloads)}"
+        )
+        download = Download(url, instruction.checksum, folder, self._build.stopped.is_set)
+        self._downloads.append(download)
+        try:
+            # A checksum that is written down saves asking: what it names is in the cache or not.
+            self._digests.append(instruction.checksum or download.fetch())
+        except BuildError as error:
+            raise instruction.source.fault(f"ADD: {error}", url) from None
+        self._files[url] = self._digests[-1]
+
+    def _stage_digest(self, chain: str, part: Part) -> tuple[str, dict[str, str]]:
+        """What selecting from a stage or image gives; it can't change, so it is worked out once and kept."""
+        key = hashlib.sha256(
+            json.dumps([chain, asdict(part.selection)], sort_keys=True).encode("utf-8", "surrogateescape")
+        )
+        path = self._build.engine.paths.build_cache / "digests" / key.hexdigest()
+        try:
+            whole, files = json.loads(path.read_bytes())
+            return whole, files
+        except (FileNotFoundError, ValueError):
+            pass
+        answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
+        whole, files = answer["digests"][0]
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(path, json.dumps([whole, files]).encode())
+        return whole, files
+
+    # -- the layer
+
+    def make(self) -> Image:
+        """Make the layer. Raises DockerfileError, LayerError, BuildError (a file changed meanwhile), Cancelled."""
+        instruction = self._instruction
+        parts = list(self._parts)
+        for download in self._downloads:
+            try:
+                download.fetch()
+            except BuildError as error:
+                raise instruction.source.fault(f"ADD: {error}", download.url) from None
+            if isinstance(instruction, Add) and instruction.unpack and download.is_archive():
+                self._archives.append(Archive(download.name, download.open()))
+                continue
+            folder_fd = download.folder_fd()
+            selection = Request((literal(download.name),))
+            name = f"download{len(parts)}_fd"
+            parts.append(Part(selection, {"folder": name}, fds={name: folder_fd}))
+        for number, archive in enumerate(self._archives):
+            folder = self._build.scratch / f"archive-{self._stage.planned.index}-{self._stage.number}-{number}"
+            name = f"archive{number}_fd"
+            fd = unpack(self._build, archive, folder)
+            parts.append(
+                Part(Request((".",), (), instruction.excludes, owners=True), {"folder": name}, True, {name: fd})
+            )
+        heredocs = [
+            [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
+        ]
+        into = bool(self._archives) and not self._destination.endswith("/")
+        request = {
+            "destination": self._destination + ("/" if into else ""),
+            "chown": instruction.chown,
+            "chmod": instruction.chmod,
+            "link": instruction.link,
+            "parents": isinstance(instruction, Copy) and instruction.parents,
+            "files": heredocs,
+            "only_missing": False,
+        }
+
+        def write(fd: int, stop: Callable[[], bool]) -> None:
+            answer = self._job("build-copy", parts, request, {"out_fd": fd}, stop)
+            found = [
+                whole for (whole, _), part in zip(answer["digests"], parts, strict=True) if "context_fd" in part.fds
+            ]
+            if found != self._checked:
+                raise BuildError(
+                    instruction.source.first_line,
+                    f"{instruction.name}: the context changed while it was copied: build again",
+                )
+
+        return self._build.derive(self._stage.image, write)
+
+    def _job(
+        self, job: str, parts: list[Part], request: dict[str, Any], fds: dict[str, int], stop: Callable[[], bool]
+    ) -> Any:
+        try:
+            return copy_job(self._stage, job, parts, request, fds, stop)
+        except SelectionFault as fault:
+            raise self._fault(fault) from None
+
+
+def copy_job(
+    stage: Stage, job: str, parts: list[Part], request: dict[str, Any], fds: dict[str, int], stop: Callable[[], bool]
+) -> Any:
+    """Have the worker do ``job`` (see jobs.py) on ``parts`` and the stage's layers. Raises SelectionFault and what ``run_job`` does."""
+    build = stage.build_
+    image = stage.image
+    target = build.driver.stack(image.chain_ids) if image is not None and image.layers else []
+    answer = run_job(
+        job,
+        {
+            "root": str(build.scratch),
+            "parts": [part.to_dict() for part in parts],
+            "target": {"lowers": target},
+            "epoch": build.epoch,
+            "now": int(time.time()),
+            **request,
+        },
+        fds=fds | {name: fd for part in parts for name, fd in part.fds.items()},
+        userns_fd=build.engine.identity.userns_fd(),
+        digest="of the copy",
+        cancelled=stop,
+    )
+    if "fault" in answer:
+        raise SelectionFault(*answer["fault"])
+    return answer
+
+
+def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
+    """The stage's layers with the directory ``path``, where they haven't it yet."""
+    request = {
+        "destination": path.rstrip("/") + "/",
+        "chown": "",
+        "chmod": "",
+        "link": False,
+        "parents": False,
+        "files": [],
+        "only_missing": True,
+    }
+
+    def write(fd: int, stop: Callable[[], bool]) -> None:
+        try:
+            copy_job(stage, "build-copy", [], request, {"out_fd": fd}, stop)
+        except SelectionFault as fault:
+            raise instruction.source.fault(f"{instruction.name}: {fault}", path) from None
+
+    return stage.build_.derive(stage.image, write)
+
+
+def layers_of(stage: Stage, instruction: Instruction, name: str) -> tuple[list[str | dict[str, str]], str]:
+    """The lowers (top first) and the chain id of what ``--from`` names: a stage, ``scratch``, or an image."""
+    from .executor import chain_of
+
+    build = stage.build_
+    index = find_stage(build.dockerfile, name, stage.planned.index)
+    if index is not None:
+        image = build.stage_result(index).image
+    elif name == SCRATCH:
+        image = None
+    else:
+        image = stage.image_of(instruction, name)
+    if image is None or not image.layers:
+        return [], ""
+    return list(build.driver.stack(image.chain_ids)), chain_of(image)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,246 @@
+"""From a record and a plan to a running command: what the launcher is asked for, and the Process that follows it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from . import state
+from .containers import options_from_dict
+from .errors import CellwallError, NotFound, StatusError
+from .launcher.client import Process
+from .linux.process import CLONE_NEWUSER
+from .preparing import keep, new_record, prepare, release_ids
+from .removing import release, remove_record
+from .spec import Plan, plan, script_message
+from .stopping import wait_ended
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .images.image import Image
+    from .options import RunOptions, Script
+
+
+class ImageGone(NotFound):
+    """Another process removed the image between the look at it and the making of its container."""
+
+
+def run(
+    engine: Engine,
+    options: RunOptions,
+    image: Image,
+    fds: list[int],
+    *,
+    script: Script | None,
+    size: tuple[int, int] | None,
+) -> Process:
+    """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
+
+    It must do so until the command has started: the launcher mounts the layers. Raises ImageGone.
+    """
+    _check_it_stays(engine, options, image)
+    container_id = secrets.token_hex(32)
+    made = plan(options, image.config, container_id, script=script, size=size, **engine.limits())
+    record = new_record(engine, container_id, options, image, made.argv)
+    if record["ephemeral"]:
+        prepare(engine, record, None)
+    else:
+        keep(engine, record)
+    try:
+        if not record["ephemeral"]:
+            # Whoever removes an image looks for containers first: either they saw this one, or this sees that it is gone.
+            _check_it_stays(engine, options, image)
+        process = launch(engine, record, made, fds, options)
+    except BaseException:
+        if record["ephemeral"]:
+            release(engine, record)
+            release_ids(engine, record)
+        else:
+            remove_record(engine, record)
+        raise
+    if options.rm and not record["ephemeral"]:
+        process.at_end(lambda: remove_record(engine, record))
+    return process
+
+
+def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, Any]:
+    """Keep a new container on disk that waits for commands once it is started; returns its record.
+
+    The caller holds the image store. Raises ImageGone.
+    """
+    _check_it_stays(engine, options, image)
+    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
+    keep(engine, record)
+    try:
+        _check_it_stays(engine, options, image)
+    except BaseException:
+        remove_record(engine, record)
+        raise
+    return record
+
+
+def _check_it_stays(engine: Engine, options: RunOptions, image: Image) -> None:
+    if not engine.stores.images(options.storage_driver).stays(image):
+        raise ImageGone(f"image {options.image} was removed meanwhile: run it again")
+
+
+def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
+    """Start a container that waits for commands; the engine holds it until it is closed. Raises CellwallError."""
+    options = options_from_dict(record["options"])
+    image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
+    made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **engine.limits())
+    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        process = launch(engine, record, made, [null_fd] * 3, replace(options, timeout_s=None))
+        process.wait_started()
+    finally:
+        os.close(null_fd)
+    if (ended := process.poll()) is not None:
+        process.close()
+        raise CellwallError(ended.reason)
+    old = engine.keepers.pop(record["id"], None)
+    if old is not None:
+        old.close()
+    engine.keepers[record["id"]] = process
+
+
+def start(engine: Engine, name_or_id: str, fds: list[int], *, size: tuple[int, int] | None) -> Process | None:
+    """See ``Engine.start``."""
+    container = engine.known.find(name_or_id)
+    record = engine.known.record(container.id)
+    if record is None or container.status == "running":
+        raise StatusError(f"container {container.name}", container.status, "stopped")
+    if record["keeper"]:
+        start_keeper(engine, record)
+        return None
+    options = options_from_dict(record["options"])
+    image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
+    made = plan(options, image.config, record["id"], size=size, **engine.limits())
+    return launch(engine, record, made, fds, options)
+
+
+def join(
+    engine: Engine,
+    name_or_id: str,
+    argv: list[str],
+    fds: list[int],
+    *,
+    script: Script | None,
+    env: dict[str, str],
+    workdir: str | None,
+    user: str | None,
+    tty: bool,
+    size: tuple[int, int] | None,
+    privileged: bool,
+    timeout_s: float | None,
+) -> Process:
+    """See ``Engine.exec``."""
+    container = engine.known.find(name_or_id)
+    found = engine.known.state(container.id)
+    if found is None or not found["pid"]:
+        raise StatusError(f"container {container.name}", container.status, "running")
+    base = found["cellwall"]["process"]
+    # Unlike any other engine's: it names the command's control group and the file of its text.
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    process = {
+        **base,
+        "args": argv,
+        "script": None if script is None else script_message(script, name),
+        "env": {**base["env"], **env} | ({"TERM": "xterm"} if tty else {}),
+        "cwd": workdir or base["cwd"],
+        "user": base["user"] if user is None else user,
+        "terminal": tty,
+        "size": size,
+        "keeper": False,
+        "init": False,
+    }
+    if privileged:
+        from .linux.capabilities import NAMES
+
+        process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
+    request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
+    launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+    channel = launcher.request(request, fds)
+    return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
+
+
+def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions) -> Process:
+    """Have the launcher start the container of ``record`` (prepared, see preparing.py) as ``made`` says."""
+    kept = not record["ephemeral"]
+    if kept:
+        _wait_for_place(engine, record["id"])
+    folder = engine.known.folder(record["id"])
+    launcher = engine.launcher_for(own_users=options.userns != "host")
+    channel = launcher.request(_request(engine, record, made, options), fds)
+    if launcher.lost:
+        launcher.lost = False
+        engine.reconcile()
+    process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=engine.warn)
+    process.warn(made.warnings)
+    if kept:
+        process.log_path = str(folder / "log.jsonl")
+    elif record["plan"][0]["type"] == "bind":
+        # A private copy on disk, which goes with the container.
+        process.at_end(lambda: release(engine, record))
+        if options.record_changes:
+            process.list_changes = lambda: _changes_of(engine, record)
+    return process
+
+
+def _changes_of(engine: Engine, record: dict[str, Any]) -> Any:
+    from .describing import changes_of
+
+    return changes_of(engine, record)
+
+
+def _wait_for_place(engine: Engine, container_id: str) -> None:
+    """Have nothing left of the last time that this kept container ran."""
+    found = state.load(str(engine.paths.running), container_id)
+    if found is None:
+        return
+    if state.owner_lives(found["cellwall"]["launcher"]):
+        # It ended a moment ago, and is being cleaned up.
+        wait_ended(engine.known, found, 0.0)
+    else:
+        engine.reconcile()
+
+
+def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
+    """What the launcher is asked for."""
+    keys = (
+        "name",
+        "image",
+        "image_id",
+        "command",
+        "created",
+        "labels",
+        "driver",
+        "layers",
+        "plan",
+        "ephemeral",
+        "stop",
+    )
+    return {
+        "operation": "run",
+        "id": record["id"],
+        "spec": made.spec,
+        "process": made.process,
+        "plan": record["plan"],
+        "files": made.files,
+        "running": str(engine.paths.running),
+        "ids": str(engine.paths.ids),
+        "timeout_s": options.timeout_s,
+        "upper_bytes": options.storage_size_bytes,
+        "record_changes": options.record_changes,
+        "slot": record["slot"],
+        "idmap": engine.idmapped,
+        "exit_path": None if record["ephemeral"] else str(engine.known.folder(record["id"]) / "exit.json"),
+        "record": {
+            **{key: record[key] for key in keys},
+            "started": time.time(),
+            "process": {**made.process, "script": None},
+        },
+    }

@@ -1,0 +1,54 @@
+"""What a container has on disk goes: its record and writable layer, or the private copy of an ephemeral one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from .errors import StatusError
+from .stopping import kill_and_wait
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
+    """See ``Engine.remove``."""
+    container = engine.known.find(name_or_id)
+    found = engine.known.state(container.id)
+    if found is not None:
+        if not force:
+            raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force")
+        kill_and_wait(engine.known, found)
+    keeper = engine.keepers.pop(container.id, None)
+    if keeper is not None:
+        keeper.close()
+    record = engine.known.record(container.id)
+    if record is not None:
+        remove_record(engine, record)
+
+
+def remove_record(engine: Engine, record: dict[str, Any]) -> None:
+    """Remove a container from the disk; the record goes last, so that a try cut short can be made again."""
+    folder = engine.known.folder(record["id"])
+    if engine.known.record(record["id"]) is None:  # another process was quicker
+        return
+    from .storage.scratch import remove_folders
+
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    if folders := [name for name, is_folder in found.items() if is_folder]:
+        # Writable layers: their files may belong to any id of the container.
+        remove_folders(folder, folders, engine.identity)
+    for name, is_folder in found.items():
+        if not is_folder and name != "record.json":
+            (folder / name).unlink()
+    (folder / "record.json").unlink()
+    folder.rmdir()
+
+
+def release(engine: Engine, record: dict[str, Any]) -> None:
+    """Remove what an ephemeral container has on disk: a private copy of its image, where there is one."""
+    for entry in record.get("plan") or []:
+        if entry["type"] == "bind":
+            engine.stores.driver(record["driver"]).release(record["id"], [entry])

@@ -1,0 +1,94 @@
+"""The end of a container from outside: signals to its first process, and the wait until its launcher has cleaned up.
+
+A first process is known by pid and start time, and reached through a pidfd. Source: pidfd_open(2), pidfd_send_signal(2).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from signal import SIGKILL
+from typing import TYPE_CHECKING, Any
+
+from .errors import StatusError
+from .linux.process import is_running, pidfd_open, pidfd_send_signal
+from .signal_names import signal_number
+
+if TYPE_CHECKING:
+    from .containers import Containers
+
+# How long a killed process may take to end, and how long its launcher may take to clean up.
+_KILL_S = 10.0
+_CLEAN_UP_S = 5.0
+
+
+def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
+    """See ``Engine.kill``."""
+    number = signal_number("--signal", signal)
+    container = known.find(name_or_id)
+    found = known.state(container.id)
+    if found is None or not found["pid"] or not _send(found, number):
+        raise StatusError(f"container {container.name}", container.status if found is None else "exited", "running")
+
+
+def stop(known: Containers, name_or_id: str, timeout_s: float | None) -> None:
+    """See ``Engine.stop``."""
+    container = known.find(name_or_id)
+    found = known.state(container.id)
+    if found is None:
+        return
+    stop_signal, stop_timeout_s = found["cellwall"]["stop"]
+    _send(found, signal_number("--stop-signal", stop_signal))
+    if not wait_ended(known, found, stop_timeout_s if timeout_s is None else timeout_s):
+        kill_and_wait(known, found)
+
+
+def kill_and_wait(known: Containers, found: dict[str, Any]) -> None:
+    """Kill the container of that state, and wait until its launcher has cleaned up."""
+    _send(found, SIGKILL)
+    wait_ended(known, found, _KILL_S)
+
+
+def wait_ended(known: Containers, found: dict[str, Any], timeout_s: float) -> bool:
+    """Wait for the end of a container's first process, and then for its launcher to have cleaned up.
+
+    False where it runs on after ``timeout_s``.
+    """
+    with _first_process(found) as pidfd:
+        if pidfd >= 0 and not select.select([pidfd], [], [], timeout_s)[0]:
+            return False
+    deadline = time.monotonic() + _CLEAN_UP_S
+    while known.state(found["id"]) is not None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return True
+
+
+@contextmanager
+def _first_process(found: dict[str, Any]) -> Iterator[int]:
+    """A pidfd of a container's first process, or -1 where it has ended."""
+    pidfd = -1
+    try:
+        if found["pid"]:
+            with suppress(ProcessLookupError):
+                pidfd = pidfd_open(found["pid"])
+        # Looked at with the pidfd in hand: the pid can't become another process's any more.
+        runs = pidfd >= 0 and is_running(found["pid"], found["cellwall"]["init_started"])
+        yield pidfd if runs else -1
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _send(found: dict[str, Any], number: int) -> bool:
+    """Send a signal to a container's first process; False where it has ended."""
+    with _first_process(found) as pidfd:
+        if pidfd < 0:
+            return False
+        try:
+            pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
