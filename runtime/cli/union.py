@@ -23,7 +23,7 @@ from .run_options import OPTIONS, add_run_options, run_options_of
 from .values import integer
 
 if TYPE_CHECKING:
-    from ..results import Exit, Result
+    from ..results import Exit
     from ..union.view import UnionView
     from .command import Context
 
@@ -82,7 +82,9 @@ def union(context: Context, words: list[str]) -> int:
             _show(made.view(ran=False), said.format)
             return 0
         if said.format == "json":
-            result = _captured(context, made, options)
+            from ..api import run_options
+
+            result = run_options(options, mounts=[made.mount], engine=context.engine)
             ended = result.exit
             if not _ran(ended):
                 return report_end(ended)
@@ -115,22 +117,6 @@ def _attached(context: Context, made: Union, options: RunOptions, said: argparse
             ended = attach(process, streams)
             tell_warnings(context.engine, process, asked)
     return ended
-
-
-def _captured(context: Context, made: Union, options: RunOptions) -> Result:
-    from ..pump import pipes, pump
-    from ..results import Result
-
-    out: list[bytes] = []
-    err: list[bytes] = []
-    with pipes(stdin=False) as made_pipes:
-        stdin_fd, stdout_fd, stderr_fd = made_pipes.child_fds
-        process = context.engine.run(
-            options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, mounts=[made.mount]
-        )
-        with process:
-            ended = pump(process, made_pipes, on_stdout=out.append, on_stderr=err.append)
-    return Result(list(process.argv), ended, b"".join(out), b"".join(err), process.container_id)
 
 
 def _ran(ended: Exit) -> bool:
