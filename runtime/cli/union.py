@@ -34,19 +34,44 @@ OMITTED = ("-d", "--detach", "--name", "--rm")
 _DID_NOT_RUN = 125
 
 
+# Name, metavar (empty: a flag), reader, default, help.
+_OWN: tuple[tuple[str, str, Any, Any, str], ...] = (
+    (
+        *("--image", "IMAGE", None, None),
+        "folders of this image's container are the branches (default: this machine's)",
+    ),
+    (
+        *("--write", "", None, False),
+        "write into the leftmost rw branch itself, not into a layer that goes with the union",
+    ),
+    ("--path", "PATH", None, "", "show this path and what is below it"),
+    ("--depth", "N", integer(1, 64), DEPTH, f"show so many levels of folders ({DEPTH})"),
+    ("--limit", "N", integer(0, 1_000_000), LIMIT, f"show so many paths ({LIMIT}; 0: all)"),
+)
+
+
 def add_union_options(parser: Parser) -> None:
     """The union's own options, for the command line and the magic."""
-    parser.value(
-        "--image", metavar="IMAGE", help="folders of this image's container are the branches (default: this machine's)"
-    )
-    parser.flag("--write", help="write into the leftmost rw branch itself, not into a layer that goes with the union")
-    parser.value("--path", metavar="PATH", default="", help="show this path and what is below it")
-    parser.value(
-        "--depth", read=integer(1, 64), metavar="N", default=DEPTH, help=f"show so many levels of folders ({DEPTH})"
-    )
-    parser.value(
-        "--limit", read=integer(0, 1_000_000), metavar="N", default=LIMIT, help=f"show so many paths ({LIMIT}; 0: all)"
-    )
+    for name, metavar, read, default, help_text in _OWN:
+        if metavar:
+            parser.value(name, metavar=metavar, read=read, default=default, help=help_text)
+        else:
+            parser.flag(name, help=help_text)
+
+
+def describe_union() -> list[dict[str, Any]]:
+    """The union's own options for completion, in the shape of run_options.describe()."""
+    return [
+        {
+            "names": [name],
+            "takes_value": bool(metavar),
+            "repeats": False,
+            "metavar": metavar,
+            "choices": [],
+            "help": help_text,
+        }
+        for name, metavar, _, _, help_text in _OWN
+    ]
 
 
 def asked_of(said: argparse.Namespace) -> Asked:
