@@ -14,12 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .runtime.api import Box, container, run
+    from .runtime.api import Box, build, container, run
     from .runtime.errors import CellwallError
     from .runtime.results import CellError, Change, Exit, Result, Usage
 
 _HOMES = {
     "run": "runtime.api",
+    "build": "runtime.api",
     "container": "runtime.api",
     "Box": "runtime.api",
     "CellwallError": "runtime.errors",
@@ -30,7 +31,7 @@ _HOMES = {
     "Usage": "runtime.results",
 }
 
-__all__ = ["Box", "CellError", "CellwallError", "Change", "Exit", "Result", "Usage", "container", "run"]
+__all__ = ["Box", "CellError", "CellwallError", "Change", "Exit", "Result", "Usage", "build", "container", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,25 @@ class Session:
 
         return run_cell(self, line, cell)
 
+    def dockerfile_cell(self, line: str, cell: str) -> Any:
+        """Build an image as the cell's Dockerfile says: ``%%dockerfile -t NAME [build options] [FOLDER]``.
+
+        COPY takes files from FOLDER, by default the notebook's. Every step is shown with *hit* or *miss because …*;
+        ``--result VAR`` keeps them. ``%%dockerfile --help`` lists the options.
+        """
+        from .building import dockerfile_cell
+
+        return dockerfile_cell(self, line, cell)
+
+    def layer_cell(self, line: str, cell: str) -> Any:
+        """Run the cell as one more read-only layer on an image: ``%%layer PARENT -t NAME [options]``.
+
+        What a Dockerfile's RUN is, as a cell: run again, it comes from the cache. ``%%layer --help`` lists the options.
+        """
+        from .building import layer_cell
+
+        return layer_cell(self, line, cell)
+
     def container_line(self, line: str) -> Any:
         """Run a command of ``cellwall``: ``%container ps``, ``%container logs NAME``, ``%container rm -f NAME``, ``%container --help``."""
         from .commands import container
@@ -119,7 +138,7 @@ class Session:
         return {name for kind, name, function in self.taken if kind == "line" and function == self.container_line}
 
 
-_OWN = ("container", "image", "union", "cellwall_alias")
+_OWN = ("container", "dockerfile", "layer", "image", "union", "cellwall_alias")
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -140,6 +159,8 @@ def load_ipython_extension(shell: Any) -> None:
     session.take(
         [
             ("cell", "container", session.container_cell),
+            ("cell", "dockerfile", session.dockerfile_cell),
+            ("cell", "layer", session.layer_cell),
             ("line", "container", session.container_line),
             ("line", "image", session.image_line),
             ("cell", "union", session.union_cell),

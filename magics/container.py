@@ -30,8 +30,8 @@ def run_cell(session: Session, line: str, cell: str) -> None:
         except HelpRequested as help:
             print(help.text, end="")
             return
-        _tell(session, engine.warnings)
-        run = CellRun(engine, session.shell, options, asked, cell, lambda found: _tell(session, found, asked.flags))
+        tell(session, engine.warnings)
+        run = CellRun(engine, session.shell, options, asked, cell, lambda found: tell(session, found, asked.flags))
         if asked.background:
             background = BackgroundCell(run)
             if asked.process_variable is not None:
@@ -43,7 +43,7 @@ def run_cell(session: Session, line: str, cell: str) -> None:
             raise CellError(result)
 
 
-def _tell(session: Session, warnings: list[str], asked: tuple[str, ...] = ()) -> None:
+def tell(session: Session, warnings: list[str], asked: tuple[str, ...] = ()) -> None:
     """Say what isn't in force: each thing once in a notebook, and what the cell ``asked`` for (as flags) each time.
 
     A warning about an option begins with its flag; one about a container that stands begins with ``container``.

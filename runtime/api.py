@@ -1,4 +1,4 @@
-"""``cellwall.run`` and ``cellwall.container``: containers from Python.
+"""``cellwall.run``, ``cellwall.container`` and ``cellwall.build``: containers and images from Python.
 
 Option keywords are the command line's flags with underscores: ``memory="256m"``, ``network="host"``,
 ``env={"A": "1"}``, ``volume=["/data:/data:ro"]``.
@@ -6,9 +6,11 @@ Option keywords are the command line's flags with underscores: ``memory="256m"``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli.run_options import from_keywords
@@ -20,6 +22,7 @@ from .pump import Sink, pipes, pump
 from .results import Result
 
 if TYPE_CHECKING:
+    from .build.results import BuildResult, OnEvent
     from .images.image import Image
     from .launcher.client import Process
 
@@ -197,3 +200,64 @@ def container(image: str, *, name: str, engine: Engine | None = None, **options:
     engine = engine or Engine.default()
     engine.ensure(from_keywords(image, (), name=name, **options))
     return Box(engine, name)
+
+
+def build(
+    context: str | os.PathLike[str] | None = None,
+    *,
+    dockerfile: str | None = None,
+    file: str | os.PathLike[str] | None = None,
+    tag: str | Sequence[str] = (),
+    target: str = "",
+    build_args: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str | os.PathLike[str]] | None = None,
+    cache_from: Sequence[str] = (),
+    no_cache: bool = False,
+    pull: bool = False,
+    platform: str | None = None,
+    on_event: OnEvent | None = None,
+    engine: Engine | None = None,
+    **options: Any,
+) -> BuildResult:
+    """Build an image and return it with every step: hit or miss, and why.
+
+    ``dockerfile`` is the Dockerfile's text; without it, ``file`` is read, by default ``context``/Dockerfile. ``context`` is the folder
+    that COPY takes files from. ``secrets`` are files by id. ``options`` are run options that RUN steps obey (``memory="1g"``,
+    ``network="host"``). ``on_event`` is called in this thread, see runtime/build/results.py. Raises BuildError (DockerfileError
+    with its place, StepFailed where a RUN failed) and what ``run`` raises.
+    """
+    from .build.context import ignore_file_of
+    from .build.results import BuildRequest, Secret
+    from .errors import BuildError
+
+    folder = Path(context).absolute() if context is not None else None
+    path = None
+    if dockerfile is None:
+        if file is None and folder is None:
+            raise TypeError("build needs a context, a file, or the text of a Dockerfile")
+        path = Path(file) if file is not None else Path(folder or ".") / "Dockerfile"
+    try:
+        text = dockerfile if path is None else path.read_bytes()
+    except OSError as error:
+        raise BuildError(0, f"{path}: {(error.strerror or '').lower()}: name the Dockerfile with file=") from error
+    assert text is not None
+    engine = engine or Engine.default()
+    run_with = from_keywords("scratch", (), config=engine.config, **options)
+    request = BuildRequest(
+        dockerfile=text,
+        context=folder,
+        ignore_file=None if path is None else ignore_file_of(path),
+        tags=(tag,) if isinstance(tag, str) else tuple(tag),
+        target=target,
+        build_args=dict(build_args or {}),
+        labels=dict(labels or {}),
+        secrets={name: Secret(name, Path(place).absolute()) for name, place in (secrets or {}).items()},
+        cache_from=tuple(cache_from),
+        no_cache=no_cache,
+        pull=pull,
+        platform=platform,
+        run=run_with,
+        storage_driver=run_with.storage_driver,
+    )
+    return engine.build(request, on_event=on_event)

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import state
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
+from .linux.process import start_time
 from .options import Mount, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .results import Exit
@@ -101,7 +102,8 @@ class Containers:
                         f"the name {name} is taken by container {other['id'][:12]}: remove it (cellwall rm {name}) or take another name"
                     )
             folder = self.folder(record["id"])
-            temporary = folder.with_name(f".tmp-{record['id']}")
+            # Named for its maker, so that another process's start leaves it alone: see reconcile.py.
+            temporary = folder.with_name(f".tmp-{record['id']}.{os.getpid()}.{start_time(os.getpid())}")
             temporary.mkdir(mode=0o700)
             _write_json(temporary / "record.json", record)
             temporary.rename(folder)
@@ -142,6 +144,11 @@ class Containers:
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
         containers = [c for c in containers if all or c.status == "running"]
         return sorted(containers, key=lambda container: container.created, reverse=True)
+
+    def layers(self) -> set[str]:
+        """The chain ids of the layers that kept and running containers stand on."""
+        running = [found["cellwall"] for found in state.each(str(self.paths.running))]
+        return {layer for known in [*self.records(), *running] for layer in known.get("layers", ())}
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""

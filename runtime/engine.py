@@ -9,6 +9,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import launching, logs, removing, state, stopping
@@ -18,6 +19,7 @@ from .errors import CellwallError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
+from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Engine:
                         raise CellwallError(
                             f"make {folder}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
                         ) from error
+                    if folder == self.paths.data:
+                        check_version(folder)
                 if self.identity.rootless:
                     (self.paths.run / "userns").mkdir(mode=0o700, exist_ok=True)
                 self._containers = Containers(self.paths)
@@ -154,11 +158,18 @@ class Engine:
         """
         options = self.config.fill(options)
         self.launcher_for(own_users=options.userns != "host").start()
-        image = self._image_of(options, progress, cancelled)
-        # Nobody may remove a layer between the look at it and its mount.
-        with self.stores.images(options.storage_driver).held():
-            fds = [stdin_fd, stdout_fd, stderr_fd]
-            return launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
+        while True:
+            image = self._image_of(options, progress, cancelled)
+            with ExitStack() as holding:
+                # Nobody may remove a layer between the look at it and its mount, which is the launcher's.
+                holding.enter_context(self.stores.images(options.storage_driver).held())
+                try:
+                    fds = [stdin_fd, stdout_fd, stderr_fd]
+                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
+                except launching.ImageGone:
+                    continue
+                process.at_start(holding.pop_all().close)
+                return process
 
     def ensure(
         self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
@@ -179,8 +190,7 @@ class Engine:
                 removing.remove_record(self, record)
                 record = None
             if record is None:
-                image = self._image_of(options, progress, cancelled)
-                record = launching.new_keeper(self, options, image)
+                record = self._new_keeper(options, progress, cancelled)
             elif options.image not in (record["image"], record["image_id"]):
                 image = self._image_of(options, progress, cancelled)
                 if str(image.id) != record["image_id"]:
@@ -193,6 +203,17 @@ class Engine:
             if found is None or not state.runs(found):
                 launching.start_keeper(self, record)
             return self.known.of(record)
+
+    def _new_keeper(
+        self, options: RunOptions, progress: Progress | None, cancelled: Cancelled | None
+    ) -> dict[str, Any]:
+        while True:
+            image = self._image_of(options, progress, cancelled)
+            with self.stores.images(options.storage_driver).held():
+                try:
+                    return launching.new_keeper(self, options, image)
+                except launching.ImageGone:
+                    continue
 
     def exec(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import state
 from .containers import options_from_dict
-from .errors import CellwallError, StatusError
+from .errors import CellwallError, NotFound, StatusError
 from .launcher.client import Process
 from .linux.process import CLONE_NEWUSER
 from .preparing import keep, new_record, prepare, release_ids
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .options import RunOptions, Script
 
 
+class ImageGone(NotFound):
+    """Another process removed the image between the look at it and the making of its container."""
+
+
 def run(
     engine: Engine,
     options: RunOptions,
@@ -35,7 +39,11 @@ def run(
     size: tuple[int, int] | None,
     mounts: Sequence[dict[str, Any]] = (),
 ) -> Process:
-    """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store."""
+    """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
+
+    It must do so until the command has started: the launcher mounts the layers. Raises ImageGone.
+    """
+    _check_it_stays(engine, options, image)
     container_id = secrets.token_hex(32)
     made = plan(options, image.config, container_id, script=script, size=size, **engine.limits())
     record = new_record(engine, container_id, options, image, made.argv)
@@ -45,6 +53,8 @@ def run(
     else:
         keep(engine, record)
     try:
+        if not record["ephemeral"]:
+            _check_it_stays(engine, options, image, recorded=True)
         process = launch(engine, record, made, fds, options)
     except BaseException:
         if record["ephemeral"]:
@@ -59,10 +69,25 @@ def run(
 
 
 def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, Any]:
-    """Keep a new container on disk that waits for commands once it is started; returns its record."""
+    """Keep a new container on disk that waits for commands once it is started; returns its record.
+
+    The caller holds the image store. Raises ImageGone.
+    """
+    _check_it_stays(engine, options, image)
     record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
     keep(engine, record)
+    try:
+        _check_it_stays(engine, options, image, recorded=True)
+    except BaseException:
+        remove_record(engine, record)
+        raise
     return record
+
+
+def _check_it_stays(engine: Engine, options: RunOptions, image: Image, *, recorded: bool = False) -> None:
+    store = engine.stores.images(options.storage_driver)
+    if not (store.stays(image) if recorded else store.is_unpacked(image)):
+        raise ImageGone(f"image {options.image} was removed meanwhile: run it again")
 
 
 def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
@@ -188,7 +213,19 @@ def _wait_for_place(engine: Engine, container_id: str) -> None:
 
 def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
     """What the launcher is asked for."""
-    keys = ("name", "image", "image_id", "command", "created", "labels", "driver", "plan", "ephemeral", "stop")
+    keys = (
+        "name",
+        "image",
+        "image_id",
+        "command",
+        "created",
+        "labels",
+        "driver",
+        "layers",
+        "plan",
+        "ephemeral",
+        "stop",
+    )
     return {
         "operation": "run",
         "id": record["id"],

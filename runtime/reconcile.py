@@ -95,6 +95,9 @@ def _sweep(folder: Path) -> None:
         if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and is_running(int(parts[1]), int(parts[2])):
             continue
         path = folder / name
-        for inner in os.listdir(path):
-            (path / inner).unlink(missing_ok=True)
-        path.rmdir()
+        try:
+            for inner in os.listdir(path):
+                (path / inner).unlink(missing_ok=True)
+            path.rmdir()
+        except FileNotFoundError:  # another process's start sweeps as well
+            continue

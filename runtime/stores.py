@@ -74,6 +74,7 @@ class Stores:
                     driver_in_force,
                     engine.config.registry_config(),
                     in_use=lambda image_id: [c.name for c in engine.known.list(all=True) if c.image_id == image_id],
+                    layers_in_use=engine.known.layers,
                     other_driver=self.driver,
                 )
             return self._images[driver_in_force.name]

@@ -12,12 +12,14 @@ Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import resource
 import select
+import stat
 import sys
 
 from .errors import SyscallError
@@ -25,7 +27,7 @@ from .linux.capabilities import capget, capset
 from .linux.files import write_all
 from .linux.libc import check, libc
 from .linux.mounts import MNT_DETACH, MS_BIND, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
-from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, prctl, setns, unshare
+from .linux.process import CLONE_NEWNS, CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS, openat2, prctl, setns, unshare
 from .storage.lowers import Lowers
 from .storage.tarheader import TarError
 
@@ -140,13 +142,83 @@ def _unpack(request: Request) -> object:
     return _unpacked(request, lowers)
 
 
-def _unpacked(request: Request, lowers: Lowers) -> dict[str, object]:
+def _unpack_snapshot(request: Request) -> object:
+    """Make the subvolume ``root`` in ``folder_fd``: the one lower layer, or nothing, with the archive applied, and read-only."""
+    from .storage import unpack  # noqa: F401  see _unpack
+    from .storage.btrfs_subvolume import create, set_readonly, snapshot
+    from .storage.snapshot_layer import apply_layer
+
+    dirfds = _layer_dirfds(request)
+    name = os.path.basename(request["root"])
+    if dirfds:
+        snapshot(dirfds[0], name, request["folder_fd"])
+    else:
+        create(name, request["folder_fd"])
+    confine(request["root"], trusted_attributes=False)
+    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if dirfds:
+        place = f".tmp-{os.urandom(8).hex()}"
+        os.mkdir(place, 0o755)
+        counts = _unpacked(request, Lowers(dirfds), f"/{place}")
+        layer_fd = os.open(f"/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        apply_layer(layer_fd, root_fd, place.encode(), opaque_root=bool(counts["opaque_root"]))
+        counts["opaque_root"] = False
+    else:
+        counts = _unpacked(request, Lowers([]))
+    set_readonly(root_fd, True)
+    syncfs(root_fd)
+    return counts
+
+
+def _snapshot(request: Request) -> object:
+    """A writable snapshot of a layer of the btrfs driver: ``name`` in ``directory_fd``."""
+    from .storage.btrfs_subvolume import snapshot
+
+    (lower_fd,) = _layer_dirfds({"layers_fd": request["layers_fd"], "lowers": [request["lower"]]})
+    snapshot(lower_fd, request["name"], request["directory_fd"])
+    return None
+
+
+def _check_btrfs(request: Request) -> object:
+    from .storage.btrfs_subvolume import create, destroy, set_readonly, snapshot
+
+    dirfd = request["directory_fd"]
+    create("one", dirfd)
+    one_fd = os.open("one", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dirfd)
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=one_fd))
+    set_readonly(one_fd, True)
+    snapshot(one_fd, "two", dirfd)
+    os.unlink("two/file", dir_fd=dirfd)
+    for name in ("one", "two"):
+        destroy(name, dirfd)
+    return None
+
+
+def _usage_changed(request: Request) -> object:
+    """The bytes on disk of the regular files that the tree ``root`` adds or changes against its stack, each counted once."""
+    from .storage.merge import Shift, compare
+
+    root_fd = os.open(request["root"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sizes: dict[tuple[int, int], int] = {}
+    for kind, path in compare(_layer_dirfds(request), root_fd, Shift(*request["id_map"])):
+        if kind != "D":
+            # A container that runs may have removed it meanwhile, or put a link in its way.
+            with contextlib.suppress(FileNotFoundError, SyscallError):
+                fd = openat2(root_fd, os.fsdecode(path).lstrip("/"), os.O_PATH | os.O_NOFOLLOW)
+                status = os.fstat(fd)
+                os.close(fd)
+                if stat.S_ISREG(status.st_mode):
+                    sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(sizes.values())
+
+
+def _unpacked(request: Request, lowers: Lowers, root: str = "/") -> dict[str, object]:
     # Loaded already, for now there is no file to import: see _unpack.
     from .storage.layer_tree import LayerTree
     from .storage.tarstream import TarStream
     from .storage.unpack import Unpacker
 
-    root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     tree = LayerTree(root_fd, lowers, request["opaque_attribute"])
     devices = request.get("userns_fd") is None
     unpacker = Unpacker(tree, request["size_limit"], request["entries_limit"], devices)
@@ -184,9 +256,11 @@ def _index(request: Request) -> object:
 
 
 def _remove(request: Request) -> object:
+    from .storage.btrfs_subvolume import destroy_below
     from .storage.removal import remove_tree
 
     for name in request["names"]:
+        destroy_below(os.fsencode(name), request["directory_fd"])
         remove_tree(os.fsencode(name), request["directory_fd"])
     return None
 
@@ -202,6 +276,13 @@ def _check_erofs(request: Request) -> object:
     from .storage.erofs_check import check_erofs
 
     check_erofs(request["directory"])
+    return None
+
+
+def _check_fuse_overlayfs(request: Request) -> object:
+    from .storage.fuse_check import check_fuse_overlayfs
+
+    check_fuse_overlayfs(request["directory"], request["program"])
     return None
 
 
@@ -226,7 +307,8 @@ def _changes(request: Request) -> object:
 
     lowers = Lowers(open_lower(lower) for lower in request["lowers"])
     upper_fd = os.open(request["upper"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return [(kind, path.hex()) for kind, path in scan_upper(upper_fd, lowers.exists, lowers.names)]
+    found = scan_upper(upper_fd, lowers.exists, lowers.names, marks=request["marks"])
+    return [(kind, path.hex()) for kind, path in found]
 
 
 def _usage(request: Request) -> object:
@@ -282,7 +364,7 @@ def _write_layer(request: Request) -> object:
     if request["copied"]:
         found = compare(dirfds, root_fd, Shift(*request["id_map"]), attributes=True)
     else:
-        found = scan_upper(root_fd, lowers.exists)
+        found = scan_upper(root_fd, lowers.exists, marks=request.get("marks"))
     listed = without_mount_points([(kind, os.fsdecode(path)) for kind, path in found], request["mount_points"])
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     writer.layer([(kind, os.fsencode(path)) for kind, path in listed], lowers)
@@ -299,7 +381,7 @@ def _write_tree(request: Request) -> object:
     root_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     writer = LayerWriter(request["out_fd"], root_fd, **_writing(request))
     points = {os.fsencode(point.strip("/")) for point in request["mount_points"]}
-    for path, entries in walk([root_fd, *dirfds]):
+    for path, entries in walk([root_fd, *dirfds], request.get("marks")):
         for name in sorted(entries):
             entry = entries[name]
             below = path + b"/" + name if path else name
@@ -354,18 +436,23 @@ def _union_effects(request: Request) -> object:
 
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
-    return {"id_base": base, "id_count": count, "epoch": request["epoch"]}
+    return {"id_base": base, "id_count": count, "epoch": request["epoch"], "marks": request.get("marks")}
 
 
 _JOBS: dict[str, Callable[[Request], object]] = {
     "unpack": _unpack,
+    "unpack-snapshot": _unpack_snapshot,
+    "snapshot": _snapshot,
     "remove": _remove,
     "index": _index,
     "check-overlay": _check_overlay,
+    "check-btrfs": _check_btrfs,
     "check-erofs": _check_erofs,
+    "check-fuse-overlayfs": _check_fuse_overlayfs,
     "make-upper": _make_upper,
     "changes": _changes,
     "usage": _usage,
+    "usage-changed": _usage_changed,
     "merge": _merge,
     "compare": _compare,
     "rename": _rename,

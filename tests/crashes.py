@@ -109,12 +109,13 @@ def _wait_for_the_rest(root: Path, session: int) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         owners = [s["cellwall"]["launcher"] for s in state.each(str(root / "run" / "containers"))]
-        if not any(state.owner_lives(owner) for owner in owners) and not _members(session):
+        if not any(state.owner_lives(owner) for owner in owners) and not session_members(session):
             return
         time.sleep(0.01)
 
 
-def _members(session: int) -> list[int]:
+def session_members(session: int) -> list[int]:
+    """The pids of a session that haven't ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

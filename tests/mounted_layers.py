@@ -14,6 +14,10 @@ from cellwall.runtime.storage.erofs_mount import lower_of, mount_lower
 
 # As a parameter: the tests of several drivers leave it out where the machine can't mount it.
 EROFS = pytest.param("erofs", marks=pytest.mark.needs("erofs"))
+FUSE = pytest.param("fuse-overlayfs", marks=pytest.mark.needs("fuse", "fuse-overlayfs"))
+BTRFS = pytest.param("btrfs", marks=pytest.mark.needs("btrfs", "mkfs.btrfs"))
+# Every driver; ``disk`` (conftest.py) is the folder for its store.
+DRIVERS = ["overlay", EROFS, FUSE, BTRFS, "vfs"]
 
 
 @contextlib.contextmanager

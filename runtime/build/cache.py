@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,27 +103,31 @@ class Cache:
             count += 1
         return count
 
-    def why(self, inputs: Inputs) -> tuple[str, tuple[str, ...]]:
-        """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any."""
-        best: tuple[tuple[int, float], Record] | None = None
+    def why(self, inputs: Inputs, others: Set[str] = frozenset()) -> tuple[str, tuple[str, ...]]:
+        """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any.
+
+        ``others`` are keys of steps that this one stands beside, so that it is no later form of them.
+        """
+        best: tuple[tuple[bool, bool, float, float], Record] | None = None
         for record in self.records():
             other = record.inputs
-            if other.kind != inputs.kind:
+            if other.kind != inputs.kind or other.key in others:
                 continue
-            same = other.text == inputs.text
+            same, above = other.text == inputs.text, other.parent == inputs.parent
+            likeness = 1.0 if same else _likeness(other.text, inputs.text) if above else 0.0
             # Another step on the same layers is no earlier form of this one, unless it reads alike.
-            if not same and (other.parent != inputs.parent or not _alike(other.text, inputs.text)):
+            if likeness < _LIKENESS:
                 continue
-            score = 2 * same + (other.parent == inputs.parent)
-            if best is None or (score, record.created) > best[0]:
-                best = ((score, record.created), record)
+            score = (same, above, likeness, record.created)
+            if best is None or score > best[0]:
+                best = (score, record)
         if best is None:
             return "not built before", ()
         return _difference(best[1].inputs, inputs)
 
 
-def _alike(one: str, other: str) -> bool:
-    return difflib.SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED], autojunk=False).ratio() >= _LIKENESS
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED], autojunk=False).ratio()
 
 
 def _difference(before: Inputs, now: Inputs) -> tuple[str, tuple[str, ...]]:

@@ -41,10 +41,16 @@ class Part:
     selection: Request
     described: dict[str, Any]
     keep_owners: bool = False
+    as_is: bool = False
     fds: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tree": self.described, "selection": asdict(self.selection), "keep_owners": self.keep_owners}
+        return {
+            "tree": self.described,
+            "selection": asdict(self.selection),
+            "keep_owners": self.keep_owners,
+            "as_is": self.as_is,
+        }
 
 
 class CopyStep:
@@ -109,7 +115,7 @@ class CopyStep:
             selection = self._selection(instruction.sources)
             self._add_context(selection, select(self._build.context.tree, selection))
             return
-        lowers, chain = layers_of(self._stage, instruction.stage)
+        lowers, chain = layers_of(self._stage, instruction, instruction.stage)
         selection = Request(instruction.sources, (), instruction.excludes, instruction.parents, owners=True)
         self._parts.append(Part(selection, {"lowers": lowers}, keep_owners=True))
         found = self._stage_digest(chain, self._parts[-1])
@@ -215,7 +221,9 @@ class CopyStep:
             name = f"archive{number}_fd"
             fd = unpack(self._build, archive, folder)
             parts.append(
-                Part(Request((".",), (), instruction.excludes, owners=True), {"folder": name}, True, {name: fd})
+                Part(
+                    Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
+                )
             )
         heredocs = [
             [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
@@ -281,10 +289,10 @@ def copy_job(
 
 
 def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
-    """The stage's layers with the directory ``path``, where they haven't it yet."""
-    request = {
+    """The stage's layers with the directory ``path``, where they haven't it yet: the user's in force."""
+    request: dict[str, Any] = {
         "destination": path.rstrip("/") + "/",
-        "chown": "",
+        "chown": stage.config.inner.get("User") or "",
         "chmod": "",
         "link": False,
         "parents": False,
@@ -301,7 +309,7 @@ def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
     return stage.build_.derive(stage.image, write)
 
 
-def layers_of(stage: Stage, name: str) -> tuple[list[str | dict[str, str]], str]:
+def layers_of(stage: Stage, instruction: Instruction, name: str) -> tuple[list[str | dict[str, str]], str]:
     """The lowers (top first) and the chain id of what ``--from`` names: a stage, ``scratch``, or an image."""
     from .executor import chain_of
 
@@ -312,7 +320,7 @@ def layers_of(stage: Stage, name: str) -> tuple[list[str | dict[str, str]], str]
     elif name == SCRATCH:
         image = None
     else:
-        image = build.image(name, "", stage.name)
+        image = stage.image_of(instruction, name)
     if image is None or not image.layers:
         return [], ""
     return list(build.driver.stack(image.chain_ids)), chain_of(image)

@@ -59,6 +59,8 @@ class Build:
         self.context = Context(request.context, request.ignore_file)
         self.scratch: Path = Path()
         self.steps: list[Step] = []
+        # The keys of the steps that are done.
+        self.keys: set[str] = set()
         self._remarks: list[str] = []
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._results: dict[int, StageResult] = {}

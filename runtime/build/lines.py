@@ -23,7 +23,7 @@ from .words import (
 )
 
 DIRECTIVES = ("syntax", "escape", "check")
-_DIRECTIVE = re.compile(r"#[ \t\v\f\r]*([a-zA-Z][a-zA-Z0-9]*)[ \t\v\f\r]*=[ \t\v\f\r]*(.+?)[ \t\v\f\r]*")
+_DIRECTIVE = re.compile(r"#[ \t\v\f\r]*([a-zA-Z][a-zA-Z0-9]*)[ \t\v\f\r]*=[ \t\v\f\r]*(.+)")
 _WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 
 
@@ -103,6 +103,7 @@ def _read_directives(written: list[str]) -> tuple[Directives, int]:
     found: dict[str, str] = {}
     number = 0
     for number, line in enumerate(written, 1):
+        # Without the blanks around it: to look for a value's own end would take quadratic time.
         match = _DIRECTIVE.fullmatch(line.strip(WHITESPACE))
         name = match[1].lower() if match else ""
         # Anything else ends the directives; what looks like one later is a comment.

@@ -84,11 +84,17 @@ def clean(path: str) -> str:
     return "/" + cleaned.lstrip("/") if cleaned.startswith("//") else cleaned
 
 
+_FOLDERS = "(?:(?s:.*)/)?"
+_OPEN_DOUBLES_MAX = 3
+
+
 def _compiled(pattern: str, *, doubles: bool) -> re.Pattern[str]:
     parts: list[str] = []
     at, size = 0, len(pattern)
-    # Where in parts the last * of this folder's name stands, -1 for none.
-    star = -1
+    # Where in parts the last * of this folder's name stands, and the last **; -1 for none.
+    star = double = -1
+    # Each ** between parts of names that no slash ends multiplies the ways to look for a match.
+    open_doubles = 0
     # moby compares a pattern that begins with ** and has no other magic by its end: `**foo` also matches `xfoo`.
     if doubles and pattern.startswith("**") and not any(character in pattern[2:] for character in "*?[]\\"):
         rest = pattern[2:]
@@ -110,10 +116,22 @@ def _compiled(pattern: str, *, doubles: bool) -> re.Pattern[str]:
             at += 1
             if pattern[at : at + 1] == "/":
                 at += 1
-            part = "(?s:.*)" if at >= size else "(?:(?s:.*)/)?"
-            if not parts or parts[-1] != part:
-                parts.append(part)
-        elif character == "?":
+            part = "(?s:.*)" if at >= size else _FOLDERS
+            if parts and parts[-1] == part:
+                continue
+            if double >= 0 and parts[-1] == "/":
+                # With another ** behind, the first folder from which the part between fits is as good as any.
+                parts[double:] = [f"(?>(?:(?s:.*?)/)??{''.join(parts[double + 1 :])})"]
+            elif double >= 0:
+                open_doubles += 1
+                if open_doubles > _OPEN_DOUBLES_MAX:
+                    raise PatternFault(
+                        f"the pattern {pattern!r} has ** inside of names too often to be matched in time"
+                    )
+            double = len(parts)
+            parts.append(part)
+            continue
+        if character == "?":
             parts.append("[^/]")
         elif character == "[":
             found, at = _set(pattern, at)

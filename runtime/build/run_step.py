@@ -93,7 +93,7 @@ class RunStep:
         if mount.type != "bind":
             return described
         if mount.stage:
-            return [*described, layers_of(self._stage, mount.stage)[1]]
+            return [*described, layers_of(self._stage, self._instruction, mount.stage)[1]]
         selection = self._context_selection()
         try:
             tree = self._build.context.tree
@@ -201,7 +201,7 @@ class RunStep:
 
     def _bind(self, mount: Mount, target: str) -> dict[str, Any]:
         if mount.stage:
-            lowers, _ = layers_of(self._stage, mount.stage)
+            lowers, _ = layers_of(self._stage, self._instruction, mount.stage)
             of = mount.stage
         else:
             image = context_image(self._stage, self._context_selection())

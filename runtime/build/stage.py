@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ImageError, InvalidReference, NotFound
 from ..images.history import CACHE_COMMENT, entries
 from ..images.image import Image
 from ..images.platforms import Platform
@@ -92,17 +93,24 @@ class Stage:
                     "as `cellwall bootstrap` makes one",
                     base.image,
                 )
-            self.image = self.build_.image(self.planned.image, self.planned.platform, self.name)
+            self.image = self.image_of(base, self.planned.image, self.planned.platform)
             self._take_config(self.image)
             inputs = Inputs("from", base.source.text.strip(), "", {"image": str(self.image.id)})
             if self.build_.cache.find(inputs) is None:
                 status = "miss"
-                reason, changed = self.build_.cache.why(inputs)
+                reason, changed = self.build_.cache.why(inputs, self.build_.keys)
                 self.build_.cache.put(inputs, "")
         triggers = self._triggers(base)
         self._count += len(triggers)
         self._end(base, started, status, reason, changed, None)
         return triggers
+
+    def image_of(self, instruction: Instruction, reference: str, platform: str = "") -> Image:
+        """The image that ``instruction`` names. Raises DockerfileError where it can't be had, Cancelled."""
+        try:
+            return self.build_.image(reference, platform, self.name)
+        except (ImageError, InvalidReference, NotFound) as error:
+            raise instruction.source.fault(f"{instruction.name}: {error}", reference) from error
 
     def _take_config(self, image: Image) -> None:
         self.config.inner = dict(image.config.get("config") or {})
@@ -147,7 +155,9 @@ class Stage:
 
                 self.config.apply(instruction)
                 path = self.config.workdir
-                inputs = self.inputs("workdir", instruction, {"directory": path})
+                inputs = self.inputs(
+                    "workdir", instruction, {"directory": path, "user": self.config.inner.get("User") or ""}
+                )
                 self.layer(instruction, inputs, lambda: make_directory(self, instruction, path))
             case _:
                 self._config_step(instruction)
@@ -177,7 +187,7 @@ class Stage:
         changed: tuple[str, ...] = ()
         if record is None:
             status = "miss"
-            reason, changed = cache.why(inputs)
+            reason, changed = cache.why(inputs, self.build_.keys)
             record = cache.put(inputs, "")
         self._history(text, record, None)
         self._end(instruction, started, status, reason, changed, None)
@@ -211,7 +221,7 @@ class Stage:
             elif record is not None:
                 reason = "its result was removed"
             else:
-                reason, changed = build.cache.why(inputs)
+                reason, changed = build.cache.why(inputs, build.keys)
             self.image = make()
             record = build.cache.put(inputs, str(self.image.id))
         grown = len(self.image.layers) > (len(before.layers) if before is not None else 0)
@@ -222,6 +232,7 @@ class Stage:
 
     def _history(self, text: str, record: Record, key: str | None, *, empty: bool = True) -> None:
         self.created = self.build_.created(record.created)
+        self.build_.keys.add(record.inputs.key)
         entry: dict[str, Any] = {"created": self.created, "created_by": text.strip()}
         if key is not None:
             entry["comment"] = f"{CACHE_COMMENT}{key}"

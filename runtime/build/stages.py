@@ -76,7 +76,8 @@ def find_stage(dockerfile: Dockerfile, name: str, before: int | None = None) -> 
 
     With ``before``, a stage below it is found only where none above has the name.
     """
-    named = [stage.index for stage in dockerfile.stages if stage.base.stage and stage.base.stage == name.lower()]
+    wanted = name.lower()
+    named = [stage.index for stage in dockerfile.stages if stage.base.stage == wanted] if wanted else []
     if named:
         above = [index for index in named if before is None or index < before]
         return above[-1] if above else named[0]

@@ -19,6 +19,8 @@ _DEPTH_LIMIT = 64
 _RESULT_LIMIT = 16 << 20
 _SPECIAL_PARAMETERS = "@*#?-$!0"
 
+_BLANKS = re.compile(f"[{WHITESPACE}]+")
+
 Lookup = Callable[[str], str | None]
 
 
@@ -65,11 +67,11 @@ class _Parts:
         if not splits:
             self._word.append(text)
             return
-        for character in text:
-            if character in WHITESPACE:
-                self._end()
-            else:
-                self._word.append(character)
+        first, *others = _BLANKS.split(text)
+        self._word.append(first)
+        for part in others:
+            self._end()
+            self._word.append(part)
 
     def _end(self) -> None:
         word = "".join(self._word)

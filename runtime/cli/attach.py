@@ -20,7 +20,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 from ..errors import CellwallError
-from ..linux.files import write_all
 from ..logs import Log
 from ..results import Exit
 
@@ -293,6 +292,8 @@ def terminal_size() -> tuple[int, int] | None:
 
 def written(fd: int, data: bytes) -> bool:
     """Write all of ``data``; False where its reader is gone."""
+    from ..linux.files import write_all
+
     try:
         write_all(fd, data)
     except BrokenPipeError:

@@ -29,6 +29,7 @@ class Report:
         self._pulling = pulling
         self._decoders: dict[tuple[str, int, str], codecs.IncrementalDecoder] = {}
         self._open: dict[tuple[str, int, str], str] = {}
+        self._started: dict[tuple[str, int], StepStarted] = {}
         self._begun: set[tuple[str, int]] = set()
 
     def __call__(self, event: Event) -> None:
@@ -38,7 +39,7 @@ class Report:
             return
         match event:
             case StepStarted():
-                pass
+                self._started[event.stage, event.number] = event
             case Step():
                 self._step(event)
             case Output():
@@ -60,7 +61,6 @@ class Report:
         self._end_output(step)
         title = f"{self._title(step)}/{step.count}]"
         text = one_line_of(step.instruction)
-        line = f"{title} {step.status:4} {text}"
         facts = []
         if step.reason:
             facts.append(f"because {printable(step.reason)}")
@@ -68,7 +68,11 @@ class Report:
             facts.append(human_size(step.size_bytes))
         if not step.hit and step.seconds >= 0.05:
             facts.append(f"{step.seconds:.1f} s")
-        self._write(f"{line}\n")
+        if (step.stage, step.number) in self._begun:
+            # Its title stands above what it wrote.
+            self._write(f"{title} {step.status} {', '.join(facts)}\n")
+            return
+        self._write(f"{title} {step.status:4} {text}\n")
         if facts:
             self._write(f"{'':{len(title)}}      {', '.join(facts)}\n")
 
@@ -82,6 +86,11 @@ class Report:
             self._line(event.stage, event.number, line)
 
     def _line(self, stage: str, number: int, line: str) -> None:
+        if (stage, number) not in self._begun:
+            self._begun.add((stage, number))
+            started = self._started.get((stage, number))
+            if started is not None:
+                self._write(f"{self._title(started)}/{started.count}] run  {one_line_of(started.instruction)}\n")
         before = f"{stage} {number}" if stage else str(number)
         # A carriage return draws a line anew: what stands last is what would be seen.
         self._write(f"{before} | {printable(line.rstrip(chr(13)).rpartition(chr(13))[2])}\n")

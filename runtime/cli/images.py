@@ -60,7 +60,7 @@ def _present(context: Context, name: str, platform: str | None) -> object:
 def images(context: Context, words: list[str]) -> int:
     """List images, all or those of one repository."""
     parser = context.parser("[OPTIONS] [REPOSITORY[:TAG]]")
-    parser.flag("-a", "--all", help="taken for docker's sake: all are listed anyway")
+    parser.flag("-a", "--all", help="also those that hold the layers of the build cache")
     parser.flag("-q", "--quiet", help="ids only")
     parser.flag("--no-trunc", help="don't shorten ids")
     parser.flag("--digests", help="digests as well")
@@ -68,7 +68,7 @@ def images(context: Context, words: list[str]) -> int:
     said, names = parser.parse(words)
     if len(names) > 1:
         raise SpecError(parser.command, f"takes one repository at most: {parser.command} [REPOSITORY[:TAG]]")
-    rows = [row(image, said.no_trunc) for image in context.engine.images.list()]
+    rows = [row(image, said.no_trunc) for image in context.engine.images.list(steps=said.all)]
     if names:
         repository, tag = split_name(names[0])
         rows = [entry for entry in rows if entry["Repository"] == repository and tag in (_NONE, entry["Tag"])]

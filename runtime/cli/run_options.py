@@ -268,7 +268,7 @@ OPTIONS: tuple[Option, ...] = (
         "--storage-driver",
         metavar="NAME",
         help="storage driver of the container",
-        choices=("overlay", "erofs", "vfs"),
+        choices=("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs", "aufs", "devicemapper"),
         field="storage_driver",
     ),
     _list("--storage-opt", metavar="size=SIZE", help="most that the container may write", read=values.pair),

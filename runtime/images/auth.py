@@ -6,7 +6,6 @@ Source: docker-login(1), the protocol of docker-credential-helpers, containers-a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import subprocess
@@ -61,11 +60,11 @@ def find_credentials(domain: str, path: str, environment: Mapping[str, str] | No
             raw = file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except PermissionError as err:
-            raise ImageError(f"can't read the credentials in {file}: {err.strerror}") from err
+        except OSError as err:
+            raise ImageError(f"can't read the credentials in {file}: {(err.strerror or '').lower()}") from err
         try:
             document = json.loads(raw or b"{}")
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise ImageError(f"the credentials file {file} isn't JSON: log in again to write it afresh") from err
         if isinstance(document, dict):
             found = _in_document(document, file, domain, path)
@@ -111,8 +110,11 @@ def _read_entry(entry: dict[str, Any], file: Path) -> Credentials | None:
     if isinstance(encoded := entry.get("auth"), str) and encoded:
         try:
             username, _, password = base64.b64decode(encoded, validate=True).decode().rstrip("\0").partition(":")
-        except (binascii.Error, UnicodeDecodeError) as err:
+        except ValueError as err:  # binascii's and UTF-8's own are of this kind, and so is that of letters beyond ASCII
             raise ImageError(f"the credentials file {file} has an auth that isn't base64: log in again") from err
+    for said in (token, username, password):
+        if isinstance(said, str) and not _is_text(said):
+            raise ImageError(f"the credentials file {file} has a name or password that isn't text: log in again")
     if isinstance(token, str) and token:
         return Credentials(username if isinstance(username, str) else "", "", token, str(file))
     if isinstance(username, str) and username and isinstance(password, str):
@@ -120,15 +122,23 @@ def _read_entry(entry: dict[str, Any], file: Path) -> Credentials | None:
     return None
 
 
+def _is_text(said: str) -> bool:
+    """Whether ``said`` can be sent: a JSON string may hold half of a pair of surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in said)
+
+
 def _ask_helper(helper: str, server: str, file: Path) -> Credentials | None:
     program = f"docker-credential-{helper}"
     # The name comes from a file: it must stay a program's name, not become a path.
-    if "/" in helper:
-        raise ImageError(f"{file}: {helper!r} isn't the name of a credential helper")
+    if "/" in helper or "\0" in helper or not _is_text(helper):
+        raise ImageError(f"{file}: {helper[:100]!r} isn't the name of a credential helper")
     try:
         answer = subprocess.run([program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT_S)
     except FileNotFoundError as err:
-        raise ImageError(f"{file} names the credential helper {program}, which isn't installed") from err
+        raise ImageError(f"{file} names the credential helper {program[:100]}, which isn't installed") from err
+    except OSError as err:
+        reason = (err.strerror or "").lower()
+        raise ImageError(f"the credential helper {program[:100]} can't be started: {reason}") from err
     except subprocess.TimeoutExpired as err:
         raise ImageError(f"the credential helper {program} didn't answer in {_HELPER_TIMEOUT_S:.0f} s") from err
     if answer.returncode != 0:
@@ -139,7 +149,9 @@ def _ask_helper(helper: str, server: str, file: Path) -> Credentials | None:
     try:
         document = json.loads(answer.stdout)
         username, secret = document["Username"], document["Secret"]
-    except (ValueError, KeyError, TypeError) as err:
+        if not (isinstance(username, str) and isinstance(secret, str) and _is_text(username) and _is_text(secret)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
         raise ImageError(f"the credential helper {program} answered nonsense for {server}") from err
     if username == "<token>":
         return Credentials("", "", secret, program)

@@ -86,8 +86,12 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """The entries that stand for one image each; an index that another tool put in gives its image for this machine."""
+        return self.among(self._layout.entries())
+
+    def among(self, entries: list[Entry]) -> list[Entry]:
+        """As ``entries``, of a list that was read already."""
         found = []
-        for entry in self._layout.entries():
+        for entry in entries:
             if entry.get("mediaType") in INDEX_TYPES:
                 described = Descriptor.read(entry, "index.json")
                 inner = read_manifest_or_index(

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9._~+-]*)(?=\s|,|$)(?!\s*=)")
-_PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(r"\s*(?:,\s*)?([A-Za-z][A-Za-z0-9._~+-]*)(?=\s|,|$)(?!\s*=)")
+_PARAMETER = re.compile(r'\s*(?:,\s*)?([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,10 @@ def read_challenges(headers: list[str]) -> list[Challenge]:
 
 def token_url(realm: str, *, plain_allowed: bool) -> str:
     """``realm`` where credentials may go to it, else an empty string: plain HTTP only where the registry itself is so."""
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+    except ValueError:  # a bracket that isn't closed, and the like
+        return ""
     if parts.scheme == "https" or (parts.scheme == "http" and plain_allowed):
         return realm if parts.hostname else ""
     return ""

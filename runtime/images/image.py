@@ -119,16 +119,24 @@ def read_config(raw: bytes, manifest: Manifest, where: str) -> tuple[dict[str, A
 
 def _check_fields(inner: dict[str, Any], where: str) -> None:
     """Raise ImageError where what a container will be made from has another type. Source: config.md#properties."""
-    for name in ("Env", "Entrypoint", "Cmd"):
+    for name in ("Env", "Entrypoint", "Cmd", "Shell", "OnBuild"):
         value = inner.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(word, str) for word in value)):
             raise ImageError(f"config of {where}: {name} is not a list of strings")
+        if any("\0" in word for word in value or ()):
+            raise ImageError(f"config of {where}: {name} has a zero byte, which no process can be given")
     for name in ("User", "WorkingDir", "StopSignal"):
         if inner.get(name) is not None and not isinstance(inner[name], str):
             raise ImageError(f"config of {where}: {name} is not a string")
-    for name in ("Labels", "Volumes"):
+        if "\0" in (inner.get(name) or ""):
+            raise ImageError(f"config of {where}: {name} has a zero byte")
+    for name in ("Labels", "Volumes", "ExposedPorts", "Healthcheck"):
         if inner.get(name) is not None and not isinstance(inner[name], dict):
             raise ImageError(f"config of {where}: {name} is not an object")
+    if not all(isinstance(value, str) for value in (inner.get("Labels") or {}).values()):
+        raise ImageError(f"config of {where}: Labels has a value that is not a string")
+    if any("\0" in path for path in inner.get("Volumes") or {}):
+        raise ImageError(f"config of {where}: Volumes has a path with a zero byte")
 
 
 def _instructions(config: dict[str, Any], count: int) -> list[str]:

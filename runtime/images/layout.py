@@ -206,6 +206,11 @@ class Layout:
         self._seen = (stamp, listed)
         return listed
 
+    def settled(self) -> list[Entry]:
+        """As ``entries``, once nobody is changing them."""
+        with self._locked(".lock-index", fcntl.LOCK_EX, None):
+            return self.entries()
+
     @contextmanager
     def editing(self) -> Iterator[list[Entry]]:
         """The entries, to be changed: written back when the block ends without an exception."""
@@ -326,12 +331,14 @@ class Layout:
         reached_layers: Callable[[], set[Digest]],
         handles: Callable[[str], bool],
         remove_layer: Callable[[str, Digest], bool],
+        layers_in_use: Callable[[], set[str]] = set,
     ) -> list[Digest]:
         """Deletes what dead transactions and removed images left; the chain ids of the layers that went, top first, each once.
 
         Does nothing while any process holds the store (then the next sweep does it), nor where a damaged image hides what
         is still needed. ``handles`` says whether a storage driver's layers can be removed here: the journals of others stay.
-        ``remove_layer`` gets the driver's name, and says whether there was such a layer.
+        ``remove_layer`` gets the driver's name, and says whether there was such a layer. Those ``layers_in_use`` stay, though
+        no image has them any more, and so do their journals.
         """
         if not self.root.is_dir():
             return []
@@ -345,7 +352,9 @@ class Layout:
                 reached, keep_layers = self.reached_blobs(), reached_layers()
             except ImageError:
                 return []
-            removed = self._sweep_temporary(keep_layers, handles, remove_layer)
+            # Who starts a container holds the store until it can be seen there.
+            in_use = layers_in_use() - keep_layers
+            removed = self._sweep_temporary(keep_layers, in_use, handles, remove_layer)
             for blob in self.root.glob("blobs/*/*"):
                 if f"{blob.parent.name}:{blob.name}" not in reached:
                     blob.unlink()
@@ -354,7 +363,11 @@ class Layout:
             os.close(fd)
 
     def _sweep_temporary(
-        self, keep_layers: set[Digest], handles: Callable[[str], bool], remove_layer: Callable[[str, Digest], bool]
+        self,
+        keep_layers: set[Digest],
+        in_use: set[str],
+        handles: Callable[[str], bool],
+        remove_layer: Callable[[str, Digest], bool],
     ) -> list[Digest]:
         removed: dict[Digest, None] = {}
         for path in sorted(self.root.glob(f"{_TEMPORARY}*")):
@@ -367,9 +380,10 @@ class Layout:
             if driver and not handles(driver):
                 continue
             for chain_id in reversed(noted):
-                if chain_id not in keep_layers and remove_layer(driver, chain_id):
+                if chain_id not in keep_layers and chain_id not in in_use and remove_layer(driver, chain_id):
                     removed[chain_id] = None
-            _remove_folder(path)
+            if in_use.isdisjoint(noted):
+                _remove_folder(path)
         return list(removed)
 
 

@@ -175,7 +175,7 @@ def read_manifest_or_index(raw: bytes, media_type: str, where: str) -> Manifest 
     if kind not in ACCEPTED:
         kind = OCI_INDEX if "manifests" in document else OCI_MANIFEST
     if media_type in ACCEPTED and (media_type in INDEX_TYPES) != (kind in INDEX_TYPES):
-        raise ImageError(f"{where}: served as {media_type}, but says it is {kind}")
+        raise ImageError(f"{where}: served as {media_type}, but says it is {_shown(kind)}")
     if kind in INDEX_TYPES:
         entries = document.get("manifests")
         if not isinstance(entries, list):
@@ -192,15 +192,20 @@ def read_manifest(raw: bytes, media_type: str, where: str = "manifest") -> Manif
         raise ImageError(f"{where}: neither an image manifest nor an index")
     config = Descriptor.read(document["config"], where)
     if config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        raise UnsupportedError(f"{where}: an artifact of type {config.media_type}, not a container image")
+        raise UnsupportedError(f"{where}: an artifact of type {_shown(config.media_type)}, not a container image")
     if config.size_bytes > CONFIG_LIMIT_BYTES:
         raise ImageError(f"{where}: a config of {config.size_bytes} bytes; the limit is {CONFIG_LIMIT_BYTES}")
     read = tuple(Descriptor.read(layer, where) for layer in layers)
     for layer in read:
         if layer.media_type not in _LAYER_TYPES:
-            what = "layers that may not be redistributed" if "foreign" in layer.media_type else layer.media_type
+            what = "layers that may not be redistributed" if "foreign" in layer.media_type else _shown(layer.media_type)
             raise UnsupportedError(f"{where}: {what}", "only tar layers, plain or with gzip or zstd, can be unpacked")
     return Manifest(raw, media_type, Digest.of(raw), config, read)
+
+
+def _shown(text: str) -> str:
+    """What a registry said, fit for a terminal: on one line and not too long."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text[:100])
 
 
 def layer_media_type(magic: bytes) -> str:

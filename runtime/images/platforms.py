@@ -6,6 +6,7 @@ Source: image-spec image-index.md#platform-variants, containerd's rules for fall
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,12 @@ _ARCHITECTURES = {
     "i686": ("386", ""),
     "loongarch64": ("loong64", ""),
 }
+
+
+# What a registry says ends up on a terminal: letters, digits and what stands between them in every real name.
+_WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+# No architecture has more variants above one another.
+_LEVELS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,11 @@ class Platform:
     def of(cls, described: dict[str, Any]) -> Platform | None:
         """The platform of a descriptor's ``platform`` or of an image config; None where it names none."""
         os_name, architecture = described.get("os"), described.get("architecture")
-        if not isinstance(os_name, str) or not isinstance(architecture, str) or not os_name or not architecture:
-            return None
         variant = described.get("variant")
-        return cls.make(os_name, architecture, variant if isinstance(variant, str) else "")
+        words = [os_name, architecture, variant if isinstance(variant, str) and variant else "-"]
+        if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+            return None
+        return cls.make(str(os_name), str(architecture), variant if isinstance(variant, str) else "")
 
     def executes(self, other: Platform) -> bool:
         """Whether programs of ``other`` run here: those of an older generation too, as amd64 runs 386 and arm64 mostly arm."""
@@ -85,6 +93,8 @@ class Platform:
         if not self.variant[1:].isdigit():
             return [self]
         level = int(self.variant[1:])
+        if level > _LEVELS:
+            return [self]
         if self.architecture == "arm":
             found = [Platform(self.os, "arm", f"v{n}") for n in range(level, 4, -1)]
         elif self.architecture == "amd64":

@@ -35,25 +35,25 @@ def remove(
     if by_id and not force:
         _refuse_several_repositories(ref, chosen)
     gone, damaged = _images_without_other_names(catalog, chosen, names)
-    used = {image.id: in_use(image.id) for image in gone}
-    for image in gone:
-        if used[image.id] and not force:
-            raise StatusError(
-                f"image {image.reference}",
-                f"used by container {', '.join(used[image.id])}",
-                "unused: remove the container first, or use --force",
-            )
-    deleted = [image for image in gone if not used[image.id]]
-    layers = [layer.chain_id for image in deleted for layer in image.layers]
-    digests = {image.manifest_digest for image in deleted} | damaged
     lines = [f"Untagged: {familiar_name(entry)}" for entry in _once(chosen) if name_of(entry)]
-    # Held, so that no sweep comes between the journal and the moment when index.json forgets the image.
-    with layout.held():
+    # Held, so that no sweep comes between the journal and the moment when index.json forgets the image. Within the edit no
+    # container can come between the look at them and that moment: see ImageStore.stays.
+    with layout.held(), layout.editing() as entries:
+        used = {image.id: in_use(image.id) for image in gone}
+        for image in gone:
+            if used[image.id] and not force:
+                raise StatusError(
+                    f"image {image.reference}",
+                    f"used by container {', '.join(used[image.id])}",
+                    "unused: remove the container first, or use --force",
+                )
+        deleted = [image for image in gone if not used[image.id]]
+        layers = [layer.chain_id for image in deleted for layer in image.layers]
+        digests = {image.manifest_digest for image in deleted} | damaged
         if layers:
             layout.note_removed(dict.fromkeys(drivers, layers))
-        with layout.editing() as entries:
-            drop_name(entries, lambda entry: name_of(entry) in names)
-            entries[:] = [entry for entry in entries if name_of(entry) or entry.get("digest") not in digests]
+        drop_name(entries, lambda entry: name_of(entry) in names)
+        entries[:] = [entry for entry in entries if name_of(entry) or entry.get("digest") not in digests]
     lines += [f"Untagged: {digest}" for digest in _repo_digests(catalog, chosen)]
     return lines + [f"Deleted: {image_id}" for image_id in dict.fromkeys(image.id for image in deleted)], layers
 

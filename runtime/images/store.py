@@ -42,8 +42,13 @@ def _used_by_none(image_id: Digest) -> list[str]:
     return []
 
 
+def _no_layers() -> set[str]:
+    return set()
+
+
 class ImageStore(Exchange):
     """Images by name. ``in_use`` says which containers need an image (it may be set later): those aren't removed.
+    ``layers_in_use`` gives the chain ids that containers stand on: one may have come after the last look at its image.
 
     ``other_driver`` opens another storage driver by name, to remove what an image left with it; without it that waits for
     a store on that driver.
@@ -58,10 +63,12 @@ class ImageStore(Exchange):
         registries: RegistryConfig | None = None,
         *,
         in_use: InUse = _used_by_none,
+        layers_in_use: Callable[[], set[str]] = _no_layers,
         other_driver: Callable[[str], StorageDriver] | None = None,
     ) -> None:
         self.registries = registries or RegistryConfig()
         self.in_use = in_use
+        self._layers_in_use = layers_in_use
         self._paths = paths
         self._driver = driver
         self._other_driver = other_driver
@@ -127,6 +134,18 @@ class ImageStore(Exchange):
         """While the block runs no process removes a blob or a layer: between ``get`` and the mount of its layers."""
         with self._layout.held():
             yield
+
+    def is_unpacked(self, image: Image) -> bool:
+        """Whether all layers of ``image`` are here. Asked while ``held``, they stay as long as that lasts."""
+        return all(map(self._driver.has_layer, image.chain_ids))
+
+    def stays(self, image: Image) -> bool:
+        """Whether ``image`` is still here. Asked after a container's record was written, it stays for that container.
+
+        Who removes images looks at the records while nobody else may change index.json: it has seen this one, or this sees it.
+        """
+        entries = self._catalog.among(self._layout.settled())
+        return any(entry.get("digest") == image.manifest_digest for entry in entries)
 
     # -- bringing in
 
@@ -300,7 +319,7 @@ class ImageStore(Exchange):
 
         Does nothing while another process or thread brings an image in: its end, or a later sweep, does it.
         """
-        return self._layout.sweep(self._reached_layers, self._handles, self._remove_layer)
+        return self._layout.sweep(self._reached_layers, self._handles, self._remove_layer, self._layers_in_use)
 
     def _handles(self, driver: str) -> bool:
         return driver == self._driver.name or self._other_driver is not None

@@ -211,6 +211,7 @@ class Process:
         self._channel = channel
         self._exit: Exit | None = None
         self._gone = False
+        self._at_start: Callable[[], object] | None = None
         self._at_end: Callable[[], object] | None = None
         self._owner = os.getpid()
         self.container_id = container_id
@@ -291,11 +292,13 @@ class Process:
             self._gone = True
             if self._exit is None:
                 self._exit = Exit(status=137 if self.pid else 125, message=str(self._launcher.failure()))
+            self._started()
             return
         event = message["event"]
         if event == "started":
             self.pid = message["pid"]  # type: ignore[assignment]
             self.pidfd = fds.pop(0)
+            self._started()
         elif event == "terminal":
             self.terminal_fd = fds.pop(0)
         elif event == "warnings":
@@ -303,6 +306,7 @@ class Process:
         elif event == "failed":
             self._exit = Exit(status=int(message["status"]), message=str(message["message"]))  # type: ignore[call-overload]
             self._gone = True
+            self._started()
         elif event == "exited":
             self._exit = read_exit(message, self._timeout_s)
         elif event == "gone":
@@ -317,6 +321,15 @@ class Process:
             if self._warn is not None:
                 self._warn(text)
 
+    def _started(self) -> None:
+        if self._at_start is not None:
+            callback, self._at_start = self._at_start, None
+            callback()
+
+    def at_start(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called once the command runs, and so its root is mounted, or once it is known that it won't."""
+        self._at_start = callback
+
     def at_end(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called by ``close``, once nothing uses the container's root any more."""
         self._at_end = callback
@@ -329,6 +342,7 @@ class Process:
             self.kill()
             self.wait_gone()
             callback()
+        self._started()
         self._channel.close()
         for name in ("pidfd", "terminal_fd"):
             fd = getattr(self, name)

@@ -23,6 +23,7 @@ from ..linux.process import (
     start_time,
 )
 from . import init, layer_mounts, rootfs
+from .fuse_server import Servers
 from .listing import changes_of
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
 from .task import REMOVE_RETRIES_S, Task
@@ -55,6 +56,7 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
+        self.servers = Servers(self)
         rootfs.attach_directory = f"{os.path.dirname(request['running'])}/attach"
         self.mount_points: list[str] = []
         self.mounts_fd = -1
@@ -71,6 +73,7 @@ class Container(Task):
             self._kill_at_once()
             self.rootfs.close()
             self.rootfs.close_late()
+            self.servers.kill()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
             self.channel = None  # the server answers on it
@@ -139,6 +142,7 @@ class Container(Task):
         if spec["process"].get("oomScoreAdj") is not None:
             self._oom_score(spec["process"]["oomScoreAdj"])
         self._make_mounts(base, count, new_user)
+        self.servers.watch()
         setup = {
             "new_user": new_user,
             "setgroups": count > 1,
@@ -227,6 +231,7 @@ class Container(Task):
                 idmap=new_user and not rootless,
                 make_nodes=not rootless,
                 can_idmap=bool(self.request.get("idmap", True)),
+                own_userns=new_user,
             )
             root_mounts(
                 self.rootfs,
@@ -256,6 +261,9 @@ class Container(Task):
             os.close(userns_fd)
 
     def ended(self, message: dict[str, Any]) -> None:
+        self.failure = self.servers.failure(self.failure)
+        if self.failure is not None:
+            message["failure"] = self.failure
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
@@ -331,7 +339,7 @@ class Container(Task):
             layer_mounts.expire()
             self.server.cancel(layer_mounts.expire)
             self.server.after(layer_mounts.IDLE_S, layer_mounts.expire)
-        self._remove_group()
+        self.servers.stop(self._remove_group)
 
     def _close_mounts(self) -> None:
         if self.mounts_fd >= 0:

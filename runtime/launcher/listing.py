@@ -19,7 +19,7 @@ MOST_CHANGES = 100_000
 
 
 def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tuple[str, str]]:
-    """Kind and path of each change in the writable layers ``uppers`` (``{"at", "fd", "lowers"}``), sorted by path.
+    """Kind and path of each change in the writable layers ``uppers`` (``{"at", "fd", "lowers", "marks"}``), sorted by path.
 
     Mount points that init had to make, and the folders on the way to them, aren't the command's doing: left out.
     """
@@ -29,7 +29,8 @@ def changes_of(uppers: list[dict[str, Any]], mount_points: list[str]) -> list[tu
         try:
             lowers = Lowers(dirfds)
             prefix = upper["at"].rstrip("/")
-            for kind, path in scan_upper(upper["fd"], lowers.exists, lowers.names, most=MOST_CHANGES):
+            marks = upper.get("marks")
+            for kind, path in scan_upper(upper["fd"], lowers.exists, lowers.names, most=MOST_CHANGES, marks=marks):
                 found.append((kind, prefix + os.fsdecode(path)))
         finally:
             for fd in dirfds:

@@ -48,6 +48,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .fuse_server import FuseServer
+
 ATTRIBUTES = {
     "ro": MOUNT_ATTR_RDONLY,
     "nosuid": MOUNT_ATTR_NOSUID,
@@ -88,20 +90,30 @@ _DEV_LINKS = [
 ]
 _CLONE_HERE = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
 # Docker's default for an ephemeral writable layer is the disk's size; here it is memory, so it has a bound.
-_UPPER_BYTES = 10 << 30
+UPPER_BYTES = 10 << 30
 
 
 class Ids:
     """How a container's ids look from outside. ``base`` is the host id of its root, ``count`` how many follow.
 
     ``idmap``: files on disk carry the image's ids, and mounts must translate them; ``can_idmap``: they can.
-    ``make_nodes``: device nodes can be made (root); else the host's are bound.
+    ``make_nodes``: device nodes can be made (root); else the host's are bound. ``own_userns``: ``userns_fd`` is the container's
+    own, not the launcher's.
     """
 
     def __init__(
-        self, base: int, count: int, userns_fd: int, *, idmap: bool, make_nodes: bool, can_idmap: bool = True
+        self,
+        base: int,
+        count: int,
+        userns_fd: int,
+        *,
+        idmap: bool,
+        make_nodes: bool,
+        can_idmap: bool = True,
+        own_userns: bool = False,
     ) -> None:
         self.can_idmap = can_idmap
+        self.own_userns = own_userns
         self.base = base
         self.count = count
         self.userns_fd = userns_fd
@@ -124,6 +136,8 @@ class Rootfs:
         self.late: list[int] = []
         # Layers that are mounted for this container, among others, until it has ended.
         self.layers: list[layer_mounts.LayerMount] = []
+        # Programs that serve mounts of this container.
+        self.servers: list[FuseServer] = []
 
     def add(self, target: str, fd: int, kind: str = "dir", **more: Any) -> None:
         self.entries.append({"target": target, "fd": len(self.fds), "kind": kind, **more})
@@ -160,7 +174,7 @@ def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
     return attributes, rest
 
 
-def clone(
+def clone_mount(
     path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True
 ) -> tuple[int, bool]:
     """A detached copy of the mount at ``path`` with the container's id map: ``(fd, whether it is mapped)``."""
@@ -201,8 +215,13 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 own_ids = item.get("id_map", [0, 0])[0] > 0
                 mapped = Ids(ids.base, ids.count, ids.userns_fd, idmap=ids.idmap and not own_ids, make_nodes=False)
                 attributes = MOUNT_ATTR_NODEV | (ATTRIBUTES["ro"] if item.get("readonly") else 0)
-                fd, _ = clone(item["source"], mapped, attributes=attributes)
+                fd, _ = clone_mount(item["source"], mapped, attributes=attributes)
                 rootfs.add(item["at"], fd)
+                continue
+            if item["type"] == "fuse-overlayfs":
+                from .fuse_server import fuse_root
+
+                fuse_root(rootfs, item, ids, upper_bytes)
                 continue
             if item["type"] == "union":
                 from .union_mount import union_mount  # rarely needed, and it needs this module
@@ -210,7 +229,7 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
                 union_mount(rootfs, item, ids, userxattr=userxattr)
                 continue
             if item["upper"] is None and tmpfs_fd < 0:
-                tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or _UPPER_BYTES)})
+                tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or UPPER_BYTES)})
             _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
@@ -233,7 +252,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
     try:
         lowers, paths = [], layer_mounts.paths_of(item["lowers"], rootfs.layers)
         for path in paths:
-            fd, mapped = clone(path, ids, must_map="fallback" not in item)
+            fd, mapped = clone_mount(path, ids, must_map="fallback" not in item)
             held.append(fd)
             if not mapped:
                 # The host's own folder on a filesystem without id maps: shown as it is, read-only, owned by nobody.
@@ -257,7 +276,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
             upper_dirfd = os.open(names[0], os.O_RDONLY | os.O_DIRECTORY, dir_fd=tmpfs_fd)
         else:
             # upperdir and workdir must lie on one mount: the folder above both is cloned.
-            upper_fd, _ = clone(os.path.dirname(item["upper"]), ids)
+            upper_fd, _ = clone_mount(os.path.dirname(item["upper"]), ids)
             held.append(upper_fd)
             names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
             upper_dirfd = os.open(item["upper"], os.O_RDONLY | os.O_DIRECTORY)
@@ -446,7 +465,7 @@ def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
     recursive = "rbind" in mount.get("options", [])
     source = mount["source"]
     try:
-        fd, mapped = clone(source, ids, attributes=attributes, recursive=recursive, must_map=False)
+        fd, mapped = clone_mount(source, ids, attributes=attributes, recursive=recursive, must_map=False)
     except SyscallError as error:
         raise VolumeError(
             f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"

@@ -7,7 +7,7 @@ import os
 from ..errors import SyscallError, UnsupportedError, VolumeError
 from ..linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, mount_setattr
 from ..linux.process import filesystem_ids, openat2
-from .rootfs import clone, new_overlay, overlay_options, split_options
+from .rootfs import clone_mount, new_overlay, overlay_options, split_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _lower(rootfs: Rootfs, lower: str | dict[str, str], ids: Ids, held: list[int
 
 def _folder(path: str, ids: Ids, held: list[int]) -> int:
     try:
-        fd, mapped = clone(path, ids, must_map=False)
+        fd, mapped = clone_mount(path, ids, must_map=False)
     except SyscallError as error:
         raise VolumeError(f"{path} in a union: {(error.strerror or '').lower()}") from error
     held.append(fd)

@@ -53,6 +53,15 @@ _LISTED = {
         "btrfs",
         "fuse",
     ),
+    "storage drivers": (
+        "driver-overlay",
+        "driver-erofs",
+        "driver-fuse-overlayfs",
+        "driver-btrfs",
+        "driver-vfs",
+        "driver-aufs",
+        "driver-devicemapper",
+    ),
     "network": ("network-namespaces", "tun", "nft", "pasta", "slirp4netns"),
     "programs": ("mmdebstrap", "debootstrap", "skopeo", "crun", "runc", "fuse-overlayfs"),
 }

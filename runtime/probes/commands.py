@@ -25,6 +25,7 @@ PACKAGES = {
     "git": "git",
     "htpasswd": "apache2-utils",
     "ip": "iproute2",
+    "mkfs.btrfs": "btrfs-progs",
     "mkfs.erofs": "erofs-utils",
     "mkfs.ext4": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",

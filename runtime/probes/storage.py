@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from . import attempt
+from ..storage.btrfs_subvolume import on_btrfs
+from ..storage.former import FORMER
+from . import attempt, commands
 from .identity import read
 from .probe import Answer, limited, missing, ok
 
@@ -53,6 +55,38 @@ def erofs() -> Answer:
     if outcome.worked:
         return ok("mounts layers without unpacking them (-s erofs)")
     return missing(outcome.text, "Linux 6.15 or later with EROFS_FS_BACKED_BY_FILE; until then layers are unpacked")
+
+
+def fuse_overlayfs() -> Answer:
+    """The program, and the device that it serves mounts by."""
+    path = commands.find("fuse-overlayfs")
+    if path is None:
+        return missing("no command fuse-overlayfs", "sudo apt install fuse-overlayfs")
+    device = fuse()
+    if device[0] != "ok":
+        return device
+    return ok(f"{path} serves containers, at the cost of a process each (-s fuse-overlayfs)")
+
+
+def btrfs() -> Answer:
+    """Snapshots, which need the images themselves to be on btrfs."""
+    if "btrfs" not in read("/proc/filesystems").split():
+        return missing("not in /proc/filesystems", "sudo modprobe btrfs")
+    folder = attempt.image_folder()
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if on_btrfs(fd):
+            return ok(f"snapshots in {folder} (-s btrfs)")
+    finally:
+        os.close(fd)
+    return limited(
+        f"{folder} isn't on btrfs", "CELLWALL_ROOT=FOLDER on a btrfs filesystem (sudo mkfs.btrfs DEVICE, sudo mount it)"
+    )
+
+
+def former(name: str) -> Callable[[], Answer]:
+    """A driver that docker had once."""
+    return lambda: missing(*FORMER[name])
 
 
 def filesystem(path: str) -> str:
@@ -114,6 +148,12 @@ PROBES: dict[str, Callable[[], Answer]] = {
     "tmpfs": known("tmpfs", "writable layers of containers that don't stay"),
     "erofs": erofs,
     "btrfs": known("btrfs", "snapshots"),
+    "driver-overlay": overlay,
+    "driver-erofs": erofs,
+    "driver-fuse-overlayfs": fuse_overlayfs,
+    "driver-btrfs": btrfs,
+    "driver-vfs": lambda: ok("copies the image for every container: slow, and works everywhere (-s vfs)"),
+    **{f"driver-{name}": former(name) for name in FORMER},
     "fuse": fuse,
     "tun": tun,
     "disk-space": space,

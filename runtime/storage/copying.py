@@ -9,15 +9,17 @@ import errno
 import os
 
 DEFAULT_ACL = b"system.posix_acl_default"
+_STEERING = (b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_stat")
 
 
 def kept_attribute(name: bytes) -> bool:
     """Whether an extended attribute of an archive is given to the file: its user's, its capabilities, its access lists.
 
-    ``trusted.*`` and ``user.overlay.*`` would steer overlayfs; ``security.*`` otherwise belongs to the host's policy.
+    ``trusted.*`` and ``user.overlay.*`` would steer overlayfs, those of ``_STEERING`` fuse-overlayfs; ``security.*`` otherwise
+    belongs to the host's policy.
     """
     if name.startswith(b"user."):
-        return not name.startswith(b"user.overlay.")
+        return not name.startswith(_STEERING)
     return name in (b"security.capability", b"system.posix_acl_access", DEFAULT_ACL)
 
 

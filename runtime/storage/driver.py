@@ -3,6 +3,7 @@
 A *mount plan* is JSON: a list of mounts in the order in which they are made, each one of
 
     {"at": "/", "type": "overlay", "lowers": [paths, top first], "upper": path or None, "work": path or None}
+    {"at": "/", "type": "fuse-overlayfs", as overlay, "program": path}
     {"at": "/", "type": "bind", "source": path, "lowers": [paths, top first], "id_map": [host base, count]}
 
     {"at": path, "type": "union", "lowers": [...], "upper": path, "work": path, "options": ["ro", "nosuid", ...]}
@@ -22,6 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
+from .former import FORMER, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +37,7 @@ Plan = list[dict[str, Any]]
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 
-NAMES = ("overlay", "erofs", "vfs")
+NAMES = ("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs")
 # What is tried, in this order, where none is asked for.
 _AUTOMATIC = ("overlay", "vfs")
 
@@ -181,6 +183,8 @@ def open_driver(
     Raises SpecError (no such driver) and UnsupportedError (``name`` was asked for and can't work here).
     """
     identity = identity or RootIdentity()
+    if name in FORMER:
+        raise UnsupportedError(f"storage driver {name}", reason(name))
     if name is not None and name not in NAMES:
         raise SpecError("--storage-driver", f"{name!r} is none of {', '.join(NAMES)}")
     found = None
@@ -193,9 +197,10 @@ def open_driver(
 
 
 def explain(paths: Paths, identity: Identity | None = None) -> dict[str, str | None]:
-    """Every driver's name with the reason why it can't work here, or None where it can."""
+    """Every driver's name, docker's former ones included, with the reason why it can't work here, or None where it can."""
     identity = identity or RootIdentity()
-    return {name: _make(name, paths, identity, Limits()).check() for name in NAMES}
+    found = {name: _make(name, paths, identity, Limits()).check() for name in NAMES}
+    return {**found, **{name: reason(name) for name in FORMER}}
 
 
 def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> StorageDriver:
@@ -207,6 +212,14 @@ def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> Storag
         from .erofs import ErofsDriver
 
         return ErofsDriver(paths, identity, limits)
+    if name == "fuse-overlayfs":
+        from .fuse_overlayfs import FuseOverlayfsDriver
+
+        return FuseOverlayfsDriver(paths, identity, limits)
+    if name == "btrfs":
+        from .btrfs import BtrfsDriver
+
+        return BtrfsDriver(paths, identity, limits)
     from .vfs import VfsDriver
 
     return VfsDriver(paths, identity, limits)

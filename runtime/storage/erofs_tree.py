@@ -30,7 +30,7 @@ from .tarheader import (
     shown,
 )
 from .tarstream import TarStream
-from .unpack import META, OPAQUE, WHITEOUT, clean
+from .unpack import MAJORS, META, MINORS, OPAQUE, WHITEOUT, clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,15 +161,15 @@ class IndexTree:
     def _entry(self, member: Member, position: int) -> None:
         path = clean(member.name)
         parent, _, name = path.rpartition(b"/")
+        if WHITEOUT in path and self._special(path, parent, name):
+            return
+        if not 0 <= member.uid <= _ID_MAX or not 0 <= member.gid <= _ID_MAX:
+            raise Unindexable(f"{shown(member.name)} has the owner {member.uid}:{member.gid}")
         if not path:
             if member.type != DIRECTORY:
                 raise Unindexable(f"{shown(member.name)} names the layer's root and is no directory")
             self._own(self.root, member)
             return
-        if WHITEOUT in path and self._special(path, parent, name):
-            return
-        if not 0 <= member.uid <= _ID_MAX or not 0 <= member.gid <= _ID_MAX:
-            raise Unindexable(f"{shown(member.name)} has the owner {member.uid}:{member.gid}")
         if len(name) > _NAME_MAX or len(path) > _PATH_MAX:
             raise Unindexable(f"{shown(member.name)} is too long a name")
         above = self._enter(parent, member)
@@ -202,7 +202,7 @@ class IndexTree:
             node = Node(stat.S_IFIFO)
         else:
             assert member.type in (CHARACTER, BLOCK_DEVICE)
-            if not (0 <= member.major < 1 << 12 and 0 <= member.minor < 1 << 20):
+            if not (0 <= member.major < MAJORS and 0 <= member.minor < MINORS):
                 raise Unindexable(f"{shown(member.name)} has the device number {member.major}:{member.minor}")
             node = Node(stat.S_IFCHR if member.type == CHARACTER else stat.S_IFBLK)
             node.rdev = os.makedev(member.major, member.minor)
@@ -243,6 +243,7 @@ class IndexTree:
                 self._dropped.add(os.fsdecode(key))
             else:
                 self._set_attribute(node, key, value, member.name)
+        _check_room(node, member.name)
 
     def _set_attribute(self, node: Node, key: bytes, value: bytes, name: bytes) -> None:
         if key.startswith(b"system."):
@@ -263,25 +264,25 @@ class IndexTree:
         if node.xattrs is None:
             node.xattrs = {}
         node.xattrs[key] = value
-        if sum(len(key) + len(value) + 8 for key, value in node.xattrs.items()) > _VALUES_MAX:
-            raise Unindexable(f"{shown(name)} has too many attributes")
 
     # -- whiteouts ------------------------------------------------------------------------------------------------
 
     def _special(self, path: bytes, parent: bytes, name: bytes) -> bool:
         """As Unpacker's: what an entry with ``.wh.`` in its path asks for; False where it is an ordinary entry after all."""
+        above = parent.split(b"/")
+        if any(part.startswith(META) for part in above):
+            return True
+        hidden = name[len(WHITEOUT) :]
+        if any(part.startswith(WHITEOUT) for part in above) or name in (b".wh.", b".wh..", b".wh..."):
+            raise Unindexable(f"{shown(path)} is a whiteout of nothing, or lies below one")
         if name == OPAQUE:
             if parent:
                 self._make_opaque(self._enter(parent, None))
             elif self._lowers:
                 self._opaque_root = True
             return True
-        parts = path.split(b"/")
-        if any(part.startswith(META) for part in parts):
+        if name.startswith(META):
             return True
-        hidden = name[len(WHITEOUT) :]
-        if any(part.startswith(WHITEOUT) for part in parts[:-1]) or name in (b".wh.", b".wh..", b".wh..."):
-            raise Unindexable(f"{shown(path)} is a whiteout of nothing, or lies below one")
         if not name.startswith(WHITEOUT):
             return False
         if len(hidden) > _NAME_MAX:
@@ -363,9 +364,16 @@ class IndexTree:
         try:
             for key, value in attributes_of(from_fd):
                 self._set_attribute(node, key, value, path)
+            _check_room(node, path)
         finally:
             os.close(from_fd)
         return node
+
+
+def _check_room(node: Node, name: bytes) -> None:
+    """Raise Unindexable where an inode has no room for its attributes."""
+    if sum(len(key) + len(value) + 8 for key, value in (node.xattrs or {}).items()) > _VALUES_MAX:
+        raise Unindexable(f"{shown(name)} has too many attributes")
 
 
 def aligned_pieces(member: Member, position: int) -> list[tuple[int, int]]:

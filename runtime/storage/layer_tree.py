@@ -178,6 +178,10 @@ class LayerTree:
         try:
             os.setxattr(where, name, value, follow_symlinks=isinstance(where, int))
         except OSError as error:
+            if error.errno == errno.E2BIG or (error.errno == errno.ENOSPC and _has_room()):
+                raise TarError(
+                    f"an attribute {shown(name)} of {len(value)} bytes is more than this disk's filesystem takes"
+                ) from error
             # ENOTSUP: the filesystem has none of this kind; EPERM: user.* on anything but files and directories; EINVAL,
             # ERANGE: a value that the kernel refuses. docker and podman go on as well.
             if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.ERANGE):
@@ -222,6 +226,15 @@ class LayerTree:
                 self.set_attribute(name, DEFAULT_ACL, self._default_acls[path])
             if path in self.times:
                 os.utime(name, ns=(self.times[path], self.times[path]), follow_symlinks=False)
+
+
+def _has_room() -> bool:
+    """Whether the disk isn't full: ENOSPC for an attribute then means that a file's attributes must fit into one block.
+
+    Source: xattr(7), "Filesystem differences".
+    """
+    status = os.statvfs(".")
+    return status.f_bavail * status.f_frsize > 1 << 20
 
 
 def times_of(member: Member) -> tuple[int, int]:

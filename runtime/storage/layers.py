@@ -169,7 +169,7 @@ class LayerStore:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
             self.folder(chain_id).rename(self.directory / name)
-            self._scratch.remove([name], lock_fd)
+            self._scratch.remove(name, lock_fd)
         except FileNotFoundError:  # another process removed it in the meantime
             return
         finally:

@@ -11,7 +11,8 @@ import struct
 
 from ..linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from .copying import DEFAULT_ACL, attributes_of, copy_file
-from .lowers import is_opaque, is_whiteout
+from .fuse_upper import opaque_test, without_marks
+from .lowers import is_whiteout
 from .tarheader import TarError, shown
 
 TYPE_CHECKING = False
@@ -56,8 +57,11 @@ class _Entry:
         self.layers = [layer]
 
 
-def walk(dirfds: list[int]) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
-    """Every directory of the merged tree, parents first, with its entries; descriptors in them last for one step."""
+def walk(dirfds: list[int], marks: str | None = None) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
+    """Every directory of the merged tree, parents first, with its entries; descriptors in them last for one step.
+
+    ``marks``: what marks deletions in the topmost tree, see scan_upper in changes.py.
+    """
     pending: list[tuple[bytes, list[int]]] = [(b"", list(range(len(dirfds))))]
     while pending:
         path, layers = pending.pop()
@@ -68,7 +72,7 @@ def walk(dirfds: list[int]) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
             for layer in layers:
                 fd = openat2(dirfds[layer], os.fsdecode(path or b"."), _READ_DIRECTORY, 0, _INSIDE)
                 fds.append(fd)
-                _merge_names(fd, layer, entries, settled)
+                _merge_names(fd, layer, entries, settled, marks if layer == 0 else None)
             yield path, entries
         finally:
             for fd in fds:
@@ -78,10 +82,16 @@ def walk(dirfds: list[int]) -> Iterator[tuple[bytes, dict[bytes, _Entry]]]:
                 pending.append((path + b"/" + name if path else name, entry.layers))
 
 
-def _merge_names(fd: int, layer: int, entries: dict[bytes, _Entry], settled: set[bytes]) -> None:
+def _merge_names(
+    fd: int, layer: int, entries: dict[bytes, _Entry], settled: set[bytes], marks: str | None = None
+) -> None:
     """Add what the layer's directory ``fd`` has beneath the names found above; ``settled`` names hide what is below."""
-    for text in os.listdir(fd):
-        name = os.fsencode(text)
+    names = [os.fsencode(text) for text in os.listdir(fd)]
+    hidden: list[bytes] = []
+    is_opaque = opaque_test(marks)
+    if marks is not None:
+        names, hidden = without_marks(names)
+    for name in names:
         if name in settled:
             continue
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -101,6 +111,7 @@ def _merge_names(fd: int, layer: int, entries: dict[bytes, _Entry], settled: set
                 settled.add(name)
         finally:
             os.close(child_fd)
+    settled.update(hidden)
 
 
 def merge(dirfds: list[int], target_fd: int, shift: Shift) -> None:

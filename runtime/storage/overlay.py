@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from .driver import Identity, LayerInfo, Limits, Lower, Plan
 
 # Linux's OVL_MAX_STACK. Source: fs/overlayfs/params.h
-_LAYERS_MAX = 500
+LAYERS_MAX = 500
 _STAMP = "checked"
 
 
 class OverlayDriver:
     name = "overlay"
+    _mount_type = "overlay"
     # What to use where this one can't work.
     _instead = "vfs"
     _store: type[LayerStore] = LayerStore
+    _layers_max = LAYERS_MAX
+    # Whose marks of deletion the writable layer has beside overlayfs's, see scan_upper in changes.py.
+    _marks: str | None = None
 
     def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
         self._directory = paths.storage / self.name
@@ -105,11 +109,14 @@ class OverlayDriver:
         lowers = self.stack(layers)
         if not lowers:
             raise SpecError("layers", "an image without layers has nothing to run")
-        if len(lowers) > _LAYERS_MAX:
-            raise UnsupportedError(f"{len(lowers)} layers", f"overlayfs stacks {_LAYERS_MAX} at most; use -s vfs")
+        if len(lowers) > self._layers_max:
+            raise UnsupportedError(
+                f"an image of {len(lowers)} layers",
+                f"overlayfs stacks {self._layers_max} at most; use -s vfs, or make one layer of them with export and import",
+            )
         entry: dict[str, Any] = {
             "at": "/",
-            "type": "overlay",
+            "type": self._mount_type,
             "lowers": lowers,
             "upper": None,
             "work": None,
@@ -117,10 +124,11 @@ class OverlayDriver:
         if kept:
             if directory is None:
                 raise ValueError("a kept container needs a directory")
-            upper, work = directory / "upper", directory / "work"
+            home = self._home(directory)
+            upper, work = home / "upper", home / "work"
             entry |= {"upper": str(upper), "work": str(work)}
             if not upper.is_dir():
-                directory.mkdir(0o711, parents=True, exist_ok=True)
+                home.mkdir(0o711, parents=True, exist_ok=True)
                 work.mkdir(0o700, exist_ok=True)
                 # The merged root shows the upper's own mode and owner.
                 run_job(
@@ -130,6 +138,10 @@ class OverlayDriver:
                 )
         return [entry]
 
+    def _home(self, directory: Path) -> Path:
+        """Where in a kept container's folder its upper and work folders are."""
+        return directory
+
     def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
         entry = plan[0]
         if entry["upper"] is None:
@@ -138,7 +150,7 @@ class OverlayDriver:
             )
         found = run_job(
             "changes",
-            {"upper": entry["upper"], "lowers": entry["lowers"]},
+            {"upper": entry["upper"], "lowers": entry["lowers"], "marks": self._marks},
             userns_fd=self._identity.userns_fd(),
         )
         return [Change(kind, os.fsdecode(bytes.fromhex(path))) for kind, path in found]
@@ -185,6 +197,7 @@ class OverlayDriver:
                 "id_map": [0, 0],
                 "mount_points": list(mount_points),
                 "epoch": epoch,
+                "marks": self._marks,
             },
             entry["lowers"],
             fd,

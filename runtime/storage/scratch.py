@@ -1,6 +1,7 @@
 """Folders in the making: named ``.tmp-…``, locked while their maker lives, and swept once it doesn't.
 
 A lock that nobody holds tells that the maker is gone, whatever killed it: the kernel drops flock with the last descriptor.
+Whoever removes a folder holds a lock on the folder itself as well.
 Source: flock(2), rename(2).
 """
 
@@ -60,29 +61,58 @@ class Scratch:
         finally:
             try:
                 if folder.is_dir():
-                    self.remove([folder.name], lock_fd)
+                    self.remove(folder.name, lock_fd)
             finally:
                 os.close(lock_fd)
 
-    def sweep(self) -> int:
-        """Remove the ``.tmp-`` folders whose makers are gone."""
+    def sweep(self, pattern: str = f"{TMP}*") -> int:
+        """Remove the folders named so whose makers are gone: those in the making, or others that their makers hold locked."""
         swept = 0
-        for folder in sorted(self.directory.glob(f"{TMP}*")):
+        for folder in sorted(self.directory.glob(pattern)):
             try:
-                lock_fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except (FileNotFoundError, NotADirectoryError):  # its maker finished
                 continue
             try:
-                if _locked(lock_fd):
-                    self.remove([folder.name], lock_fd)
-                    swept += 1
+                swept += self._sweep_one(folder.name, folder_fd)
             finally:
-                os.close(lock_fd)
+                os.close(folder_fd)
         return swept
 
-    def remove(self, names: list[str], lock_fd: int) -> None:
-        """Remove these folders, whoever owns what is in them; the worker holds ``lock_fd`` until it has."""
-        remove_folders(self.directory, names, self._identity, held_fds=(lock_fd,))
+    def _sweep_one(self, name: str, folder_fd: int) -> bool:
+        # First of all: whoever removes it has unlinked the lock file already, and a new one would be in its way.
+        if not _locked(folder_fd):
+            return False
+        try:
+            lock_fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder_fd)
+        except FileNotFoundError:  # removed before this had its turn
+            return False
+        try:
+            # A layer that was finished meanwhile has another name, and its maker's lock is free.
+            if not _locked(lock_fd) or not os.path.samestat(os.fstat(folder_fd), os.stat(self.directory / name)):
+                return False
+            remove_folders(self.directory, [name], self._identity, held_fds=(lock_fd, folder_fd))
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(lock_fd)
+        return True
+
+    def remove(self, name: str, lock_fd: int) -> None:
+        """Remove the folder ``name``, whoever owns what is in it; the worker holds ``lock_fd`` until it has.
+
+        The folder itself is locked as well, for its lock file goes before it does.
+        """
+        try:
+            folder_fd = os.open(self.directory / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # swept as soon as it had that name
+            return
+        try:
+            # A sweep that looks at it gives it up at once, for ``lock_fd`` is held.
+            fcntl.flock(folder_fd, fcntl.LOCK_EX)
+            remove_folders(self.directory, [name], self._identity, held_fds=(lock_fd, folder_fd))
+        finally:
+            os.close(folder_fd)
 
 
 def remove_folders(directory: Path, names: list[str], identity: Identity, *, held_fds: tuple[int, ...] = ()) -> None:

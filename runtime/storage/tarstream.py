@@ -33,6 +33,8 @@ _BUFFER = 1 << 20
 # Room for any real extended header; GNU tar itself stops far below.
 _META = 1 << 20
 _SPARSE_PIECES = 1 << 18
+# What off_t can count. Source: lseek(2)
+_FILE_MAX = (1 << 63) - 1
 
 
 class TarStream:
@@ -143,12 +145,13 @@ class TarStream:
         member = Member()
         read_fields(member, block, kind)
         member.size = size
+        if extended:
+            apply_extended(member, extended)
+        # An entry with both forms of a long name gets GNU's, as in docker and podman: Go's archive/tar reads it so.
         if long_name is not None:
             member.name = long_name
         if long_link is not None:
             member.linkname = long_link
-        if extended:
-            apply_extended(member, extended)
         if kind == 0 and member.name.endswith(b"/"):  # a V7 directory
             member.type = DIRECTORY
         if member.type != REGULAR and member.size:
@@ -235,6 +238,8 @@ class TarStream:
         return [decimal(line) for line in lines[1:wanted]]
 
     def _set_sparse(self, member: Member, pieces: list[tuple[int, int]]) -> None:
+        if member.real_size > _FILE_MAX:
+            raise TarError(f"{shown(member.name)} is too large for any filesystem: {member.real_size} bytes")
         position = stored = 0
         for offset, length in pieces:
             if offset < position or offset + length > member.real_size:

@@ -41,6 +41,8 @@ WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 META = b".wh..wh."
 _ID_MAX = (1 << 32) - 2
+# Linux's dev_t has 12 and 20 bits. Source: include/linux/kdev_t.h
+MAJORS, MINORS = 1 << 12, 1 << 20
 # What only a contradictory archive leads to: the tree is this process's alone.
 _ARCHIVES_FAULT = (
     errno.ENAMETOOLONG,
@@ -135,14 +137,14 @@ class Unpacker:
 
     def _entry(self, member: Member, stream: TarStream) -> None:
         path = clean(member.name)
-        if not path:
-            self._root(member)
-            return
         parent, _, name = path.rpartition(b"/")
         if WHITEOUT in path and self._special(path, parent, name):
             return
         if not 0 <= member.uid <= _ID_MAX or not 0 <= member.gid <= _ID_MAX:
             raise TarError(f"{shown(member.name)} has the owner {member.uid}:{member.gid}, which no system knows")
+        if not path:
+            self._root(member)
+            return
         self._tree.enter(parent)
         if member.type == REGULAR:
             self._regular(member, name, path, stream)
@@ -260,6 +262,10 @@ class Unpacker:
             kind, device = stat.S_IFIFO, 0
         else:
             kind = stat.S_IFCHR if member.type == CHARACTER else stat.S_IFBLK
+            if not (0 <= member.major < MAJORS and 0 <= member.minor < MINORS):
+                raise TarError(
+                    f"{shown(member.name)} has the device number {member.major}:{member.minor}, which no system knows"
+                )
             device = os.makedev(member.major, member.minor)
             if member.type == CHARACTER and device == 0:
                 # It is what overlayfs takes for a whiteout, whoever made it.
@@ -294,6 +300,11 @@ class Unpacker:
 
     def _special(self, path: bytes, parent: bytes, name: bytes) -> bool:
         """Do what an entry with ``.wh.`` in its path asks for; False where it is an ordinary entry after all."""
+        above = parent.split(b"/")
+        if any(part.startswith(META) for part in above):
+            return True  # below a folder of aufs's own
+        if any(part.startswith(WHITEOUT) for part in above):
+            raise TarError(f"{shown(path)} lies below a whiteout")
         if name == OPAQUE:
             self._tree.enter(parent)
             if parent:
@@ -301,11 +312,8 @@ class Unpacker:
             elif self._tree.lowers:
                 self._tree.opaque_root = True
             return True
-        parts = path.split(b"/")
-        if any(part.startswith(META) for part in parts):
-            return True  # aufs's own files
-        if any(part.startswith(WHITEOUT) for part in parts[:-1]):
-            raise TarError(f"{shown(path)} lies below a whiteout")
+        if name.startswith(META):
+            return True  # a file of aufs's own
         if not name.startswith(WHITEOUT):
             return False
         hidden = name[len(WHITEOUT) :]

@@ -26,11 +26,19 @@ if TYPE_CHECKING:
 
 class VfsDriver:
     name = "vfs"
+    _store: type[LayerStore] = LayerStore
 
     def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
         self._directory = paths.storage / self.name
         self._identity = identity
-        self._layers = LayerStore(self._directory / "layers", identity, limits)
+        self._layers: LayerStore = self._store(self._directory / "layers", identity, limits)
+        # Locks of the copies of this process's ephemeral containers, by container id: held while the process lives.
+        self._held: dict[str, int] = {}
+
+    @property
+    def _copies(self) -> Path:
+        """Where ephemeral containers' copies are."""
+        return self._directory / "containers"
 
     def check(self) -> str | None:
         return None
@@ -73,7 +81,7 @@ class VfsDriver:
             raise SpecError("layers", "an image without layers has nothing to run")
         if kept and directory is None:
             raise ValueError("a kept container needs a directory")
-        home = directory if kept and directory is not None else self._directory / "containers" / container_id
+        home = directory if kept and directory is not None else self._copies / container_id
         rootfs = home / "rootfs"
         entry: dict[str, Any] = {
             "at": "/",
@@ -84,27 +92,33 @@ class VfsDriver:
         }
         if rootfs.is_dir():
             return [entry]
-        with (
-            Scratch(home, self._identity).folder() as (folder, lock_fd),
-            open_directory(self._layers.directory) as layers_fd,
-        ):
-            copy = folder / "rootfs"
-            copy.mkdir(0o755)
+        with Scratch(home if kept else self._copies, self._identity).folder() as (folder, lock_fd):
+            self._copy(folder, lock_fd, stack, entry["id_map"])
+            if not kept:
+                # Whole from the beginning, and its lock tells whether this process lives.
+                folder.rename(home)
+                self._held[container_id] = os.dup(lock_fd)
+            # Moving a directory writes to it, and to another's it takes the store's identity.
+            elif self._identity.rootless:
+                request = {"source": str(folder / "rootfs"), "target": str(rootfs)}
+                run_job("rename", request, userns_fd=self._identity.userns_fd())
+            else:
+                (folder / "rootfs").rename(rootfs)
+        return [entry]
+
+    def _copy(self, folder: Path, lock_fd: int, stack: list[Digest], id_map: list[int]) -> None:
+        """Make ``rootfs`` in ``folder`` a copy of the tree that the layers ``stack`` (top first) show."""
+        copy = folder / "rootfs"
+        copy.mkdir(0o755)
+        with open_directory(self._layers.directory) as layers_fd:
             run_job(
                 "merge",
-                {"root": str(copy), "lowers": [folder_name(lower) for lower in stack], "id_map": entry["id_map"]},
+                {"root": str(copy), "lowers": [folder_name(lower) for lower in stack], "id_map": id_map},
                 fds={"layers_fd": layers_fd},
                 userns_fd=self._identity.userns_fd(),
                 held_fds=(lock_fd,),
-                digest=layers[-1],
+                digest=stack[0],
             )
-            # Moving a directory writes to it, and to another's it takes the store's identity.
-            if self._identity.rootless:
-                request = {"source": str(copy), "target": str(rootfs)}
-                run_job("rename", request, userns_fd=self._identity.userns_fd())
-            else:
-                copy.rename(rootfs)
-        return [entry]
 
     def diff(self, plan: Plan, layers: Sequence[Digest] = ()) -> list[Change]:
         entry = plan[0]
@@ -167,14 +181,23 @@ class VfsDriver:
         return int(run_job("usage", {"directory": plan[0]["source"]}, userns_fd=self._identity.userns_fd()))
 
     def release(self, container_id: str, plan: Plan | None = None) -> None:
-        own = self._directory / "containers" / container_id
-        rootfs = Path(plan[0]["source"]) if plan else own / "rootfs"
-        home = rootfs.parent
-        if not home.is_dir():
+        own = self._copies / container_id
+        home = Path(plan[0]["source"]).parent if plan else own
+        if home != own:
+            # The folder of a kept container is the engine's.
+            if home.is_dir():
+                remove_folders(home, ["rootfs"], self._identity)
             return
-        # The folder of an ephemeral container is this driver's, that of a kept one the engine's.
-        directory, names = (own.parent, [own.name]) if home == own else (home, ["rootfs"])
-        remove_folders(directory, names, self._identity)
+        copies = Scratch(self._copies, self._identity)
+        lock_fd = self._held.pop(container_id, -1)
+        if lock_fd < 0:
+            # Another process's: it does this itself while it lives.
+            copies.sweep(container_id)
+            return
+        try:
+            copies.remove(container_id, lock_fd)
+        finally:
+            os.close(lock_fd)
 
     def sweep(self) -> int:
-        return self._layers.sweep()
+        return self._layers.sweep() + Scratch(self._copies, self._identity).sweep("*")

@@ -252,12 +252,11 @@ class _Scratch(Scratch):
         super().__init__(directory, identity)
         self._owner = identity
 
-    def remove(self, names: list[str], lock_fd: int) -> None:
-        for name in names:
-            try:
-                work = Path(os.fsdecode((self.directory / name / _NOTE).read_bytes()))
-            except FileNotFoundError:
-                continue
-            if work.name.startswith(_WORK) and work.is_dir():
-                remove_folders(work.parent, [work.name], self._owner, held_fds=(lock_fd,))
-        super().remove(names, lock_fd)
+    def remove(self, name: str, lock_fd: int) -> None:
+        try:
+            work = Path(os.fsdecode((self.directory / name / _NOTE).read_bytes()))
+        except FileNotFoundError:
+            work = Path()
+        if work.name.startswith(_WORK) and work.is_dir():
+            remove_folders(work.parent, [work.name], self._owner, held_fds=(lock_fd,))
+        super().remove(name, lock_fd)

@@ -189,3 +189,26 @@ def test_the_hosts_network(user: User) -> None:
         "print(json.dumps([r.exit_status, r.stdout.strip() == os.readlink('/proc/self/ns/net'), r.reason]))"
     )
     assert found[:2] == [0, True], found[2]
+
+
+@pytest.mark.needs("fuse", "fuse-overlayfs")
+def test_fuse_overlayfs(user: User) -> None:
+    """The program serves ordinary users too: an ephemeral container, a kept one that starts again, its changes, its layer."""
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "options = {'storage_driver': 'fuse-overlayfs'}\n"
+        "script = 'rm -r /home /etc/motd; mkdir /home; chmod 4755 /bin/busybox; stat -c %u:%f /bin/busybox; head -1 /proc/mounts'\n"
+        "once = cellwall.run(image, script=script, **options)\n"
+        "box = cellwall.container(image, name='lab', **options)\n"
+        "first = box.run('rm -r /home; mkdir /home; echo hi > /root/file')\n"
+        "box.commit('made')\n"
+        "after = cellwall.run('made', script='cat /root/file', **options)\n"
+        "changes = [str(c) for c in Engine.default().diff('lab')]\n"
+        "box.remove()\n"
+        "print(json.dumps([once.stdout.split(), [str(c) for c in once.diff()], changes, after.stdout]))"
+    )
+    said, once, changes, after = found
+    assert said[:4] == ["0:89ed", "fuse-overlayfs", "/", "fuse.fuse-overlayfs"]
+    assert once == ["C /bin", "C /bin/busybox", "C /etc", "D /etc/motd", "C /home"]
+    assert changes == ["C /home", "C /root", "A /root/file"]
+    assert after == "hi\n"

@@ -19,7 +19,8 @@ import pytest
 
 from cellwall.runtime.errors import NotFound, SpecError, SyscallError, UnsupportedError
 from cellwall.runtime.images.digest import Digest, chain_ids
-from cellwall.runtime.linux.mounts import mount, umount2
+from cellwall.runtime.launcher import rootfs
+from cellwall.runtime.linux.mounts import AT_FDCWD, mount, move_mount, umount2
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import Plan, StorageDriver, explain, open_driver
 from cellwall.runtime.storage.erofs_mount import open_lower
@@ -28,7 +29,7 @@ from cellwall.runtime.storage.merge import capability_of
 from cellwall.runtime.storage.removal import remove_tree
 
 from ..layer_trees import entry, folder, layer, link, tree_facts
-from ..mounted_layers import EROFS, lower_paths
+from ..mounted_layers import DRIVERS, EROFS, FUSE, lower_paths
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -69,6 +70,10 @@ def mounted(plan: Plan, point: Path) -> Iterator[Path]:
         yield Path(first["source"])
         return
     point.mkdir()
+    if first["type"] == "fuse-overlayfs":
+        with served(plan, point):
+            yield point
+        return
     with lower_paths(first["lowers"]) as lowers:
         options = f"lowerdir={':'.join(lowers)}"
         if first["upper"]:
@@ -78,6 +83,28 @@ def mounted(plan: Plan, point: Path) -> Iterator[Path]:
         yield point
     finally:
         umount2(str(point))
+
+
+@contextlib.contextmanager
+def served(plan: Plan, point: Path) -> Iterator[None]:
+    """The plan's root at ``point``, served by the program as the launcher has it served to root's own user namespace."""
+    made = rootfs.Rootfs()
+    try:
+        ids = rootfs.Ids(0, 65536, -1, idmap=False, make_nodes=True)
+        rootfs.root_mounts(made, plan, ids, upper_bytes=0, userxattr=False)
+        move_mount(made.fds[0], AT_FDCWD, str(point))
+        made.close()
+        made.close_late()
+        try:
+            yield
+        finally:
+            umount2(str(point))
+    finally:
+        made.close()
+        made.close_late()
+        made.close_uppers()
+        for server in made.servers:
+            server.kill()
 
 
 def change(root: Path) -> None:
@@ -96,10 +123,10 @@ def change(root: Path) -> None:
     (root / "temporary").unlink()
 
 
-@pytest.mark.parametrize("name", ["overlay", EROFS, "vfs"])
-def test_changes_of_a_kept_container(name: str, tmp_path: Path) -> None:
-    driver, chain = opened(name, tmp_path / "state")
-    plan = driver.prepare("c1", chain, kept=True, directory=tmp_path / "c1")
+@pytest.mark.parametrize("name", DRIVERS)
+def test_changes_of_a_kept_container(name: str, disk: Path, tmp_path: Path) -> None:
+    driver, chain = opened(name, disk / "state")
+    plan = driver.prepare("c1", chain, kept=True, directory=disk / "c1")
     with mounted(plan, tmp_path / "merged") as root:
         assert (root / "opt/x").exists()
         assert driver.diff(plan) == []
@@ -118,12 +145,12 @@ def test_changes_of_a_kept_container(name: str, tmp_path: Path) -> None:
         "D /tree",
     ]
     assert driver.usage(plan) > 0
-    again = driver.prepare("c1", chain, kept=True, directory=tmp_path / "c1")
+    again = driver.prepare("c1", chain, kept=True, directory=disk / "c1")
     assert again == plan
     with mounted(again, tmp_path / "merged2") as root:
         assert (root / "etc/passwd").read_bytes() == b"another"
     driver.release("c1", plan)
-    assert os.listdir(tmp_path / "c1") == []
+    assert os.listdir(disk / "c1") == []
     driver.release("c1", plan)
 
 
@@ -142,9 +169,9 @@ def test_the_plan_of_an_ephemeral_container(tmp_path: Path) -> None:
     driver.release("c1", plan)
 
 
-@pytest.mark.parametrize("name", ["overlay", EROFS, "vfs"])
-def test_the_stack_shows_the_images_tree(name: str, tmp_path: Path) -> None:
-    driver, chain = opened(name, tmp_path)
+@pytest.mark.parametrize("name", DRIVERS)
+def test_the_stack_shows_the_images_tree(name: str, disk: Path) -> None:
+    driver, chain = opened(name, disk)
     assert driver.stack([]) == []
     with contextlib.ExitStack() as stack:
         fds = [open_lower(lower) for lower in driver.stack(chain)]
@@ -167,7 +194,7 @@ def test_the_stack_shows_the_images_tree(name: str, tmp_path: Path) -> None:
         driver.stack(chain)
 
 
-@pytest.mark.parametrize("name", ["overlay", EROFS])
+@pytest.mark.parametrize("name", ["overlay", EROFS, FUSE])
 def test_the_upper_shows_the_mode_of_the_images_root(name: str, tmp_path: Path) -> None:
     driver = open_driver(name, Paths(tmp_path, tmp_path / "run"))
     only = Digest.of(b"root")
@@ -229,9 +256,9 @@ def test_capabilities_of_other_revisions_stay_as_they_are() -> None:
         assert capability_of(value, 5) == value
 
 
-@pytest.mark.parametrize("name", ["overlay", EROFS])
-def test_layers_are_removed_whole_and_said_when_missing(name: str, tmp_path: Path) -> None:
-    driver, chain = opened(name, tmp_path)
+@pytest.mark.parametrize("name", DRIVERS)
+def test_layers_are_removed_whole_and_said_when_missing(name: str, disk: Path) -> None:
+    driver, chain = opened(name, disk)
     driver.remove_layer(chain[1])
     assert not driver.has_layer(chain[1])
     assert driver.has_layer(chain[0])
@@ -240,7 +267,7 @@ def test_layers_are_removed_whole_and_said_when_missing(name: str, tmp_path: Pat
     with pytest.raises(NotFound):
         driver.layer_info(chain[1])
     driver.remove_layer(chain[1])
-    assert len(list((tmp_path / "storage" / name / "layers").iterdir())) == 1
+    assert len(list((disk / "storage" / name / "layers").iterdir())) == 1
 
 
 MAKER = """
@@ -264,9 +291,9 @@ driver.add_layer(Digest.of(b"x"), None, [], Slow(), digest="x")
 """
 
 
-@pytest.mark.parametrize("name", ["vfs", EROFS])
-def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(name: str, tmp_path: Path) -> None:
-    root = tmp_path / "state"
+@pytest.mark.parametrize("name", DRIVERS)
+def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(name: str, disk: Path, tmp_path: Path) -> None:
+    root = disk / "state"
     archive = tmp_path / "base.tar"
     archive.write_bytes(BASE)
     source = str(Path(__file__).parents[2] / "src")
@@ -291,10 +318,10 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(name: str, tm
     assert driver.sweep() == 0
 
 
-@pytest.mark.parametrize("name", ["vfs", EROFS])
-def test_an_interrupt_leaves_nothing(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", DRIVERS)
+def test_an_interrupt_leaves_nothing(name: str, disk: Path, tmp_path: Path) -> None:
     """Ctrl-C in the caller, in the middle of a layer: KeyboardInterrupt, no worker, no folder."""
-    root = tmp_path / "state"
+    root = disk / "state"
     archive = tmp_path / "base.tar"
     archive.write_bytes(BASE)
     source = str(Path(__file__).parents[2] / "src")
@@ -337,7 +364,7 @@ def test_choosing_a_driver(tmp_path: Path) -> None:
     paths = Paths(tmp_path, tmp_path / "run")
     assert open_driver(None, paths).name == "overlay"
     assert open_driver("vfs", paths).name == "vfs"
-    with pytest.raises(SpecError, match="'zfs' is none of overlay, erofs, vfs"):
+    with pytest.raises(SpecError, match="'zfs' is none of overlay, erofs, fuse-overlayfs, btrfs, vfs"):
         open_driver("zfs", paths)
     assert list(tmp_path.rglob(".tmp-*")) == []
 

@@ -7,15 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cellwall.runtime.storage.removal import remove_tree
-
 from ..layer_trees import entry, folder, layer, link, tree_facts
+from ..mounted_layers import BTRFS, FUSE
 
 pytestmark = pytest.mark.needs("root", "user-namespaces", "overlay-userns")
 
@@ -67,13 +64,12 @@ finally:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
+def home(disk: Path) -> Path:
     """A folder that the user owns and can reach."""
-    made = Path(tempfile.mkdtemp(prefix="cwu-", dir="/tmp"))
+    made = disk / "home"
+    made.mkdir(mode=0o700)
     os.chown(made, USER, USER)
-    made.chmod(0o700)
-    yield made
-    remove_tree(str(made))
+    return made
 
 
 def interpreter() -> str:
@@ -87,8 +83,8 @@ def interpreter() -> str:
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-@pytest.mark.parametrize("driver", ["overlay", "vfs"])
-def test_an_ordinary_users_store(driver: str, home: Path) -> None:
+@pytest.mark.parametrize("name", ["overlay", "vfs", FUSE, BTRFS])
+def test_an_ordinary_users_store(name: str, home: Path) -> None:
     base = layer(
         folder("./"),
         folder("d", uid=5, gid=6, mode=0o700),
@@ -113,7 +109,7 @@ def test_an_ordinary_users_store(driver: str, home: Path) -> None:
     source = str(Path(__file__).parents[2] / "src")
     command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", interpreter(), "-c", SCRIPT]
     with subprocess.Popen(
-        [*command, str(store), source, driver, *names],
+        [*command, str(store), source, name, *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd="/",
@@ -123,11 +119,11 @@ def test_an_ordinary_users_store(driver: str, home: Path) -> None:
         assert user.stdin is not None
         assert user.stdout is not None
         pid = int(user.stdout.readline())
-        for name in ("uid_map", "gid_map"):
-            Path(f"/proc/{pid}/{name}").write_text(f"0 {USER} 1\n1 {SUBIDS} 65535\n")
+        for file in ("uid_map", "gid_map"):
+            Path(f"/proc/{pid}/{file}").write_text(f"0 {USER} 1\n1 {SUBIDS} 65535\n")
         print("mapped", file=user.stdin, flush=True)
         plan, chain = json.loads(user.stdout.readline())
-        layers = store / "storage" / driver / "layers"
+        layers = store / "storage" / name / "layers"
         facts = tree_facts(layers / chain[0].replace(":", "-") / "diff")
         assert (facts[b"d"]["uid"], facts[b"d"]["gid"]) == (SUBIDS + 4, SUBIDS + 5)
         assert (facts[b"d/file"]["uid"], facts[b"d/file"]["mode"]) == (SUBIDS + 999, "-rwsr-xr-x")
@@ -137,10 +133,14 @@ def test_an_ordinary_users_store(driver: str, home: Path) -> None:
         assert facts[b"d/capable"]["xattrs"]["security.capability"][-4:] == USER.to_bytes(4, "little")
         assert b"null" not in facts
         upper = layers / chain[1].replace(":", "-") / "diff"
-        assert (upper / "gone").is_char_device()
-        assert os.getxattr(upper / "o", "user.overlay.opaque") == b"y"
+        if name == "btrfs":
+            assert not (upper / "gone").exists()
+            assert os.listdir(upper / "o") == ["new"]
+        else:
+            assert (upper / "gone").is_char_device()
+            assert os.getxattr(upper / "o", "user.overlay.opaque") == b"y"
         assert (upper / "d").stat().st_uid == SUBIDS + 4
-        if driver == "overlay":
+        if plan[0]["type"] != "bind":
             changed = Path(plan[0]["upper"]) / "added"
         else:
             root = Path(plan[0]["source"])

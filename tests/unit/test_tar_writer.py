@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from cellwall.runtime.storage.layer_writer import LayerWriter
 from cellwall.runtime.storage.tarheader import DIRECTORY, REGULAR, SYMLINK
@@ -48,7 +49,7 @@ def test_the_length_of_a_record_counts_itself(tmp_path: Path) -> None:
         assert read(tmp_path / "a.tar")["a"].pax_headers["SCHILY.xattr.user.a"] == "v" * size
 
 
-def written(folder: Path, out: Path, **options: int) -> None:
+def written(folder: Path, out: Path, **options: Any) -> None:
     root_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with open(out, "wb") as file:
