@@ -39,17 +39,19 @@ def derive(
     stop: Stop,
     *,
     layers: int | None = None,
+    reproducible: bool = False,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Writes the image into ``transaction``, its new layer into ``driver`` too; its manifest and its config.
 
-    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer.
+    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer. ``reproducible``: the layer is
+    compressed to the same bytes on every machine, which takes longer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
     from .acquire import bring_layers
     from .making import write_image
 
     blobs, diff_ids = _layers_of(layout, base, layers)
-    made = _layer(transaction, write, stop) if write is not None else None
+    made = _layer(transaction, write, stop, reproducible) if write is not None else None
     if made is not None:
         blobs.append(made[0])
         diff_ids.append(made[1])
@@ -91,7 +93,9 @@ def _rootfs(diff_ids: list[Digest]) -> dict[str, Any]:
     return {"rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}}
 
 
-def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Descriptor, Digest] | None:
+def _layer(
+    transaction: Transaction, write: WriteLayer, stop: Stop, reproducible: bool
+) -> tuple[Descriptor, Digest] | None:
     """The layer that ``write`` writes, compressed and synced under its digest, and its diff_id; None where it is empty."""
     from ..storage.compression import gzip_compressor
 
@@ -103,7 +107,7 @@ def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Des
         inner, outer = hashlib.sha256(), hashlib.sha256()
         size = 0
         empty = True
-        compressor = gzip_compressor()
+        compressor = gzip_compressor(reproducible=reproducible)
         with open(packed, "wb") as target:
 
             def put(data: bytes) -> None:
