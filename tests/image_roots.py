@@ -115,7 +115,8 @@ def run(command: list[str], *, timeout_s: float = 120, **options: Any) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", timeout=timeout_s, **options)
     if done.returncode:
         raise BuildFailed(command, done.returncode, done.stdout + done.stderr)
-    return done.stdout
+    output: str = done.stdout
+    return output
 
 
 class Buildah:
