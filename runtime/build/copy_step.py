@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
-from ..images.layout import write_atomically
 from ..storage.jobs import run_job
 from .archives import Archive, is_archive, unpack
+from .cache import write_kept
 from .downloads import Download
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
@@ -194,8 +194,7 @@ class CopyStep:
             pass
         answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([whole, files]).encode())
+        write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
 
     # -- the layer
