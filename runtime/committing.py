@@ -64,7 +64,7 @@ def commit(
         )
 
     with _still(engine, record, pause):
-        return store.derive(base, name, complete, write, cancelled=cancelled)
+        return store.derive(base, name, complete, write, reproducible=epoch is not None, cancelled=cancelled)
 
 
 def export(engine: Engine, name_or_id: str, fd: int, *, cancelled: Callable[[], bool] | None) -> None:
@@ -88,7 +88,8 @@ def import_tree(
     store = engine.images
     if name is not None:
         store.new_name(name)
-    config = new_config(changes, source_date_epoch(engine.config.environment), platform)
+    epoch = source_date_epoch(engine.config.environment)
+    config = new_config(changes, epoch, platform)
 
     def complete(empty: bool) -> dict[str, Any]:
         if empty:
@@ -104,7 +105,7 @@ def import_tree(
                     raise Cancelled("cancelled: nothing of it was kept")
                 target.write(chunk)
 
-    return store.derive(None, name, complete, write, cancelled=cancelled)
+    return store.derive(None, name, complete, write, reproducible=epoch is not None, cancelled=cancelled)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
@@ -351,6 +352,12 @@ class Engine:
         from .build.pruning import prune
 
         return prune(self, mounts=mounts)
+
+    def build_cache(self) -> tuple[list[Kept], int]:
+        """What builds remember, and the bytes that ``prune_builds`` with ``mounts`` would free."""
+        from .build.pruning import kept
+
+        return kept(self)
 
     def import_tree(
         self,

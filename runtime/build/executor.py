@@ -266,7 +266,11 @@ class Build:
             return {"architecture": self.platform.architecture, "os": self.platform.os}
 
         return self.store.derive(
-            base, None, complete, write, layers=layers, annotations={BUILD_STEP: "yes"}, cancelled=self.stopped.is_set
+            *(base, None, complete, write),
+            layers=layers,
+            annotations={BUILD_STEP: "yes"},
+            reproducible=self.epoch is not None,
+            cancelled=self.stopped.is_set,
         )
 
     def _import_cache(self) -> None:

@@ -184,6 +184,10 @@ class RunStep:
         binds: list[RunMount] = []
         for mount in self._instruction.mounts:
             target = self._stage.config.absolute(mount.target).rstrip("/") if mount.target else ""
+            if mount.target and not target:
+                raise self._fault(
+                    f"--mount: nothing can be mounted on the root, which target={mount.target} is", mount.target
+                )
             match mount.type:
                 case "bind":
                     plan.append(self._bind(mount, target))

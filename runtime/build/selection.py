@@ -200,8 +200,11 @@ def _missing(tree: Tree, pattern: str, source: str, ignore: Matcher, request: Re
     """Why a source isn't there, with what is near."""
     path = os.fsencode(pattern)
     where = "the build context" if not request.owners else "what is copied from"
-    if tree.status(tree.resolve(path)) is not None:
+    real = tree.resolve(path)
+    if tree.status(real) is not None:
         return f"{source} is left out by .dockerignore: name it there with a ! before"
+    if tree.status(tree.resolve(path, follow_last=False)) is not None:
+        return f"{source} is a link to {os.fsdecode(real)}, which isn't in {where}"
     above, _, name = path.rpartition(b"/")
     near = [os.fsdecode(name) for name in tree.names(tree.resolve(above)) if not ignore.matches(os.fsdecode(name))]
     return f"{source} isn't in {where}{did_you_mean(os.fsdecode(name), near)}"

@@ -39,17 +39,28 @@ def derive(
     stop: Stop,
     *,
     layers: int | None = None,
+    reproducible: bool = False,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Writes the image into ``transaction``, its new layer into ``driver`` too; its manifest and its config.
 
-    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer.
+    ``layers``: of the base, only so many, from below. Without ``write`` there is no new layer. ``reproducible``: the layer is
+    compressed to the same bytes on every machine, which takes longer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
     from .acquire import bring_layers
     from .making import write_image
 
+<<<<<<< HEAD
     blobs, diff_ids = _layers_of(layout, base, layers)
     made = _layer(transaction, write, stop) if write is not None else None
+=======
+    blobs: list[Descriptor] = []
+    diff_ids: list[Digest] = []
+    if base is not None:
+        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers[:layers]
+        diff_ids += [layer.diff_id for layer in base.layers[:layers]]
+    made = _layer(transaction, write, stop, reproducible) if write is not None else None
+>>>>>>> main
     if made is not None:
         blobs.append(made[0])
         diff_ids.append(made[1])
@@ -59,6 +70,7 @@ def derive(
     return manifest, full
 
 
+<<<<<<< HEAD
 def standing(
     layout: Layout, driver: StorageDriver, base: Image | None, complete: Complete, *, layers: int | None = None
 ) -> tuple[Manifest, dict[str, Any]] | None:
@@ -92,6 +104,11 @@ def _rootfs(diff_ids: list[Digest]) -> dict[str, Any]:
 
 
 def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Descriptor, Digest] | None:
+=======
+def _layer(
+    transaction: Transaction, write: WriteLayer, stop: Stop, reproducible: bool
+) -> tuple[Descriptor, Digest] | None:
+>>>>>>> main
     """The layer that ``write`` writes, compressed and synced under its digest, and its diff_id; None where it is empty."""
     from ..storage.compression import gzip_compressor
 
@@ -103,7 +120,7 @@ def _layer(transaction: Transaction, write: WriteLayer, stop: Stop) -> tuple[Des
         inner, outer = hashlib.sha256(), hashlib.sha256()
         size = 0
         empty = True
-        compressor = gzip_compressor()
+        compressor = gzip_compressor(reproducible=reproducible)
         with open(packed, "wb") as target:
 
             def put(data: bytes) -> None:

@@ -71,14 +71,16 @@ class Exchange:
         *,
         layers: int | None = None,
         annotations: dict[str, str] | None = None,
+        reproducible: bool = False,
         progress: Progress | None = None,
         cancelled: Cancel | None = None,
     ) -> Image:
         """Makes an image of ``base`` and the layer that ``write`` writes, and gives it ``name``, where there is one.
 
         Of the base only the first ``layers`` count, if that is said; ``annotations`` go to its entry in index.json. Without a new
-        layer nothing is written where all of it is here already. See derive.py for ``complete`` and ``write``, which is called
-        in another thread. Raises InvalidReference, ImageError, Cancelled and what ``write`` raises; then the store is as it was.
+        layer nothing is written where all of it is here already. See derive.py for ``reproducible``, ``complete`` and ``write``,
+        which is called in another thread. Raises InvalidReference, ImageError, Cancelled and what ``write`` raises; then the store
+        is as it was before.
         """
         named = {REF_NAME: str(self.new_name(name))} if name else {}
         noted = {**(annotations or {}), **named}
@@ -90,7 +92,10 @@ class Exchange:
                     return standing
 
         def work(stop: Stop) -> Image:
-            return self._intake.derived(base, write, complete, noted, Reporter(progress), stop, layers=layers)
+            reporter = Reporter(progress)
+            return self._intake.derived(
+                *(base, write, complete, noted, reporter, stop), layers=layers, reproducible=reproducible
+            )
 
         return self._work(work, cancelled)
 

@@ -188,6 +188,7 @@ class Intake:
         stop: Stop,
         *,
         layers: int | None = None,
+        reproducible: bool = False,
     ) -> Image:
         """Makes an image of ``base`` and one more layer, see derive.py."""
         from .derive import derive
@@ -195,7 +196,9 @@ class Intake:
         kept: list[Entry] = []
         with self._layout.transaction(stop) as transaction:
             manifest, full = derive(
-                self._layout, self._driver, transaction, base, write, complete, reporter, stop, layers=layers
+                *(self._layout, self._driver, transaction, base, write, complete, reporter, stop),
+                layers=layers,
+                reproducible=reproducible,
             )
             stop.check()
             transaction.commit()

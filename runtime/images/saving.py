@@ -65,8 +65,9 @@ class _Writer:
                 entries.append(entry)
             config = _path(image.id)
             known = docker.setdefault(described.digest, {"Config": config, "RepoTags": [], "Layers": layers})
-            if name is not None and name.familiar() not in known["RepoTags"]:
-                known["RepoTags"].append(name.familiar())
+            # The full name: podman 4 gives a short one to localhost, and docker reads both alike.
+            if name is not None and str(name) not in known["RepoTags"]:
+                known["RepoTags"].append(str(name))
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries}
         self._small("index.json", json.dumps(index).encode())
         if self._format == "docker-archive":

@@ -168,7 +168,8 @@ class Servers:
     def _finish(self) -> None:
         if self._then is not None and all(one.pidfd < 0 for one in self._container.rootfs.servers):
             then, self._then = self._then, None
-            self._container.server.cancel(self._deadline)
+            deadline, self._deadline = self._deadline, None
+            self._container.server.cancel(deadline)
             then()
 
 

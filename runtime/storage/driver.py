@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
-from .former import FORMER, reason
+from .names import FORMER, NAMES, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,6 @@ Plan = list[dict[str, Any]]
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 
-NAMES = ("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs")
 # What is tried, in this order, where none is asked for.
 _AUTOMATIC = ("overlay", "vfs")
 

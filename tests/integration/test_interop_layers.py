@@ -193,8 +193,8 @@ def test_what_processes_did_is_the_same_everywhere(
     assert expected[b"w/a/b/h3"]["same_file_as"] == expected[b"w/h2"]["same_file_as"] == b"w/a/b/h3"
     assert not {b"w/gone", b"w/gone-dir/x", b"w/opaque/old", b"w/opaque/kept/old", b"w/over/old"} & set(expected)
 
-    # A second container on it, by each driver that there is, and its archive.
-    for other in ("overlay", "erofs", "vfs"):
+    # A second container on it, by this driver and by another.
+    for other in (driver, {"overlay": "erofs", "erofs": "vfs", "vfs": "overlay"}[driver]):
         if explain(engine.paths, engine.identity)[other]:
             continue
         with cellwall.container(name, name="again", engine=engine, storage_driver=other) as box:
@@ -202,8 +202,9 @@ def test_what_processes_did_is_the_same_everywhere(
             ours = rooted(live_tree(engine, "again"))
         assert "\n".join(differences(expected, ours)) == "", other
         engine.remove("again")
-    for peer, theirs in in_peers(image, name, docker, tmp_path):
-        assert "\n".join(differences(expected, rooted(theirs))) == "", peer
+    if driver != "erofs":  # its layers are the overlay driver's, byte for byte: test_interop_user.py
+        for peer, theirs in in_peers(image, name, docker, tmp_path):
+            assert "\n".join(differences(expected, rooted(theirs))) == "", peer
     engine.remove("lab")
 
 
