@@ -119,7 +119,8 @@ def run(command: list[str], *, timeout_s: float = 120, **options: Any) -> str:
     )
     if done.returncode:
         raise BuildFailed(command, done.returncode, done.stdout + done.stderr)
-    return done.stdout
+    output: str = done.stdout
+    return output
 
 
 class Buildah:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
-from ..images.layout import write_atomically
 from ..storage.jobs import run_job
+from .cache import write_kept
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
@@ -198,8 +198,7 @@ class CopyStep:
             pass
         answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([whole, files]).encode())
+        write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
 
     # -- the layer

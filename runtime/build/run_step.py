@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BuildError
+from ..errors import BuildError, Cancelled
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script
@@ -101,6 +101,8 @@ class RunStep:
             whole, parts = digest(tree, items, selection, self._build.stopped.is_set)
         except SelectionFault as fault:
             raise self._fault(f"--mount: {fault}", mount.source) from None
+        except InterruptedError:
+            raise Cancelled("the build was stopped") from None
         files |= parts
         return [*described, whole]
 
@@ -210,7 +212,12 @@ class RunStep:
             lowers, _ = layers_of(self._stage, self._instruction, mount.stage)
             of = mount.stage
         else:
-            image = context_image(self._stage, self._context_selection())
+            try:
+                image = context_image(self._stage, self._context_selection())
+            except SelectionFault as fault:
+                raise self._fault(f"--mount: {fault}", mount.source) from None
+            except InterruptedError:
+                raise Cancelled("the build was stopped") from None
             lowers = self._build.driver.stack(image.chain_ids) if image.layers else []
             of = "the build context"
         if not lowers:

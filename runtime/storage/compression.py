@@ -116,7 +116,7 @@ class Decompressed(io.RawIOBase):
         # bz2 and lzma keep input that they haven't used yet: they are asked again with nothing until they want more.
         data = self._input() if getattr(self._decoder, "needs_input", True) else b""
         if not data and getattr(self._decoder, "needs_input", True):
-            raise LayerError(self._digest, f"its {self.compression} stream is cut short; pull it again")
+            raise LayerError(self._digest, f"its {self.compression} stream is cut short; get it again")
         try:
             piece, self._pending = self._step(data)
         except self._failures as error:
