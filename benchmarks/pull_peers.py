@@ -90,8 +90,14 @@ class Pullers:
             run = [*start, "run", "--rm", self.image]
             self.peers.append(
                 Puller(
-                    name, where, [*start, "pull", "--quiet", self.image], [*run, "/bin/true"], [*run, *NUMPY],
-                    [*start, "rmi", self.image], environment, store,
+                    name,
+                    where,
+                    [*start, "pull", "--quiet", self.image],
+                    [*run, "/bin/true"],
+                    [*run, *NUMPY],
+                    [*start, "rmi", self.image],
+                    environment,
+                    store,
                     "a new Python process each time; blobs, archives and indexes are synced before it ends",
                 )  # fmt: skip
             )
@@ -113,8 +119,14 @@ class Pullers:
         run = [*start, "run", "--rm", "--network", "none", "--log-driver", "k8s-file", *limits, self.image]
         self.peers.append(
             Puller(
-                PODMAN, where, [*start, "pull", "--quiet", "--tls-verify=false", self.image],
-                [*run, "/bin/true"], [*run, *NUMPY], [*start, "rmi", self.image], {}, home,
+                PODMAN,
+                where,
+                [*start, "pull", "--quiet", "--tls-verify=false", self.image],
+                [*run, "/bin/true"],
+                [*run, *NUMPY],
+                [*start, "rmi", self.image],
+                {},
+                home,
                 "overlay; syncs nothing: the kernel writes it to the disk later",
             )  # fmt: skip
         )
@@ -153,8 +165,15 @@ class Pullers:
         run = [*start, "run", "--rm", "--network", "none", self.image]
         self.peers.append(
             Puller(
-                DOCKER, where, [*start, "pull", "--quiet", self.image], [*run, "/bin/true"], [*run, *NUMPY],
-                [*start, "rmi", self.image], {}, None, "overlay2; its daemon runs already and keeps its store",
+                DOCKER,
+                where,
+                [*start, "pull", "--quiet", self.image],
+                [*run, "/bin/true"],
+                [*run, *NUMPY],
+                [*start, "rmi", self.image],
+                {},
+                None,
+                "overlay2; its daemon runs already and keeps its store",
             )  # fmt: skip
         )
 

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def layer(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_FOR
     return output.getvalue()
 
 
-def tree_facts(root: Path) -> dict[bytes, Facts]:
-    """Every path below ``root`` with all that an image can say of it. Hard links carry the first path of their file."""
+def tree_facts(root: Path, without: Container[bytes] = ()) -> dict[bytes, Facts]:
+    """Every path below ``root`` but those in ``without``, with all that an image can say of it.
+
+    Hard links carry the first path of their file.
+    """
     found: dict[bytes, Facts] = {}
     first: dict[tuple[int, int], bytes] = {}
     base = os.fsencode(root)
@@ -60,6 +64,8 @@ def tree_facts(root: Path) -> dict[bytes, Facts]:
         path = pending.pop()
         for name in sorted(os.listdir(base + b"/" + path if path else base)):
             below = path + b"/" + name if path else name
+            if below in without:
+                continue
             full = base + b"/" + below
             status = os.lstat(full)
             facts: Facts = {

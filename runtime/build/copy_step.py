@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
-from ..images.layout import write_atomically
 from ..storage.jobs import run_job
-from .archives import Archive, is_archive, unpack
-from .downloads import Download
+from .cache import write_kept
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
@@ -28,7 +26,9 @@ from .values import source_kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .archives import Archive
     from .cache import Inputs
+    from .downloads import Download
     from .stage import Stage
 
 _HEREDOC_MODE = 0o644
@@ -41,10 +41,16 @@ class Part:
     selection: Request
     described: dict[str, Any]
     keep_owners: bool = False
+    as_is: bool = False
     fds: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tree": self.described, "selection": asdict(self.selection), "keep_owners": self.keep_owners}
+        return {
+            "tree": self.described,
+            "selection": asdict(self.selection),
+            "keep_owners": self.keep_owners,
+            "as_is": self.as_is,
+        }
 
 
 class CopyStep:
@@ -130,6 +136,8 @@ class CopyStep:
         self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
 
     def _find_added(self, instruction: Add) -> None:
+        from .archives import Archive, is_archive
+
         plain: list[str] = []
         for source in instruction.sources:
             kind = source_kind(source)
@@ -163,6 +171,8 @@ class CopyStep:
             self._checked.append(digest(tree, select(tree, selection), selection)[0])
 
     def _add_download(self, instruction: Add, url: str) -> None:
+        from .downloads import Download
+
         folder = (
             self._build.scratch / f"download-{self._stage.planned.index}-{self._stage.number}-{len(self._downloads)}"
         )
@@ -188,14 +198,15 @@ class CopyStep:
             pass
         answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([whole, files]).encode())
+        write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
 
     # -- the layer
 
     def make(self) -> Image:
         """Make the layer. Raises DockerfileError, LayerError, BuildError (a file changed meanwhile), Cancelled."""
+        from .archives import Archive, unpack
+
         instruction = self._instruction
         parts = list(self._parts)
         for download in self._downloads:
@@ -215,7 +226,9 @@ class CopyStep:
             name = f"archive{number}_fd"
             fd = unpack(self._build, archive, folder)
             parts.append(
-                Part(Request((".",), (), instruction.excludes, owners=True), {"folder": name}, True, {name: fd})
+                Part(
+                    Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
+                )
             )
         heredocs = [
             [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
@@ -281,10 +294,10 @@ def copy_job(
 
 
 def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
-    """The stage's layers with the directory ``path``, where they haven't it yet."""
-    request = {
+    """The stage's layers with the directory ``path``, where they haven't it yet: the user's in force."""
+    request: dict[str, Any] = {
         "destination": path.rstrip("/") + "/",
-        "chown": "",
+        "chown": stage.config.inner.get("User") or "",
         "chmod": "",
         "link": False,
         "parents": False,

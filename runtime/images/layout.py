@@ -206,6 +206,11 @@ class Layout:
         self._seen = (stamp, listed)
         return listed
 
+    def settled(self) -> list[Entry]:
+        """As ``entries``, once nobody is changing them."""
+        with self._locked(".lock-index", fcntl.LOCK_EX, None):
+            return self.entries()
+
     @contextmanager
     def editing(self) -> Iterator[list[Entry]]:
         """The entries, to be changed: written back when the block ends without an exception."""

@@ -6,10 +6,10 @@ Source: image-spec config.md#layer-diffid.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import DigestMismatch
+from .arrival import Blob
 from .digest import Digest
 from .image import Layer
 from .job import Stop
@@ -20,21 +20,6 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 
 
-class _Counted:
-    """The blob's file; tells how far it was read, and ends early once the caller has cancelled."""
-
-    def __init__(self, file: IO[bytes], moved: Callable[[int], object], stop: Stop) -> None:
-        self._file = file
-        self._moved = moved
-        self._stop = stop
-
-    def read(self, size: int, /) -> bytes:
-        self._stop.check()
-        piece = self._file.read(size)
-        self._moved(self._file.tell())
-        return piece
-
-
 class LayerStream:
     """The layer's tar out of its ``blob``, to be ``read``. At its end the digest of all of it must be the diff_id.
 
@@ -42,10 +27,13 @@ class LayerStream:
     between: hundreds of megabytes aren't copied from one buffer to the next.
     """
 
-    def __init__(self, blob: IO[bytes], layer: Layer, moved: Callable[[int], object], stop: Stop) -> None:
+    def __init__(self, blob: Blob, layer: Layer, moved: Callable[[int], object], stop: Stop) -> None:
         from ..storage.compression import Decompressed
 
-        self._source = Decompressed(_Counted(blob, moved, stop), layer.digest)
+        self._source = Decompressed(blob, layer.digest)
+        self._blob = blob
+        self._moved = moved
+        self._stop = stop
         self._layer = layer
         self._hash = layer.diff_id.hasher()
         self._ready = memoryview(b"")
@@ -54,7 +42,9 @@ class LayerStream:
     def read(self, size: int = _CHUNK, /) -> bytes:
         """At most ``size`` bytes, and at least one before the end."""
         if not self._ready and not self._ended:
+            self._stop.check()
             piece = self._source.piece()
+            self._moved(self._blob.position)
             self._hash.update(piece)
             if len(piece) <= size and piece:
                 return piece
@@ -80,38 +70,36 @@ def add_layer(
     driver: StorageDriver,
     layer: Layer,
     below: list[Digest],
-    blob: Path,
+    blob: Blob,
     moved: Callable[[int], object],
     stop: Stop,
-    parents_ready: Callable[[], object] | None = None,
+    parents_ready: Callable[[], object],
 ) -> None:
     """Unpacks ``blob`` as ``layer`` on the chain ids ``below`` (base first); the layer is there afterwards, or nothing of it.
 
-    ``moved`` gets the bytes of the blob that were read; ``parents_ready`` returns when ``below`` are there (None: they are).
+    ``moved`` gets the bytes of the blob that were read; ``parents_ready`` returns when the blob is verified and ``below`` are there.
     Raises LayerError (corrupt, cut short, refused by the driver), DigestMismatch (not what the config says), Cancelled.
     """
-    with open(blob, "rb", buffering=0) as file:
-        tar = LayerStream(file, layer, moved, stop)
-        known = driver.has_layer(layer.chain_id)
-        driver.add_layer(
-            layer.chain_id,
-            below[-1] if below else None,
-            below,
-            cast(BinaryIO, tar),
-            digest=layer.digest,
-            cancelled=stop.is_set,
-            parents_ready=parents_ready,
-        )
-        try:
-            # What follows the end of the archive belongs to the diff_id too; a driver may stop at the archive's end.
-            tar.drain()
-        except BaseException:
-            if not known:
-                driver.remove_layer(layer.chain_id)
-            raise
+    tar = LayerStream(blob, layer, moved, stop)
+    known = driver.has_layer(layer.chain_id)
+    driver.add_layer(
+        layer.chain_id,
+        below[-1] if below else None,
+        below,
+        cast(BinaryIO, tar),
+        digest=layer.digest,
+        cancelled=stop.is_set,
+        parents_ready=parents_ready,
+    )
+    try:
+        # What follows the end of the archive belongs to the diff_id too; a driver may stop at the archive's end.
+        tar.drain()
+    except BaseException:
+        if not known:
+            driver.remove_layer(layer.chain_id)
+        raise
 
 
-def check_layer(layer: Layer, blob: Path, moved: Callable[[int], object], stop: Stop) -> None:
+def check_layer(layer: Layer, blob: Blob, stop: Stop) -> None:
     """Reads ``blob`` as ``add_layer`` does, for a layer that is unpacked already: what is stored must be what it was made of."""
-    with open(blob, "rb", buffering=0) as file:
-        LayerStream(file, layer, moved, stop).drain()
+    LayerStream(blob, layer, lambda current: None, stop).drain()

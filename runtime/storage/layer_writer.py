@@ -63,7 +63,9 @@ class LayerWriter:
         self._epoch = epoch
         self._holes_min = holes_min
         self._is_opaque = opaque_test(marks)
-        self._written: dict[tuple[int, int], bytes] = {}
+        self._written: dict[tuple[int, int, int], bytes] = {}
+        # Names of one file are links of each other only where this is the same.
+        self.link_scope = 0
 
     def layer(self, changes: Iterable[tuple[str, bytes]], lowers: Lowers) -> None:
         """Write the paths of ``changes`` (kind "A", "C" or "D", and absolute path; parents first) as a layer on ``lowers``."""
@@ -138,7 +140,7 @@ class LayerWriter:
                 self.directory(path, opened, status)
                 if lowers is not None and self._is_opaque(opened) and _is_directory(lowers, path):
                     self.tar.entry(path + b"/.wh..wh..opq", REGULAR)
-            elif stat.S_ISREG(status.st_mode) and not self._hard_link(path, status):
+            elif stat.S_ISREG(status.st_mode) and not self._hard_link(path, status, opened):
                 if hollow:
                     self._entry(path, REGULAR, status)
                 else:
@@ -149,14 +151,18 @@ class LayerWriter:
     def directory(self, path: bytes, fd: int, status: os.stat_result) -> None:
         self._entry(path + b"/", DIRECTORY, status, xattrs=plain_attributes(fd))
 
-    def _hard_link(self, path: bytes, status: os.stat_result) -> bool:
-        """Write ``path`` as a link to the file's first name, where it has been written under one."""
+    def _hard_link(self, path: bytes, status: os.stat_result, fd: int = -1) -> bool:
+        """Write ``path`` as a link to the file's first name, where it has been written under one.
+
+        With the attributes of ``fd``: docker gives the owner of a link's entry to the file, which loses its capabilities by
+        that, and then takes the attributes of the entry. Source: chown(2); moby, pkg/archive.
+        """
         if status.st_nlink < 2:
             return False
-        first = self._written.setdefault((status.st_dev, status.st_ino), path)
+        first = self._written.setdefault((self.link_scope, status.st_dev, status.st_ino), path)
         if first == path:
             return False
-        self._entry(path, HARDLINK, status, linkname=first)
+        self._entry(path, HARDLINK, status, linkname=first, xattrs=plain_attributes(fd) if fd >= 0 else ())
         return True
 
     def _node(self, path: bytes, name: bytes, above_fd: int, status: os.stat_result) -> None:
