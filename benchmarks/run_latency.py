@@ -120,6 +120,7 @@ def main() -> int:
     # Before cellwall is imported: the state of whoever measures is not to be touched.
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     try:
+        machine.compile_package()
         lineup = Lineup(scratch)
         try:
             lineup.assemble()

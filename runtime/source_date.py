@@ -11,14 +11,19 @@ from datetime import UTC, datetime
 
 from .errors import SpecError
 
+# Of the year 9999, the last that RFC 3339 can write.
+_LAST_SECOND = 253_402_300_799
+
 
 def source_date_epoch(environment: Mapping[str, str]) -> int | None:
-    """SOURCE_DATE_EPOCH in seconds, or None. Raises SpecError where it isn't a number."""
+    """SOURCE_DATE_EPOCH in seconds, or None. Raises SpecError where it isn't a number, or is after the year 9999."""
     text = environment.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
     if not text:
         return None
     if not (text.isascii() and text.isdigit()):
         raise SpecError("SOURCE_DATE_EPOCH", f"{text!r} isn't a number of seconds since 1970")
+    if len(text) > 20 or int(text) > _LAST_SECOND:
+        raise SpecError("SOURCE_DATE_EPOCH", f"{text[:40]!r} is after the year 9999, which no image config can say")
     return int(text)
 
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .digest import Digest
-from .image import Image, chain_ids
+from .digest import Digest, chain_ids
+from .image import Image
 from .job import Stop
 from .layout import Layout, Transaction
 from .manifest import OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, read_manifest
