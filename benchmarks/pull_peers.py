@@ -99,7 +99,7 @@ class Pullers:
                     environment,
                     store,
                     "a new Python process each time; blobs, archives and indexes are synced before it ends",
-                )  # fmt: skip
+                )
             )
 
     def _podman(self) -> None:
@@ -127,8 +127,8 @@ class Pullers:
                 [*start, "rmi", self.image],
                 {},
                 home,
-                "overlay; syncs nothing: the kernel writes it to the disk later",
-            )  # fmt: skip
+                "overlay",
+            )
         )
 
     def _docker(self) -> None:
@@ -150,8 +150,11 @@ class Pullers:
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
                 [*unshare, "sh", "-c", script, "sh", *daemon],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.stack.callback(_end, process)
         where = self._spawner("docker")
         start = ["docker", "--host", socket]
@@ -174,7 +177,7 @@ class Pullers:
                 {},
                 None,
                 "overlay2; its daemon runs already and keeps its store",
-            )  # fmt: skip
+            )
         )
 
 

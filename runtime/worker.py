@@ -272,8 +272,9 @@ def _check_overlay(request: Request) -> object:
 
 
 def _check_erofs(request: Request) -> object:
-    from .storage.overlay_check import check_overlay
+    """What overlay needs is tried first, in the same process: the erofs driver stacks its mounts with it."""
     from .storage.erofs_check import check_erofs
+    from .storage.overlay_check import check_overlay
 
     check_overlay(request["directory"], userxattr=False)
     check_erofs(request["directory"])

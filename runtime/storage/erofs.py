@@ -12,10 +12,12 @@ Only for root: the kernel mounts erofs for nobody else. Source: Documentation/fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .. import boot_stamp
 from ..errors import Cancelled, LayerError
 from ..linux.files import begin_write_out, write_all
 from .erofs_index import root_like, root_of, set_root
@@ -28,12 +30,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..images.digest import Digest
+    from ..paths import Paths
+    from .driver import Identity, Limits
 
 _PIECE = 1 << 20
 # How much is written between two requests to the disk: enough to be one long write.
 _WRITE_OUT = 16 << 20
 # What an entry takes in an archive beside its content: header, extended headers, padding.
 _ENTRY_BYTES = 4096
+_REFUSED = "refused"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -120,11 +125,27 @@ class ErofsDriver(OverlayDriver):
     _instead = "overlay"
     _store = ErofsLayerStore
 
+    def __init__(self, paths: Paths, identity: Identity, limits: Limits, *, automatic: bool = False) -> None:
+        """``automatic``: nobody asked for it by name, so what ``check`` found isn't tried anew before the next boot."""
+        super().__init__(paths, identity, limits)
+        self._automatic = automatic
+
     def check(self) -> str | None:
         """Mounts a small layer from files on this disk and reads it back, beside what overlay needs; remembered until the next boot."""
         if self._identity.rootless:
             return "only root can mount erofs: the kernel refuses it in a user namespace; use -s overlay"
-        return super().check()
+        refused = self._directory / _REFUSED
+        with contextlib.suppress(OSError):  # where that can't be read, nothing can: the check says so
+            if self._automatic and (known := boot_stamp.recall(refused)) is not None:
+                return known
+        found = super().check()
+        with contextlib.suppress(OSError):  # a disk that can't be written to
+            if found is None:
+                refused.unlink(missing_ok=True)
+            else:
+                with self._layers.scratch() as (folder, _):
+                    boot_stamp.remember(refused, found, folder / _REFUSED)
+        return found
 
     def _try(self, folder: Path, lock_fd: int) -> None:
         run_job("check-erofs", {"directory": str(folder)}, held_fds=(lock_fd,))
