@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Names = Callable[[], list[str]]
 
 _CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff", "commit", "export"}
+_BUILDS = ("%%dockerfile", "%%layer")
 _IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect", "history", "push", "save"}
 
 
@@ -32,9 +33,12 @@ def complete(session: Session, context: Any) -> Any:
     source = Sources(session.shell.user_ns)
     if magic.startswith("%%"):
         first = not any(line.strip() for line in context.full_text.split("\n")[: context.cursor_line])
-        if not first or magic[2:] not in session.cell_names:
+        if first and magic[2:] in session.cell_names:
+            found = cell_words(rest, source)
+        elif first and magic in _BUILDS and ("cell", magic[2:]) in {entry[:2] for entry in session.taken}:
+            found = build_words(magic, rest, source)
+        else:
             return _nothing()
-        found = cell_words(rest, source)
     elif magic[1:] in session.line_names:
         found = command_words("container", rest, source)
     elif magic == "%image" and any(entry[1] == "image" for entry in session.taken):
@@ -83,6 +87,16 @@ def cell_words(line: str, source: Sources) -> tuple[str, list[str]]:
         for option in [*describe(), *describe_cell()]
     ]
     return option_words(line, options, source, source.images)
+
+
+def build_words(magic: str, line: str, source: Sources) -> tuple[str, list[str]]:
+    """As ``cell_words``, behind ``%%dockerfile`` or ``%%layer``."""
+    from .building import dockerfile_parser, layer_parser
+
+    if magic == "%%layer":
+        return option_words(line, layer_parser().describe(), source, source.images)
+    # The folder to build from is a file's name, which others complete.
+    return option_words(line, dockerfile_parser().describe(), source, list)
 
 
 def option_words(line: str, options: list[dict[str, Any]], source: Sources, positional: Names) -> tuple[str, list[str]]:

@@ -195,8 +195,8 @@ def test_a_literal_means_just_that(tmp_path_factory: pytest.TempPathFactory, nam
 # -- the digest
 
 
-def digest_of(tree: Tree, *sources: str, owners: bool = False, **more: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    request = Request(sources or (".",), owners=owners, **more)
+def digest_of(tree: Tree, *sources: str) -> tuple[str, dict[str, str]]:
+    request = Request(sources or (".",))
     return digest(tree, select(tree, request), request)
 
 
