@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..committing import rfc3339
+from ..source_date import rfc3339
 from ..storage.jobs import run_job
 from ..storage.scratch import open_directory
-from .cache import Cache, remove_empty
+from .cache import Cache, clear_files
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -75,14 +75,9 @@ def _usage(engine: Engine, folder: Path) -> int:
 def prune(engine: Engine, *, mounts: bool) -> int:
     """Remove the cache's records and images, with ``mounts`` also the cache mounts that nothing uses; the bytes that were freed."""
     top = engine.paths.build_cache
-    steps = top / "steps"
-    Cache(steps).clear()
-    if steps.is_dir():
-        remove_empty(steps)
-    digests = top / "digests"
-    if digests.is_dir():
-        for path in digests.iterdir():
-            path.unlink(missing_ok=True)
+    Cache(top / "steps").clear()
+    if (top / "digests").is_dir():
+        clear_files(top / "digests")
     _, freed = engine.images.prune(steps=True)
     return freed + (_prune_mounts(engine, top / "mounts") if mounts else 0)
 

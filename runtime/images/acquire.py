@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import NotFound
+from .catalog import describe
 from .digest import Digest
 from .image import Layer, read_config
 from .job import Stop
 from .layout import Entry, Layout, Transaction
-from .manifest import OCI_MANIFEST, Descriptor, Manifest
+from .manifest import Manifest
 from .network_loop import wait_for
 from .origin import Origin, Resolved
 from .platforms import Platform
@@ -120,9 +121,3 @@ def _unpack(
     reporter.tell(short, "unpacking", 0, layer.size_bytes)
     add_layer(driver, layer, below, transaction.find(layer.digest), moved, stop)
     stop.check()
-
-
-def describe(stored: Manifest, config: dict[str, Any]) -> Entry:
-    """The descriptor for index.json, still without annotations."""
-    described = Descriptor(OCI_MANIFEST, stored.digest, len(stored.raw), Platform.of(config))
-    return {**described.to_dict(), "annotations": {}}

@@ -78,8 +78,11 @@ class _Tar:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as err:
             raise NotFound(f"no image archive at {path}: {(err.strerror or '').lower()}") from err
         try:
-            magic = self._file.read(4)
-            self._file.seek(0)
+            try:
+                magic = self._file.read(4)
+                self._file.seek(0)
+            except OSError as err:
+                raise ImageError(f"{path} can't be read: {(err.strerror or str(err)).lower()}") from err
             if not layer_media_type(magic).endswith(".tar"):
                 if scratch is None:
                     raise ImageError(f"{path} is compressed")
@@ -100,12 +103,16 @@ class _Tar:
         from ..storage.compression import decompressed
 
         target = tempfile.TemporaryFile(dir=scratch)
-        with self._file as source:
-            stream = decompressed(cast(BinaryIO, source), self._path.name)
-            while chunk := stream.read(_CHUNK):
-                stop.check()
-                target.write(chunk)
-        target.seek(0)
+        try:
+            with self._file as source:
+                stream = decompressed(cast(BinaryIO, source), self._path.name)
+                while chunk := stream.read(_CHUNK):
+                    stop.check()
+                    target.write(chunk)
+            target.seek(0)
+        except BaseException:
+            target.close()
+            raise
         return target
 
     def open(self, name: str) -> BinaryIO:
@@ -213,6 +220,7 @@ class LayoutOrigin(_FileOrigin):
 
     def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
         where = f"index.json of {self.name}"
+        self._check_version()
         raw = _read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
         index = read_manifest_or_index(raw, "", where)
         if not isinstance(index, Index):
@@ -220,6 +228,18 @@ class LayoutOrigin(_FileOrigin):
         chosen = self._named(index)
         resolved = choose(self._manifest, chosen.digest, platform, self.name)
         return resolved
+
+    def _check_version(self) -> None:
+        """Refuses a layout that a later specification describes. Source: image-spec image-layout.md#oci-layout-file."""
+        if not self._files.holds("oci-layout"):
+            return  # skopeo reads such ones as well
+        raw = _read_limited(self._files, "oci-layout", MANIFEST_LIMIT_BYTES, self.name)
+        version = read_json(raw, f"oci-layout of {self.name}").get("imageLayoutVersion")
+        if not isinstance(version, str) or version.split(".")[0] != "1":
+            raise ImageError(
+                f"{self.name} is an image layout of version {str(version)[:40]!r}, and this cellwall reads version 1: "
+                "have it written again as that, with skopeo for example"
+            )
 
     def _manifest(self, target: str | Digest) -> Manifest | Index:
         digest = Digest(target)

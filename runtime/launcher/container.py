@@ -56,7 +56,7 @@ class Container(Task):
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
         self.rootfs = Rootfs()
-        self.servers = Servers()
+        self.servers = Servers(self)
         rootfs.attach_directory = f"{os.path.dirname(request['running'])}/attach"
         self.mount_points: list[str] = []
         self.mounts_fd = -1
@@ -73,7 +73,7 @@ class Container(Task):
             self._kill_at_once()
             self.rootfs.close()
             self.rootfs.close_late()
-            self.servers.kill(self)
+            self.servers.kill()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
             self.channel = None  # the server answers on it
@@ -142,7 +142,7 @@ class Container(Task):
         if spec["process"].get("oomScoreAdj") is not None:
             self._oom_score(spec["process"]["oomScoreAdj"])
         self._make_mounts(base, count, new_user)
-        self.servers.watch(self)
+        self.servers.watch()
         setup = {
             "new_user": new_user,
             "setgroups": count > 1,
@@ -261,7 +261,7 @@ class Container(Task):
             os.close(userns_fd)
 
     def ended(self, message: dict[str, Any]) -> None:
-        self.failure = self.servers.failure(self, self.failure)
+        self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
@@ -339,7 +339,7 @@ class Container(Task):
             layer_mounts.expire()
             self.server.cancel(layer_mounts.expire)
             self.server.after(layer_mounts.IDLE_S, layer_mounts.expire)
-        self.servers.stop(self, self._remove_group)
+        self.servers.stop(self._remove_group)
 
     def _close_mounts(self) -> None:
         if self.mounts_fd >= 0:
@@ -358,6 +358,8 @@ class Container(Task):
             state.release_ids(self.request["ids"], self.slot)
         if self.has_state:
             state.remove(self.request["running"], self.id)
+        # It refers back to this, and the launcher looks for no cycles.
+        del self.servers
         self.finish()
 
 

@@ -13,13 +13,13 @@ Source: fuse(4), user_namespaces(7), mount_namespaces(7) (mounts that a less pri
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from errno import ECONNABORTED, ENOTCONN
 
 from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..linux import capabilities
+from ..linux.files import readable
 from ..linux.mounts import (
     AT_FDCWD,
     MOUNT_ATTR_NODEV,
@@ -70,13 +70,6 @@ _END_TIMEOUT_S = 5.0
 _LOST = (ENOTCONN, ECONNABORTED)
 
 
-def readable(fd: int, timeout_ms: int) -> bool:
-    """Whether ``fd`` is readable, or becomes so in ``timeout_ms`` milliseconds."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_ms))
-
-
 class FuseServer:
     """A running fuse-overlayfs: ``pidfd`` is readable once it has ended; ``output_fd`` holds what it wrote."""
 
@@ -114,71 +107,69 @@ class FuseServer:
 
 
 class Servers:
-    """The servers of one container, watched by the launcher's loop.
+    """The servers of one container, watched by the launcher's loop."""
 
-    Each method gets the container: one that knew it would keep it, and the launcher collects no circles.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, container: Container) -> None:
+        self._container = container
         self._then: Callable[[], None] | None = None
         self._deadline: Callable[[], None] | None = None
 
-    def watch(self, container: Container) -> None:
+    def watch(self) -> None:
         """See to it that the end of a server is the end of its container."""
-        for one in container.rootfs.servers:
-            container.server.expected.add(one.pid)
-            container.server.watch(one.pidfd, lambda: self._ended(container))
+        server = self._container.server
+        for one in self._container.rootfs.servers:
+            server.expected.add(one.pid)
+            server.watch(one.pidfd, self._ended)
 
-    def failure(self, container: Container, known: dict[str, Any] | None) -> dict[str, Any] | None:
+    def failure(self, known: dict[str, Any] | None) -> dict[str, Any] | None:
         """Why the container failed: a server that ended, whatever the container's own process made of it (``known``)."""
-        for one in container.rootfs.servers:
+        for one in self._container.rootfs.servers:
             if known is not None and known.get("errno") in _LOST and one.pidfd >= 0:
-                readable(one.pidfd, 1000)
-            self._forget_ended(container, one)
+                readable(one.pidfd, 1.0)
+            self._forget_ended(one)
             end = one.end()
             if end is not None:
                 return {"failed": "fuse-overlayfs", "message": f"fuse-overlayfs {end}", "errno": 0, "status": 125}
         return known
 
-    def stop(self, container: Container, then: Callable[[], None]) -> None:
+    def stop(self, then: Callable[[], None]) -> None:
         """Call ``then`` once every server has seen that its mount is gone, or has been killed for not seeing it."""
         self._then = then
-        if container.rootfs.servers:
-            self._deadline = container.server.after(_END_TIMEOUT_S, lambda: self.kill(container))
-        self._finish(container)
+        self._deadline = self._container.server.after(_END_TIMEOUT_S, self.kill)
+        self._finish()
 
-    def kill(self, container: Container) -> None:
+    def kill(self) -> None:
         """End them at once."""
-        for one in container.rootfs.servers:
+        for one in self._container.rootfs.servers:
             if one.pidfd >= 0:
-                container.server.forget(one.pidfd)
+                self._container.server.forget(one.pidfd)
             one.kill()
-            container.server.expected.discard(one.pid)
-        self._finish(container)
+            self._container.server.expected.discard(one.pid)
+        self._finish()
 
-    def _ended(self, container: Container) -> None:
+    def _ended(self) -> None:
+        container = self._container
         for one in container.rootfs.servers:
-            self._forget_ended(container, one)
+            self._forget_ended(one)
         if self._then is not None:
-            self._finish(container)
+            self._finish()
         elif container.pidfd >= 0:
-            container.failure = self.failure(container, container.failure)
+            container.failure = self.failure(container.failure)
             container.kill()
 
-    def _forget_ended(self, container: Container, one: FuseServer) -> None:
+    def _forget_ended(self, one: FuseServer) -> None:
         pidfd = one.pidfd
         # Closed by ``end``, so it must not be polled any more.
         if pidfd >= 0 and readable(pidfd, 0):
-            container.server.forget(pidfd)
+            self._container.server.forget(pidfd)
             one.end()
-            container.server.expected.discard(one.pid)
+            self._container.server.expected.discard(one.pid)
 
-    def _finish(self, container: Container) -> None:
-        if self._then is not None and all(one.pidfd < 0 for one in container.rootfs.servers):
+    def _finish(self) -> None:
+        if self._then is not None and all(one.pidfd < 0 for one in self._container.rootfs.servers):
             then, self._then = self._then, None
-            if self._deadline is not None:
-                container.server.cancel(self._deadline)
-                self._deadline = None
+            deadline, self._deadline = self._deadline, None
+            self._container.server.cancel(deadline)
             then()
 
 

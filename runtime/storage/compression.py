@@ -116,7 +116,7 @@ class Decompressed(io.RawIOBase):
         # bz2 and lzma keep input that they haven't used yet: they are asked again with nothing until they want more.
         data = self._input() if getattr(self._decoder, "needs_input", True) else b""
         if not data and getattr(self._decoder, "needs_input", True):
-            raise LayerError(self._digest, f"its {self.compression} stream is cut short; pull it again")
+            raise LayerError(self._digest, f"its {self.compression} stream is cut short; get it again")
         try:
             piece, self._pending = self._step(data)
         except self._failures as error:
@@ -153,8 +153,14 @@ def _decoder(kind: str) -> tuple[Any, Callable[[bytes], tuple[bytes, bytes]], tu
     return gzip, step_gzip, failures
 
 
-def gzip_compressor() -> Any:
-    """An object with ``compress`` and ``flush`` that makes gzip without time or name: the same bytes for the same input."""
+def gzip_compressor(*, reproducible: bool = False) -> Any:
+    """An object with ``compress`` and ``flush`` that makes gzip without time or name: the same bytes for the same input.
+
+    ``reproducible``: also on another processor. isal has code of its own for each kind, and a virtual machine that shows a plain
+    one (QEMU's qemu64, kvm64) gets other bytes; zlib takes about ten times as long.
+    """
+    if reproducible:
+        return zlib.compressobj(6, wbits=31)
     try:
         from isal import isal_zlib
     except ImportError:  # another machine than x86_64 and aarch64
