@@ -77,6 +77,6 @@ def test_one_digest(
     assert image.digest == found[1]
     # isal's bytes depend on the processor; zlib's don't.
     packed = engine.images._layout.blob_path(image.layers[-1].digest).read_bytes()
-    compressor = zlib.compressobj(6, wbits=31)
+    compressor = zlib.compressobj(1, wbits=31)
     assert compressor.compress(gzip.decompress(packed)) + compressor.flush() == packed
     engine.close()
