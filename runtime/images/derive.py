@@ -47,7 +47,7 @@ def derive(
     compressed to the same bytes on every machine, which takes longer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
-    from .acquire import bring_layers
+    from .bringing import bring_layers
     from .making import write_image
 
     blobs, diff_ids = _layers_of(layout, base, layers)

@@ -167,7 +167,7 @@ class Intake:
         stop: Stop,
     ) -> Image:
         """Makes an image of layer archives, base first."""
-        from .acquire import bring_layers
+        from .bringing import bring_layers
         from .making import make_image
 
         kept: list[Entry] = []
@@ -251,7 +251,7 @@ class Intake:
     def unpack(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
         """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
         if not all(map(self._driver.has_layer, image.chain_ids)):
-            from .acquire import bring_layers
+            from .bringing import bring_layers
 
             manifest = read_manifest(self._layout.read_blob(image.manifest_digest), OCI_MANIFEST)
             with self._layout.transaction(stop) as transaction:

@@ -100,11 +100,13 @@ class StorageDriver(Protocol):
         *,
         digest: object,
         cancelled: Callable[[], bool] | None = None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
         """Unpack ``tar`` (not compressed) as layer ``chain_id`` on ``parents`` (base first, ``parent`` the last of them).
 
         The layer appears whole, synced, or not at all; where it is there already the stream is left unread.
-        ``digest`` names the layer in errors. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
+        ``tar.read`` may return less than it is asked for. ``digest`` names the layer in errors. ``parents_ready`` is called
+        before ``parents`` are looked at, as late as possible: it returns when they are there, so layers are added side by side. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
         OSError (the disk is full).
         """
 
