@@ -99,7 +99,7 @@ class Pullers:
                     environment,
                     store,
                     "a new Python process each time; blobs, archives and indexes are synced before it ends",
-                )  # fmt: skip
+                )
             )
 
     def _podman(self) -> None:
@@ -128,7 +128,7 @@ class Pullers:
                 {},
                 home,
                 "overlay; syncs nothing: the kernel writes it to the disk later",
-            )  # fmt: skip
+            )
         )
 
     def _docker(self) -> None:
@@ -174,7 +174,7 @@ class Pullers:
                 {},
                 None,
                 "overlay2; its daemon runs already and keeps its store",
-            )  # fmt: skip
+            )
         )
 
 
