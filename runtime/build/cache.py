@@ -9,7 +9,6 @@ without a name in the store (see executor.py); a record whose image is gone coun
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -126,6 +125,8 @@ class Cache:
 
 
 def _likeness(one: str, other: str) -> float:
+    import difflib
+
     return difflib.SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED], autojunk=False).ratio()
 
 

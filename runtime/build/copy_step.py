@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
 from ..storage.jobs import run_job
-from .archives import Archive, is_archive, unpack
 from .cache import write_kept
-from .downloads import Download
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
@@ -28,7 +26,9 @@ from .values import source_kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .archives import Archive
     from .cache import Inputs
+    from .downloads import Download
     from .stage import Stage
 
 _HEREDOC_MODE = 0o644
@@ -147,6 +147,8 @@ class CopyStep:
         self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
 
     def _find_added(self, instruction: Add) -> None:
+        from .archives import Archive, is_archive
+
         plain: list[str] = []
         for source in instruction.sources:
             kind = source_kind(source)
@@ -184,6 +186,8 @@ class CopyStep:
             self._files |= files
 
     def _add_download(self, instruction: Add, url: str) -> None:
+        from .downloads import Download
+
         folder = (
             self._build.scratch / f"download-{self._stage.planned.index}-{self._stage.number}-{len(self._downloads)}"
         )
@@ -216,6 +220,8 @@ class CopyStep:
 
     def make(self) -> Image:
         """Make the layer. Raises DockerfileError, LayerError, BuildError (a file changed meanwhile), Cancelled."""
+        from .archives import Archive, unpack
+
         instruction = self._instruction
         parts = list(self._parts)
         for download in self._downloads:

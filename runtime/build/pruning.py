@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..committing import rfc3339
+from ..source_date import rfc3339
 from ..storage.jobs import run_job
 from ..storage.scratch import open_directory
 from .cache import Cache, clear_files

@@ -19,7 +19,6 @@ from .cache_mounts import cache_mount
 from .copy_step import Part, copy_job, layers_of
 from .instructions import Mount, Run
 from .results import Output, StepFailed, shown_tail
-from .sandbox import Sandbox
 from .selection import Request, SelectionFault, digest, select
 from .source import one_line
 
@@ -114,6 +113,9 @@ class RunStep:
 
     def make(self) -> Image:
         """Run the command and keep what it changed. Raises StepFailed, BuildError, Cancelled."""
+        # A build that finds every step in the cache doesn't need what starts containers.
+        from .sandbox import Sandbox
+
         stage, instruction = self._stage, self._instruction
         if stage.image is None or not stage.image.layers:
             raise self._fault(

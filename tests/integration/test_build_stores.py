@@ -13,7 +13,8 @@ from cellwall.runtime.build.results import BuildRequest, Event, Output
 from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound
-from cellwall.runtime.storage.driver import NAMES, explain
+from cellwall.runtime.storage.driver import explain
+from cellwall.runtime.storage.names import NAMES
 
 from ..registries import busybox_image, write_layout
 from . import test_rootless
