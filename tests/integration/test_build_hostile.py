@@ -114,7 +114,7 @@ def outside() -> Iterator[Path]:
 def test_archives(engine: Engine, busybox: str, context: Path, outside: Path) -> None:
     """Each hostile archive by ADD: refused in one line, or unpacked below its destination with nothing beside it."""
     refused = 0
-    tried = [hostile for number, hostile in enumerate(HOSTILE) if number % 6 == 0]
+    tried = [one for number, one in enumerate(HOSTILE) if number % 20 == 0 or one.name.startswith("1500 folders")]
     for hostile in tried:
         (context / "a.tar").write_bytes(hostile.archive)
         try:
