@@ -123,6 +123,10 @@ class Session:
                 del self.shell.magics_manager.magics[kind][name]
             self.taken.remove(entry)
 
+    def has(self, kind: str, name: str) -> bool:
+        """Whether the magic of that kind and name is cellwall's here."""
+        return any(entry[:2] == (kind, name) for entry in self.taken)
+
     @property
     def cell_names(self) -> set[str]:
         """The names under which ``%%container`` is registered now."""

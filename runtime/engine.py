@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import launching, logs, removing, state, stopping
+from . import logs, removing, state, stopping
 from .config import Config
 from .containers import Container, Containers
 from .errors import CellwallError, SpecError, StatusError
@@ -23,6 +23,7 @@ from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
@@ -156,6 +157,8 @@ class Engine:
         container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
+        from . import launching
+
         options = self.config.fill(options)
         self.launcher_for(own_users=options.userns != "host").start()
         while True:
@@ -179,6 +182,8 @@ class Engine:
         It lives as long as this process's launcher, its writable layer until it is removed. Raises StatusError where the
         container of that name was made from another image.
         """
+        from . import launching
+
         if not options.name:
             raise SpecError("--name", "a container that stays needs a name")
         options = self.config.fill(options)
@@ -207,6 +212,8 @@ class Engine:
     def _new_keeper(
         self, options: RunOptions, progress: Progress | None, cancelled: Cancelled | None
     ) -> dict[str, Any]:
+        from . import launching
+
         while True:
             image = self._image_of(options, progress, cancelled)
             with self.stores.images(options.storage_driver).held():
@@ -233,6 +240,8 @@ class Engine:
         timeout_s: float | None = None,
     ) -> Process:
         """Run a further command in a running container. Raises NotFound, StatusError."""
+        from . import launching
+
         return launching.join(
             self,
             name_or_id,
@@ -261,6 +270,8 @@ class Engine:
 
         A named cell's container has no command: it is started for further cells, and None is returned.
         """
+        from . import launching
+
         return launching.start(self, name_or_id, [stdin_fd, stdout_fd, stderr_fd], size=size)
 
     def containers(self, all: bool = False) -> list[Container]:
@@ -341,6 +352,12 @@ class Engine:
         from .build.pruning import prune
 
         return prune(self, mounts=mounts)
+
+    def build_cache(self) -> tuple[list[Kept], int]:
+        """What builds remember, and the bytes that ``prune_builds`` with ``mounts`` would free."""
+        from .build.pruning import kept
+
+        return kept(self)
 
     def import_tree(
         self,

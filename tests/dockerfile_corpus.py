@@ -140,7 +140,17 @@ def _links(context: Path) -> None:
 def _names(context: Path) -> None:
     """Names that a builder may trip over."""
     folder = context / "names"
-    for name in ("with space", "br[ack]et", "ünïcode-文", "new\nline", "-dash", "star*", "quote'\"", "back\\slash", "$dollar"):
+    for name in (
+        "with space",
+        "br[ack]et",
+        "ünïcode-文",
+        "new\nline",
+        "-dash",
+        "star*",
+        "quote'\"",
+        "back\\slash",
+        "$dollar",
+    ):
         _write(folder / name, f"{name}\n")
     _write(folder / "sp ace/inside", "inside\n")
 
@@ -225,9 +235,32 @@ def _sockets(context: Path) -> None:
 def _ignored(context: Path) -> None:
     """A project with what a .dockerignore usually names."""
     for name in (
-        *(".git/HEAD", ".env", "README.md", "README-secret.md", "docs/guide.md", "docs/README.md", "src/main.c", "src/main.o"),
-        *("src/lib/util.c", "src/lib/util.o", "src/lib/README.md", "node_modules/x/index.js", "src/node_modules/y/index.js"),
-        *("build/out/keep.txt", "build/out/drop.txt", "logs/a.log", "logs/important.log", "tmp1/x", "tmpa/x", "with space/f"),
+        *(
+            ".git/HEAD",
+            ".env",
+            "README.md",
+            "README-secret.md",
+            "docs/guide.md",
+            "docs/README.md",
+            "src/main.c",
+            "src/main.o",
+        ),
+        *(
+            "src/lib/util.c",
+            "src/lib/util.o",
+            "src/lib/README.md",
+            "node_modules/x/index.js",
+            "src/node_modules/y/index.js",
+        ),
+        *(
+            "build/out/keep.txt",
+            "build/out/drop.txt",
+            "logs/a.log",
+            "logs/important.log",
+            "tmp1/x",
+            "tmpa/x",
+            "with space/f",
+        ),
     ):
         _write(context / name, f"{name}\n")
 
@@ -261,7 +294,25 @@ def base_layers() -> list[bytes]:
     passwd += "lone:x:1001:50::/nonexistent:/bin/sh\n"
     group = "root:x:0:\ndaemon:x:1:\nstaff:x:50:app\nwheel:x:10:app,root\napp:x:1000:\n"
     first = [
-        *(folder(name) for name in ("bin", "usr", "usr/bin", "usr/lib", "etc", "dev", "proc", "sys", "run", "home", "var", "var/log", "srv", "data")),
+        *(
+            folder(name)
+            for name in (
+                "bin",
+                "usr",
+                "usr/bin",
+                "usr/lib",
+                "etc",
+                "dev",
+                "proc",
+                "sys",
+                "run",
+                "home",
+                "var",
+                "var/log",
+                "srv",
+                "data",
+            )
+        ),
         folder("tmp", mode=0o1777),
         folder("root", mode=0o700),
         folder("home/app", mode=0o750, uid=1000, gid=1000),

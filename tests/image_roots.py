@@ -100,7 +100,9 @@ def differences(one: ImageFacts, two: ImageFacts) -> dict[str, str]:
         if one.config[field] != two.config[field]:
             # The order means nothing to a container, yet it is part of the config: it is told apart.
             only_order = field == "Env" and sorted(one.config[field]) == sorted(two.config[field])
-            found[f"config.{field}{' order' if only_order else ''}"] = f"{one.config[field]!r} and {two.config[field]!r}"
+            found[f"config.{field}{' order' if only_order else ''}"] = (
+                f"{one.config[field]!r} and {two.config[field]!r}"
+            )
     for name in ("platform", "author"):
         if getattr(one, name) != getattr(two, name):
             found[name] = f"{getattr(one, name)!r} and {getattr(two, name)!r}"
@@ -118,10 +120,13 @@ class BuildFailed(Exception):
 
 def run(command: list[str], *, timeout_s: float = 120, **options: Any) -> str:
     """What ``command`` writes to its standard output. Raises BuildFailed with both streams."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", timeout=timeout_s, **options)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="backslashreplace", timeout=timeout_s, **options
+    )
     if done.returncode:
         raise BuildFailed(command, done.returncode, done.stdout + done.stderr)
-    return done.stdout
+    output: str = done.stdout
+    return output
 
 
 class Buildah:
@@ -168,7 +173,9 @@ class Buildah:
     def _unpacked(self, image: str, document: dict[str, Any]) -> ImageFacts:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             run([*self._command, "push", "--quiet", image, f"oci-archive:{folder}/archive:image"])
-            return replace(archive_facts(Path(folder, "archive"), "image", Path(folder, "unpacked")), config=config_facts(document))
+            return replace(
+                archive_facts(Path(folder, "archive"), "image", Path(folder, "unpacked")), config=config_facts(document)
+            )
 
     def close(self) -> None:
         """Unmount the store's own folder, which containers/storage bind-mounts over itself, and remove all of it."""

@@ -147,6 +147,12 @@ class Placement:
 
     def _directory_of_source(self, source: Source, item: Item, base: bytes, below: bytes, lies: bytes) -> None:
         path = self._inside(base, below)
+        if self._taken_kind(path) not in (0, stat.S_IFDIR, stat.S_IFLNK):
+            raise SelectionFault(
+                f"{os.fsdecode(lies)} is a directory in one source, and another puts a file at /{os.fsdecode(path)}: "
+                "copy them apart",
+                os.fsdecode(lies),
+            )
         found = self._target.status(path)
         if found is not None and not stat.S_ISDIR(found.st_mode):
             if stat.S_ISLNK(found.st_mode):
@@ -165,7 +171,19 @@ class Placement:
         self.written.pop(path, None)
         self.taken[path] = (source, item, lies)
 
+    def _taken_kind(self, path: bytes) -> int:
+        """The kind (stat.S_IFMT) of what another source puts at ``path``; 0 where none does."""
+        if path not in self.taken:
+            return 0
+        source, _, lies = self.taken[path]
+        found = source.tree.status(lies)
+        return stat.S_IFMT(found.st_mode) if found is not None else 0
+
     def _refuse_directory(self, path: bytes, source: str) -> None:
+        if self._taken_kind(path) == stat.S_IFDIR:
+            raise SelectionFault(
+                f"/{os.fsdecode(path)} is a directory in another source, and {source} is none: copy them apart", source
+            )
         found = self._target.status(path)
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise SelectionFault(
@@ -211,10 +229,11 @@ class Placement:
     def write(self, out_fd: int) -> None:
         """Write all of it to ``out_fd`` as a layer archive. Raises SelectionFault for a name that no layer can hold."""
         for path in [*self.taken, *self.written]:
+            self._make_above(path)
+        for path in {*self.taken, *self.written, *self.directories}:
             if path.rpartition(b"/")[2].startswith(b".wh."):
                 shown = os.fsdecode(path)
                 raise SelectionFault(f"/{shown} is named as whiteouts are, so no layer can hold it: rename it", shown)
-            self._make_above(path)
         writer = CopyWriter(out_fd, self._settings)
         for path in sorted({*self.directories, *self.taken, *self.written}):
             if path in self.written:

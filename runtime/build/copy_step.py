@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
-from ..images.layout import write_atomically
 from ..storage.jobs import run_job
-from .archives import Archive, is_archive, unpack
-from .downloads import Download
+from .cache import write_kept
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
@@ -28,7 +26,9 @@ from .values import source_kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .archives import Archive
     from .cache import Inputs
+    from .downloads import Download
     from .stage import Stage
 
 _HEREDOC_MODE = 0o644
@@ -136,6 +136,8 @@ class CopyStep:
         self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
 
     def _find_added(self, instruction: Add) -> None:
+        from .archives import Archive, is_archive
+
         plain: list[str] = []
         for source in instruction.sources:
             kind = source_kind(source)
@@ -169,6 +171,8 @@ class CopyStep:
             self._checked.append(digest(tree, select(tree, selection), selection)[0])
 
     def _add_download(self, instruction: Add, url: str) -> None:
+        from .downloads import Download
+
         folder = (
             self._build.scratch / f"download-{self._stage.planned.index}-{self._stage.number}-{len(self._downloads)}"
         )
@@ -194,14 +198,15 @@ class CopyStep:
             pass
         answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([whole, files]).encode())
+        write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
 
     # -- the layer
 
     def make(self) -> Image:
         """Make the layer. Raises DockerfileError, LayerError, BuildError (a file changed meanwhile), Cancelled."""
+        from .archives import Archive, unpack
+
         instruction = self._instruction
         parts = list(self._parts)
         for download in self._downloads:

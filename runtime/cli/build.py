@@ -15,7 +15,6 @@ from . import values
 from .build_options import add_build_options, request_of
 from .build_report import Report
 from .progress import Progress
-from .pruning import agreed
 from .table import human_size, printable
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ def builder_prune(context: Context, words: list[str]) -> int:
     said, names = parser.parse(words)
     if names:
         raise SpecError(parser.command, f"takes no name: {parser.command} [OPTIONS]")
+    from .pruning import agreed
+
     if not said.force and not agreed("WARNING! This will remove all build cache."):
         return 0
     freed = context.engine.prune_builds(mounts=said.all)

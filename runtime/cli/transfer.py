@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -145,18 +146,19 @@ def _output(path: str | None, command: str) -> Iterator[IO[bytes]]:
         if sys.stdout.isatty():
             raise SpecError(command, "won't write an archive to a terminal: name a file with -o, or redirect it")
         sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _said_of("standard output"):
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     target = Path(path)
     if target.exists() and not target.is_file():
         # A device or a pipe is written to as it is.
-        with _opened(target, "wb") as out:
+        with _said_of(path), _opened(target, "wb") as out:
             yield out
         return
     temporary = target.with_name(f".tmp-{target.name}-{os.getpid()}")
     try:
-        with _opened(temporary, "wb", shown=target) as out:
+        with _said_of(path), _opened(temporary, "wb", shown=target) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -164,6 +166,17 @@ def _output(path: str | None, command: str) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _said_of(path: str) -> Iterator[None]:
+    """A full disk is said of the file that was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT, EFBIG, EIO):
+            raise
+        raise CellwallError(f"{path} can't be written: {os.strerror(error.errno).lower()}") from error
 
 
 def _opened(path: Path, mode: str, shown: Path | None = None) -> IO[bytes]:
@@ -191,7 +204,11 @@ def _source(name: str, command: str) -> Iterator[BinaryIO]:
             with urlopen(name, timeout=30) as answer:
                 yield answer
         except URLError as error:
-            raise CellwallError(f"{name}: {str(error.reason).lower()}") from error
+            reason = error.reason
+            said = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+            raise CellwallError(f"{name}: {said.lower()}") from error
+    elif "://" in name:
+        raise SpecError(command, f"{name}: reads from http:// and https:// only, else from a file or -")
     else:
         with _opened(Path(name), "rb") as file:
             yield cast(BinaryIO, file)

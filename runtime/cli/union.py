@@ -23,7 +23,7 @@ from .run_options import OPTIONS, add_run_options, run_options_of
 from .values import integer
 
 if TYPE_CHECKING:
-    from ..results import Exit, Result
+    from ..results import Exit
     from ..union.view import UnionView
     from .command import Context
 
@@ -34,19 +34,44 @@ OMITTED = ("-d", "--detach", "--name", "--rm")
 _DID_NOT_RUN = 125
 
 
+# Name, metavar (empty: a flag), reader, default, help.
+_OWN: tuple[tuple[str, str, Any, Any, str], ...] = (
+    (
+        *("--image", "IMAGE", None, None),
+        "folders of this image's container are the branches (default: this machine's)",
+    ),
+    (
+        *("--write", "", None, False),
+        "write into the leftmost rw branch itself, not into a layer that goes with the union",
+    ),
+    ("--path", "PATH", None, "", "show this path and what is below it"),
+    ("--depth", "N", integer(1, 64), DEPTH, f"show so many levels of folders ({DEPTH})"),
+    ("--limit", "N", integer(0, 1_000_000), LIMIT, f"show so many paths ({LIMIT}; 0: all)"),
+)
+
+
 def add_union_options(parser: Parser) -> None:
     """The union's own options, for the command line and the magic."""
-    parser.value(
-        "--image", metavar="IMAGE", help="folders of this image's container are the branches (default: this machine's)"
-    )
-    parser.flag("--write", help="write into the leftmost rw branch itself, not into a layer that goes with the union")
-    parser.value("--path", metavar="PATH", default="", help="show this path and what is below it")
-    parser.value(
-        "--depth", read=integer(1, 64), metavar="N", default=DEPTH, help=f"show so many levels of folders ({DEPTH})"
-    )
-    parser.value(
-        "--limit", read=integer(0, 1_000_000), metavar="N", default=LIMIT, help=f"show so many paths ({LIMIT}; 0: all)"
-    )
+    for name, metavar, read, default, help_text in _OWN:
+        if metavar:
+            parser.value(name, metavar=metavar, read=read, default=default, help=help_text)
+        else:
+            parser.flag(name, help=help_text)
+
+
+def describe_union() -> list[dict[str, Any]]:
+    """The union's own options for completion, in the shape of run_options.describe()."""
+    return [
+        {
+            "names": [name],
+            "takes_value": bool(metavar),
+            "repeats": False,
+            "metavar": metavar,
+            "choices": [],
+            "help": help_text,
+        }
+        for name, metavar, _, _, help_text in _OWN
+    ]
 
 
 def asked_of(said: argparse.Namespace) -> Asked:
@@ -82,7 +107,9 @@ def union(context: Context, words: list[str]) -> int:
             _show(made.view(ran=False), said.format)
             return 0
         if said.format == "json":
-            result = _captured(context, made, options)
+            from ..api import run_options
+
+            result = run_options(options, mounts=[made.mount], engine=context.engine)
             ended = result.exit
             if not _ran(ended):
                 return report_end(ended)
@@ -115,22 +142,6 @@ def _attached(context: Context, made: Union, options: RunOptions, said: argparse
             ended = attach(process, streams)
             tell_warnings(context.engine, process, asked)
     return ended
-
-
-def _captured(context: Context, made: Union, options: RunOptions) -> Result:
-    from ..pump import pipes, pump
-    from ..results import Result
-
-    out: list[bytes] = []
-    err: list[bytes] = []
-    with pipes(stdin=False) as made_pipes:
-        stdin_fd, stdout_fd, stderr_fd = made_pipes.child_fds
-        process = context.engine.run(
-            options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, mounts=[made.mount]
-        )
-        with process:
-            ended = pump(process, made_pipes, on_stdout=out.append, on_stderr=err.append)
-    return Result(list(process.argv), ended, b"".join(out), b"".join(err), process.container_id)
 
 
 def _ran(ended: Exit) -> bool:

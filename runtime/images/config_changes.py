@@ -6,7 +6,6 @@ Source: docker-container-commit(1), docker-image-import(1); image-spec config.md
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,6 @@ from ..errors import SpecError
 
 ALLOWED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 _FLAG = "--change"
-_PORT = re.compile(r"\d{1,5}(?:-\d{1,5})?(?:/(?:tcp|udp|sctp))?")
 
 
 def apply(config: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
@@ -88,11 +86,15 @@ def _label(config: dict[str, Any], text: str) -> None:
 
 
 def _expose(config: dict[str, Any], text: str) -> None:
+    # Imported here: an image that is only run needs no reading of instructions.
+    from ..build.values import ValueFault, exposed_ports
+
     ports = dict(config.get("ExposedPorts") or {})
-    for port in text.split():
-        if not _PORT.fullmatch(port):
-            raise SpecError(_FLAG, f"EXPOSE {text}: {port!r} isn't a port, as in 80 or 53/udp")
-        ports[port if "/" in port else f"{port}/tcp"] = {}
+    for word in text.split():
+        try:
+            ports |= {port: {} for port in exposed_ports(word)}
+        except ValueFault as fault:
+            raise SpecError(_FLAG, f"EXPOSE {text}: {fault}") from fault
     config["ExposedPorts"] = ports
 
 

@@ -35,12 +35,22 @@ def load(
                 while chunk := source.read(_CHUNK):
                     stop.check()
                     target.write(chunk)
-        for found, texts in contents(path, transaction.directory, stop):
-            names = [_name(text, path) for text in texts]
-            image = intake.name_known(found, platform, transaction.directory, names, stop)
-            loaded.append((image or intake.from_file(found, platform, reporter, stop, names), names))
-    if not loaded:
-        raise ImageError(f"{path} holds no image")
+        try:
+            for found, texts in contents(path, transaction.directory, stop):
+                names = [_name(text, path) for text in texts]
+                image = intake.name_known(found, platform, transaction.directory, names, stop)
+                loaded.append((image or intake.from_file(found, platform, reporter, stop, names), names))
+            if not loaded:
+                raise ImageError(f"{path} holds no image")
+        except ImageError as error:
+            text = str(error)
+            if path is not source:
+                text = text.replace(str(path), "the archive")
+            if loaded:
+                before = [name.familiar() for _, names in loaded for name in names]
+                text += f"; what came before it in the archive is here: {', '.join(before) or 'images without names'}"
+            error.args = (text,)
+            raise
     return loaded
 
 

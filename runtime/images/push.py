@@ -302,6 +302,8 @@ class _Upload:
             # The registry has forgotten the upload, or it was finished by a try whose answer was lost.
             self._location = ""
             raise Busy(404, None, "the registry lost the upload")
+        if response.status_code == 400 and not await asyncio.to_thread(_intact, self._blob):
+            raise ImageError(f"layer {described.digest.short} in the image store is damaged: pull the image again")
         if response.status_code not in (201, 204):
             raise self._pusher._refuse(response, raw, described)
         told = response.headers.get("docker-content-digest")
@@ -309,6 +311,15 @@ class _Upload:
             raise RegistryError(
                 str(response.url), response.status_code, f"the registry stored {told} where {described.digest} was sent"
             )
+
+
+def _intact(blob: Blob) -> bool:
+    """Whether the blob here is what its digest says: the registry doubts it."""
+    hasher = blob.described.digest.hasher()
+    with open(blob.path, "rb") as file:
+        while data := file.read(_READ):
+            hasher.update(data)
+    return bool(hasher.hexdigest() == blob.described.digest.encoded)
 
 
 def _end_of(text: str) -> int:

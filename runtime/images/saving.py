@@ -11,9 +11,10 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from errno import EDQUOT, ENOSPC
 from typing import IO, Any, Literal
 
-from ..errors import DigestMismatch, NotFound
+from ..errors import DigestMismatch, ImageError, NotFound
 from .archives import CONTAINERD_NAME
 from .digest import Digest
 from .image import Image
@@ -65,8 +66,9 @@ class _Writer:
                 entries.append(entry)
             config = _path(image.id)
             known = docker.setdefault(described.digest, {"Config": config, "RepoTags": [], "Layers": layers})
-            if name is not None and name.familiar() not in known["RepoTags"]:
-                known["RepoTags"].append(name.familiar())
+            # The full name: podman 4 gives a short one to localhost, and docker reads both alike.
+            if name is not None and str(name) not in known["RepoTags"]:
+                known["RepoTags"].append(str(name))
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPES[0], "manifests": entries}
         self._small("index.json", json.dumps(index).encode())
         if self._format == "docker-archive":
@@ -104,7 +106,7 @@ class _Writer:
             while chunk := stream.read(_CHUNK):
                 self._stop.check()
                 hasher.update(chunk)
-                target.write(chunk)
+                self._keep(target, chunk, blob)
             actual = Digest(f"{diff_id.algorithm}:{hasher.hexdigest()}")
             if actual != diff_id:
                 raise DigestMismatch(diff_id, actual, f"layer {blob.digest.short}")
@@ -114,10 +116,26 @@ class _Writer:
         path.unlink()
         return Descriptor(OCI_LAYER, diff_id, size)
 
+    def _keep(self, target: IO[bytes], chunk: bytes, blob: Descriptor) -> None:
+        try:
+            target.write(chunk)
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT):
+                raise
+            raise ImageError(
+                f"no space left in {self._layout.root} to decompress layer {blob.digest.short} in: free some, "
+                "or save as oci-archive, which leaves layers as they are"
+            ) from error
+
     def _blob(self, blob: Descriptor) -> None:
         self._check(blob)
+        if _path(blob.digest) in self._written:
+            return
+        hasher = blob.digest.hasher()
         with open(self._layout.blob_path(blob.digest), "rb") as source:
-            self._add(_path(blob.digest), source, blob.size_bytes)
+            self._add(_path(blob.digest), source, blob.size_bytes, hasher)
+        if hasher.hexdigest() != blob.digest.encoded:
+            raise ImageError(f"layer {blob.digest.short} in the image store is damaged: pull the image again")
 
     def _check(self, blob: Descriptor) -> None:
         if not self._layout.has_blob(blob.digest, blob.size_bytes):
@@ -126,26 +144,30 @@ class _Writer:
     def _small(self, name: str, content: bytes) -> None:
         self._add(name, io.BytesIO(content), len(content))
 
-    def _add(self, name: str, content: IO[bytes], size: int) -> None:
+    def _add(self, name: str, content: IO[bytes], size: int, hasher: Any = None) -> None:
         if name in self._written:
             return
         self._written.add(name)
         self._stop.check()
         member = tarfile.TarInfo(name)
         member.size, member.mode = size, 0o644
-        self._tar.addfile(member, _Stopping(content, self._stop))
+        self._tar.addfile(member, _Stopping(content, self._stop, hasher))
 
 
 class _Stopping(io.RawIOBase):
-    """Reads ``content`` until ``stop`` is set."""
+    """Reads ``content`` until ``stop`` is set; ``hasher`` sees what was read."""
 
-    def __init__(self, content: IO[bytes], stop: Stop) -> None:
+    def __init__(self, content: IO[bytes], stop: Stop, hasher: Any) -> None:
         self._content = content
         self._stop = stop
+        self._hasher = hasher
 
     def read(self, size: int = -1) -> bytes:
         self._stop.check()
-        return self._content.read(size)
+        data = self._content.read(size)
+        if self._hasher is not None:
+            self._hasher.update(data)
+        return data
 
 
 def _path(digest: Digest) -> str:

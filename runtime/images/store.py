@@ -309,7 +309,7 @@ class ImageStore(Exchange):
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""
-        from ..storage.driver import NAMES
+        from ..storage.names import NAMES
 
         others = {name for name in NAMES if (self._paths.storage / name).is_dir()}
         return sorted(others | {self._driver.name})

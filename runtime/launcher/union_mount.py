@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from ..errors import SyscallError, UnsupportedError, VolumeError
 from ..linux.mounts import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, mount_setattr
@@ -25,8 +26,17 @@ def union_mount(rootfs: Rootfs, item: dict[str, Any], ids: Ids, *, userxattr: bo
         upper_fd = _folder(os.path.dirname(item["upper"]), ids, held)
         names = (os.path.basename(item["upper"]), os.path.basename(item["work"]))
         # The mounter's ids are those of the files that overlayfs makes by itself, so they must be the container's.
-        with filesystem_ids(ids.base):
-            fd = new_overlay(overlay_options(userxattr=userxattr), lowers, upper_fd, names)
+        try:
+            with filesystem_ids(ids.base):
+                fd = new_overlay(overlay_options(userxattr=userxattr), lowers, upper_fd, names)
+        except SyscallError as error:
+            if error.errno != EINVAL or all(isinstance(lower, str) for lower in item["lowers"]):
+                raise
+            # The image's folders are on a detached overlay: older kernels take none, and none stacks more than two overlays.
+            raise UnsupportedError(
+                f"a union of an image's folders ({error})",
+                "it needs Linux 6.15 or newer, and a store that isn't itself on overlayfs",
+            ) from error
         rootfs.add(item["at"], fd)
         attributes, _ = split_options(item["options"])
         # As for a volume: what lies in somebody's folders gives no rights in here.

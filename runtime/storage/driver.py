@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
-from .former import FORMER, reason
+from .names import FORMER, reason
+from .names import NAMES as NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +38,6 @@ Plan = list[dict[str, Any]]
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 
-NAMES = ("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs")
 # What is tried, in this order, where none is asked for.
 _AUTOMATIC = ("overlay", "vfs")
 
@@ -100,11 +100,13 @@ class StorageDriver(Protocol):
         *,
         digest: object,
         cancelled: Callable[[], bool] | None = None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
         """Unpack ``tar`` (not compressed) as layer ``chain_id`` on ``parents`` (base first, ``parent`` the last of them).
 
         The layer appears whole, synced, or not at all; where it is there already the stream is left unread.
-        ``digest`` names the layer in errors. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
+        ``tar.read`` may return less than it is asked for. ``digest`` names the layer in errors. ``parents_ready`` is called
+        before ``parents`` are looked at, as late as possible: it returns when they are there, so layers are added side by side. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
         OSError (the disk is full).
         """
 

@@ -108,7 +108,7 @@ class TarFile(TarStream):
         self._start += buffered
         rest = size - buffered
         if self.consumed + rest > self.size:
-            raise TarError("the archive ends inside an entry; pull it again")
+            raise TarError("the archive ends inside an entry; get it again")
         if rest:
             os.lseek(self._fd, rest, os.SEEK_CUR)
             self.consumed += rest

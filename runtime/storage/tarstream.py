@@ -70,7 +70,7 @@ class TarStream:
         """The next ``size`` (at most the buffer's) bytes."""
         while self._end - self._start < size:
             if not self._fill():
-                raise TarError(f"the archive ends inside {what}; pull it again")
+                raise TarError(f"the archive ends inside {what}; get it again")
         start = self._start
         self._start = start + size
         return bytes(self._view[start : start + size])
@@ -78,7 +78,7 @@ class TarStream:
     def _skip(self, size: int) -> None:
         while size:
             if self._start == self._end and not self._fill():
-                raise TarError("the archive ends inside an entry; pull it again")
+                raise TarError("the archive ends inside an entry; get it again")
             step = min(size, self._end - self._start)
             self._start += step
             size -= step
@@ -90,7 +90,7 @@ class TarStream:
             available = self._end - self._start
             if not available:
                 if not self._fill():
-                    raise TarError("the archive ends inside a file; pull it again")
+                    raise TarError("the archive ends inside a file; get it again")
                 available = self._end - self._start
             step = os.write(to_fd, self._view[self._start : self._start + min(available, size)])
             self._start += step
@@ -119,7 +119,7 @@ class TarStream:
                 self._content = self._padding = 0
             if self._start == self._end and not self._fill():
                 if extended or long_name is not None or long_link is not None:
-                    raise TarError("the archive ends after an extended header; pull it again")
+                    raise TarError("the archive ends after an extended header; get it again")
                 return None
             block = self._take(BLOCK, "a header")
             if block[0] == 0 and block == _ZERO:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .view import Effect, Entry, UnionView
 
 _LINE = "var(--jp-border-color1, rgba(128,128,128,.45))"
-_FAINT = "var(--jp-ui-font-color2, #888)"
-# Readable on white and on black: at least 4.5 to 1 on one and 4 to 1 on the other.
-_GIVES, _HIDES, _GONE, _WRITES = "#1a7f4b", "#8a8a8a", "#d0443e", "#c2691b"
-_CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:top"
-_MARK = "padding:2px 10px;text-align:center"
+_FAINT = "var(--jp-ui-font-color2, #767676)"
+# Readable on white and on near-black: more than 4 to 1 on both, WCAG 2.2 contrast ratio.
+_GIVES, _HIDES, _GONE, _WRITES = "#1f8a53", "#767676", "#d0443e", "#bb651b"
+_CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:baseline"
+_MARK = "padding:2px 10px;text-align:center;vertical-align:baseline"
 _WIDTH = 460
 
 
@@ -84,7 +84,7 @@ def _entries(view: UnionView) -> str:
         f"{_mark('✕', _GONE)} its whiteout or opaque folder hides it &nbsp; {_mark('✎', _WRITES)} written here"
     )
     return (
-        f'<table style="border-collapse:collapse;margin:6px 0"><thead><tr><th style="{_CELL};border-bottom:1px solid {_LINE}">path</th>{heads}'
+        f'<table style="border-collapse:collapse;font-size:13px;margin:6px 0"><thead><tr><th style="{_CELL};border-bottom:1px solid {_LINE}">path</th>{heads}'
         f"</tr></thead><tbody>{rows}</tbody></table>{_paragraph(legend)}"
     )
 
@@ -119,7 +119,7 @@ def _effects(view: UnionView) -> str:
     )
     rows = "".join(_effect(view, effect) for effect in view.effects)
     more = _paragraph(f"… and {view.more_effects} more") if view.more_effects else ""
-    return f'<table style="border-collapse:collapse;margin:10px 0 6px"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}'
+    return f'<table style="border-collapse:collapse;font-size:13px;margin:10px 0 6px"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}'
 
 
 def _effect(view: UnionView, effect: Effect) -> str:

@@ -25,22 +25,48 @@ class _Missing(Exception):
     """A branch of an image that it doesn't have: its index."""
 
 
-def _tree(branch: dict[str, Any], index: int, opened: dict[str, Lowers]) -> Tree:
-    if "path" in branch:
-        return FolderTree(os.open(branch["path"], _FOLDER))
-    key = repr(branch["layers"])
-    layers = opened.get(key)
-    if layers is None:
-        layers = opened[key] = Lowers(open_lower(lower) for lower in branch["layers"])
-    inside = inside_image(layers, branch["inside"])
-    if inside is None:
-        raise _Missing(index)
-    return ImageTree(layers, inside)
+class _Opened:
+    """The trees of a request, open until the end of the block."""
 
+    def __init__(self, request: Request) -> None:
+        self.trees: list[Tree] = []
+        self._request = request
+        self._fds: list[int] = []
+        self._images: dict[str, Lowers] = {}
 
-def _trees(request: Request) -> list[Tree]:
-    opened: dict[str, Lowers] = {}
-    return [_tree(branch, index, opened) for index, branch in enumerate(request["branches"])]
+    def __enter__(self) -> _Opened:
+        try:
+            for index, branch in enumerate(self._request["branches"]):
+                self.trees.append(self._tree(branch, index))
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def folder(self, path: str) -> FolderTree:
+        self._fds.append(os.open(path, _FOLDER))
+        return FolderTree(self._fds[-1])
+
+    def _tree(self, branch: dict[str, Any], index: int) -> Tree:
+        if "path" in branch:
+            return self.folder(branch["path"])
+        key = repr(branch["layers"])
+        if key not in self._images:
+            first = len(self._fds)
+            for lower in branch["layers"]:
+                self._fds.append(open_lower(lower))
+            self._images[key] = Lowers(self._fds[first:])
+        inside = inside_image(self._images[key], branch["inside"])
+        if inside is None:
+            raise _Missing(index)
+        return ImageTree(self._images[key], inside)
 
 
 def scan(request: Request) -> object:
@@ -50,22 +76,26 @@ def scan(request: Request) -> object:
     Answers ``{"missing": index}`` for a branch that an image lacks, ``{"absent": True}`` where nothing is at ``start``.
     """
     try:
-        trees = _trees(request)
+        with _Opened(request) as opened:
+            trees = opened.trees
+            if request["upper"] is not None:
+                trees.insert(0, opened.folder(request["upper"]))
+            return _scanned(request, trees)
     except _Missing as missing:
         return {"missing": missing.args[0]}
-    writable = request["writable"]
-    above = int(request["upper"] is not None)
-    if above:
-        trees.insert(0, FolderTree(os.open(request["upper"], _FOLDER)))
+
+
+def _scanned(request: Request, trees: list[Tree]) -> dict[str, Any]:
+    writable, above = request["writable"], int(request["upper"] is not None)
     start = bytes.fromhex(request["start"])
     found: list[dict[str, Any]] = []
     cut = False
-    if start:
-        first = look(trees, start)
-        if first is None:
-            return {"absent": True}
+    first = look(trees, start) if start else None
+    if first is not None:
         found += _described(first, writable, above)
-    if not start or (first is not None and first.is_directory):
+    elif start:
+        return {"absent": True}
+    if first is None or first.is_directory:
         for row in rows(trees, start, request["depth"]):
             found += _described(row, writable, above)
             if len(found) >= MOST_NAMES:
@@ -77,9 +107,7 @@ def scan(request: Request) -> object:
             given[index] += 1
     limit = request["limit"] or len(found)
     # What teaches something first: names that more than one branch has, and what was written.
-    kept = sorted(
-        found, key=lambda entry: not (entry["hidden"] or entry["gone"] or entry["written"] or len(entry["shown"]) > 1)
-    )
+    kept = sorted(found, key=lambda entry: not (entry["hidden"] or entry["written"] or len(entry["shown"]) > 1))
     kept = sorted(kept[:limit], key=lambda entry: bytes.fromhex(entry["path"]).split(b"/"))
     return {"rows": kept, "more": len(found) - len(kept), "cut": cut, "given": given}
 
@@ -112,21 +140,23 @@ def _described(row: Row, writable: int | None, above: int) -> list[dict[str, Any
 
 
 def before(request: Request) -> object:
-    """The writable branch as it is, for ``effects``; None where it has too many names to be watched."""
-    try:
-        return [[path.hex(), *facts] for path, facts in snapshot(FolderTree(os.open(request["path"], _FOLDER))).items()]
-    except TooMany:
-        return None
+    """The folder ``path`` as it is, for ``effects``; None where it has too many names to be watched."""
+    with _Opened({"branches": []}) as opened:
+        try:
+            return [[path.hex(), *facts] for path, facts in snapshot(opened.folder(request["path"])).items()]
+        except TooMany:
+            return None
 
 
 def effects(request: Request) -> object:
     """What happened in ``top`` above the branches; see Effects. The answer's paths are hex."""
     known = request["before"]
-    made = Effects(
-        FolderTree(os.open(request["top"], _FOLDER)),
-        _trees(request),
-        own=request["own"],
-        before=None if known is None else {bytes.fromhex(path): tuple(facts) for path, *facts in known},
-    )
+    with _Opened(request) as opened:
+        made = Effects(
+            opened.folder(request["top"]),
+            opened.trees,
+            own=request["own"],
+            before=None if known is None else {bytes.fromhex(path): tuple(facts) for path, *facts in known},
+        )
     told = [effect | {"path": effect["path"].hex()} for effect in made.found[:MOST_EFFECTS]]
     return {"effects": told, "more": len(made.found) - len(told)}

@@ -25,7 +25,6 @@ from .view import Effect, Entry, UnionView
 if TYPE_CHECKING:
     from ..engine import Engine
     from ..options import RunOptions
-    from ..storage.driver import Identity
 
 HOST = "host"
 DEPTH = 3
@@ -248,15 +247,11 @@ def _beside(folder: Path, target: str) -> Iterator[str]:
 class _Scratch(Scratch):
     """Scratch folders that may have noted a work folder elsewhere, which goes before they do: at the end, or with a later start."""
 
-    def __init__(self, directory: Path, identity: Identity) -> None:
-        super().__init__(directory, identity)
-        self._owner = identity
-
-    def remove(self, name: str, lock_fd: int) -> None:
+    def _remove_locked(self, name: str, held_fds: tuple[int, ...]) -> None:
         try:
             work = Path(os.fsdecode((self.directory / name / _NOTE).read_bytes()))
         except FileNotFoundError:
             work = Path()
         if work.name.startswith(_WORK) and work.is_dir():
-            remove_folders(work.parent, [work.name], self._owner, held_fds=(lock_fd,))
-        super().remove(name, lock_fd)
+            remove_folders(work.parent, [work.name], self._identity, held_fds=held_fds)
+        super()._remove_locked(name, held_fds)

@@ -150,6 +150,10 @@ def inside_image(layers: Lowers, path: str) -> bytes | None:
     return b"/".join(done)
 
 
+# What ends the merging of a directory: a tree, and whether by its opaque directory, or else by a whiteout or a file in its place.
+End = tuple[int, bool]
+
+
 class Row:
     """One name of the union: ``shown`` are the trees that give it (several where directories merge), ``hidden`` those that have it too."""
 
@@ -166,7 +170,7 @@ class Row:
         self.status = status
         self.shown = shown
         self.hidden = hidden
-        # The tree whose whiteout, or opaque directory, hides the name altogether.
+        # The tree that hides the name altogether: by its whiteout or file there or above, or by an opaque directory above.
         self.whiteout = whiteout
         self.opaque = opaque
 
@@ -177,78 +181,79 @@ class Row:
 
 def rows(trees: list[Tree], start: bytes, depth: int) -> Iterator[Row]:
     """The names in the union's directory ``start`` and below, ``depth`` levels, a level after the other; each level sorted by path."""
-    level: list[tuple[bytes, list[int], list[int], int | None]] = [(start, *_merging(trees, start))]
+    level = [(start, *_merging(trees, start))]
     for _ in range(depth):
-        following: list[tuple[bytes, list[int], list[int], int | None]] = []
-        for path, live, hidden, opaque in level:
-            for row, below in _directory(trees, path, live, hidden, opaque):
+        following = []
+        for path, live, hidden, end in level:
+            for row, own_end in _directory(trees, path, live, hidden, end):
                 yield row
                 if row.is_directory:
-                    following.append((row.path, row.shown, row.hidden, below))
+                    following.append((row.path, row.shown, row.hidden, own_end or end))
         level = following
 
 
 def _directory(
-    trees: list[Tree], path: bytes, live: list[int], hidden: list[int], opaque: int | None
-) -> list[tuple[Row, int | None]]:
-    """The rows of one directory, each with the tree whose opaque directory of that name hides others, if one does."""
+    trees: list[Tree], path: bytes, live: list[int], hidden: list[int], end: End | None
+) -> list[tuple[Row, End | None]]:
+    """The rows of one directory, each with what ends the merging of that name, where it is a directory."""
     read = {index: trees[index].read(path)[0] for index in (*live, *hidden)}
     found = []
     for name in sorted({name for names in read.values() for name in names}):
         here = path + b"/" + name if path else name
         have = [(index, read[index][name]) for index in live if name in read[index]]
         buried = [index for index in hidden if name in read[index] and not is_whiteout(read[index][name])]
-        shown, covered, whiteout, below = _resolve(trees, here, have)
+        shown, covered, whiteout, own_end = _resolve(trees, here, have)
         covered = sorted([*covered, *buried])
-        if not have:
-            whiteout = opaque
-        elif whiteout is not None and not covered:
+        if not shown and not covered:
             continue  # a whiteout that hides nothing
-        status = next(read[index][name] for index in (*shown, *covered, *(entry[0] for entry in have)))
-        found.append((Row(here, status, shown, covered, whiteout, not have), below))
+        opaque = False
+        if not have and end is not None:
+            whiteout, opaque = end
+        found.append((Row(here, read[(*shown, *covered)[0]][name], shown, covered, whiteout, opaque), own_end))
     return found
 
 
 def _resolve(
     trees: list[Tree], path: bytes, have: list[tuple[int, os.stat_result]]
-) -> tuple[list[int], list[int], int | None, int | None]:
-    """Which of the trees that ``have`` a name show it, which don't, whose whiteout is on top, whose opaque directory ends it."""
+) -> tuple[list[int], list[int], int | None, End | None]:
+    """Which of the trees that ``have`` a name show it, which don't, whose whiteout is on top, and what ends the merging."""
     shown: list[int] = []
     hidden: list[int] = []
-    whiteout = opaque = None
-    ended = False
+    whiteout: int | None = None
+    end: End | None = None
     for index, status in have:
         gone = is_whiteout(status)
         directory = stat.S_ISDIR(status.st_mode)
-        if ended or (shown and (gone or not directory)):
+        if end is not None or (shown and (gone or not directory)):
             if not gone:
                 hidden.append(index)
-            ended = True
+            end = end or (index, False)
         elif gone:
-            whiteout, ended = index, True
+            whiteout, end = index, (index, False)
         else:
             shown.append(index)
-            ended = not directory
-            if directory and len(have) > 1 and trees[index].read(path)[1]:
-                opaque, ended = index, True
-    return shown, hidden, whiteout, opaque
+            if not directory:
+                end = (index, False)
+            elif len(have) > 1 and trees[index].read(path)[1]:
+                end = (index, True)
+    return shown, hidden, whiteout, end
 
 
-def _merging(trees: list[Tree], path: bytes) -> tuple[list[int], list[int], int | None]:
-    """Which trees' directory ``path`` shows in the union, which is hidden there, and whose opaque directory hides it."""
+def _merging(trees: list[Tree], path: bytes) -> tuple[list[int], list[int], End | None]:
+    """Which trees' directory ``path`` shows in the union, which have it hidden, and what hides those."""
     live = list(range(len(trees)))
     hidden: list[int] = []
-    opaque: int | None = None
+    end: End | None = None
     parts = path.split(b"/") if path else []
     for length in range(1, len(parts) + 1):
         here = b"/".join(parts[:length])
         statuses = [(index, trees[index].status(here)) for index in live]
         have = [(index, status) for index, status in statuses if status is not None]
-        shown, covered, _, below = _resolve(trees, here, have)
-        opaque = below if below is not None else opaque
+        shown, covered, _, own_end = _resolve(trees, here, have)
+        end = own_end or end
         hidden = [index for index in (*hidden, *covered) if _is_directory(trees[index], here)]
         live = [index for index in shown if _is_directory(trees[index], here)]
-    return live, hidden, opaque
+    return live, hidden, end
 
 
 def _is_directory(tree: Tree, path: bytes) -> bool:
@@ -259,9 +264,5 @@ def _is_directory(tree: Tree, path: bytes) -> bool:
 def look(trees: list[Tree], path: bytes) -> Row | None:
     """The one name ``path`` of the union, or None where no tree has it."""
     above, _, name = path.rpartition(b"/")
-    live, hidden, opaque = _merging(trees, above)
-    return (
-        next((row for row, _ in _directory(trees, above, live, hidden, opaque) if row.path == path), None)
-        if name
-        else None
-    )
+    found = _directory(trees, above, *_merging(trees, above)) if name else []
+    return next((row for row, _ in found if row.path == path), None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from ..errors import SpecError
+from .pieces import Piece, Place, fail, lines, where, words_of
 
 MOUNT_POINT = "/aufs"
 SEPARATOR = "---"
@@ -39,41 +40,6 @@ _AUFS_ONLY = (
 )
 _REMOUNTS = ("add", "ins", "del", "mod", "append", "prepend", "imod", "idel", "remount")
 _RESERVED = ("/proc", "/sys", "/dev")
-
-Place = tuple[int, int]
-
-
-class Piece:
-    """A piece of the text, and for each of its characters the line and column, from 1, that it stands at."""
-
-    def __init__(self, text: str, places: list[Place]) -> None:
-        self.text = text
-        self._places = places
-
-    def at(self, index: int = 0) -> Place:
-        """Where character ``index`` stands; one past the end is right behind the last."""
-        if index < len(self._places):
-            return self._places[index]
-        if not self._places:
-            return (1, 1)
-        line, column = self._places[-1]
-        return (line, column + 1)
-
-    def cut(self, start: int, end: int | None = None) -> Piece:
-        return Piece(self.text[start:end], self._places[start:end] or [self.at(start)])
-
-    def split(self, separator: str) -> list[Piece]:
-        """The pieces between ``separator`` characters. An empty one keeps the place where something should have stood."""
-        found, start = [], 0
-        for index, letter in enumerate([*self.text, separator]):
-            if letter == separator:
-                found.append(Piece(self.text[start:index], self._places[start:index] or [self.at(start)]))
-                start = index + 1
-        return found
-
-    def strip(self) -> Piece:
-        start = len(self.text) - len(self.text.lstrip())
-        return self.cut(start, start + len(self.text.strip()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +96,7 @@ def parse(text: str) -> UnionSpec:
     Raises SpecError with line and column, and what is allowed there.
     """
     found = _Reader()
-    for line in _lines(text):
+    for line in lines(text):
         found.line(line)
     return found.finish()
 
@@ -168,19 +134,19 @@ class _Reader:
         self._mount_point = ""
 
     def line(self, line: Piece) -> None:
-        words = _words(line)
+        words = words_of(line)
         if words[0].text in ("mount", "sudo"):
             if self._branches:
-                _fail(line.at(), "the mount command stands alone: the branches before it have no place in it")
+                fail(line.at(), "the mount command stands alone: the branches before it have no place in it")
             self.mount(words, whole=True)
         elif self._mount_point:
-            _fail(line.at(), f"nothing follows the mount command; commands to run stand behind a line {SEPARATOR}")
+            fail(line.at(), f"nothing follows the mount command; commands to run stand behind a line {SEPARATOR}")
         elif _name(line) in _LISTS:
             self.options(line)
         elif line.text.startswith("/"):
             self._list(line)
         else:
-            _fail(
+            fail(
                 line.at(),
                 f"{_short(line.text)!r} is no branch: write {_EXAMPLES}; commands to run stand behind a line {SEPARATOR}",
             )
@@ -189,7 +155,7 @@ class _Reader:
         """Read ``mount`` with its options; returns the words behind the mount point, which ``whole`` forbids."""
         words = words[1:] if words[0].text == "sudo" else words
         if not words or words[0].text != "mount":
-            _fail(words[0].at() if words else (1, 1), "only mount can follow sudo here")
+            fail(words[0].at() if words else (1, 1), "only mount can follow sudo here")
         end, start = words[-1].at(len(words[-1].text)), words[0].at()
         words = words[1:]
         kind = ""
@@ -208,26 +174,26 @@ class _Reader:
             if name in ("-t", "-o"):
                 if value is None:
                     if not words:
-                        _fail(end, f"{name} needs a value")
+                        fail(end, f"{name} needs a value")
                     value = words.pop(0)
                 if name == "-t":
                     kind = value.text
                     if kind != "aufs":
-                        _fail(value.at(), f"type {kind!r}: aufs is the type that is mounted here")
+                        fail(value.at(), f"type {kind!r}: aufs is the type that is mounted here")
                 else:
                     self.options(value)
             elif word.text in ("-r", "--read-only"):
                 self._options.append("ro")
             elif word.text not in ("-w", "--rw", "--read-write", "-v", "--verbose", "-n", "--no-mtab"):
-                _fail(word.at(), f"{word.text!r} isn't an option that is read here: -t aufs, -o and -r are")
+                fail(word.at(), f"{word.text!r} isn't an option that is read here: -t aufs, -o and -r are")
         if not kind:
-            _fail(start, "says no type: write mount -t aufs")
+            fail(start, "says no type: write mount -t aufs")
         if not self._branches:
-            _fail(start, "says no branches: write -o br=/tmp=rw:/var=ro")
+            fail(start, "says no branches: write -o br=/tmp=rw:/var=ro")
         if len(positional) < 2:
-            _fail(end, f"needs a source and a mount point at its end, such as none {MOUNT_POINT}")
+            fail(end, f"needs a source and a mount point at its end, such as none {MOUNT_POINT}")
         if whole and words:
-            _fail(words[0].at(), f"{words[0].text!r} isn't expected behind the mount point {positional[1].text}")
+            fail(words[0].at(), f"{words[0].text!r} isn't expected behind the mount point {positional[1].text}")
         self._mount_point = _mount_point(positional[1])
         return words
 
@@ -237,16 +203,16 @@ class _Reader:
             name = _name(option)
             if name in _LISTS:
                 if len(option.text) <= len(name) + 1:
-                    _fail(option.at(len(option.text)), f"{name} needs branches, such as {name}=/tmp=rw:/var=ro")
+                    fail(option.at(len(option.text)), f"{name} needs branches, such as {name}=/tmp=rw:/var=ro")
                 self._list(option.cut(len(name) + 1))
             elif option.text in _KEPT:
                 self._options.append(option.text)
             elif name in _REMOUNTS:
-                _fail(option.at(), f"{name} changes a union that is mounted: write all branches in br=, in their order")
+                fail(option.at(), f"{name} changes a union that is mounted: write all branches in br=, in their order")
             elif name in _AUFS_ONLY:
                 self._ignored.append(option.text)
             elif option.text.startswith("/"):
-                _fail(option.at(), f"{option.text!r}: branches are joined by colons, not commas")
+                fail(option.at(), f"{option.text!r}: branches are joined by colons, not commas")
             elif option.text not in _NEUTRAL:
                 _unknown(
                     option.at(),
@@ -264,17 +230,17 @@ class _Reader:
         path, sign, _ = piece.text.partition("=")
         place = piece.at()
         if not path:
-            _fail(place, "a branch is missing here: each is a path, such as /tmp=rw")
+            fail(place, "a branch is missing here: each is a path, such as /tmp=rw")
         for letter in "\0,":
             if letter in path:
-                _fail(
+                fail(
                     piece.at(path.index(letter)),
                     f"aufs allows no {'comma' if letter == ',' else 'NUL'} in a branch's path",
                 )
         if not path.startswith("/"):
-            _fail(place, f"{path!r} isn't absolute: a branch's path begins with /")
+            fail(place, f"{path!r} isn't absolute: a branch's path begins with /")
         if ".." in path.split("/"):
-            _fail(piece.at(path.index("..")), f"{path!r} has .. in it: write the path that it leads to")
+            fail(piece.at(path.index("..")), f"{path!r} has .. in it: write the path that it leads to")
         permission = "ro" if self._branches else "rw"
         attributes: tuple[str, ...] = ()
         if sign:
@@ -285,7 +251,7 @@ class _Reader:
             check_overlap(branch, other, branch.path, other.path)
         self._branches.append(branch)
         if len(self._branches) > _BRANCHES_MAX:
-            _fail(place, f"overlayfs stacks {_BRANCHES_MAX} branches at most")
+            fail(place, f"overlayfs stacks {_BRANCHES_MAX} branches at most")
 
     def finish(self) -> UnionSpec:
         if not self._branches:
@@ -298,42 +264,32 @@ class _Reader:
 def check_overlap(branch: Branch, other: Branch, path: str, other_path: str) -> None:
     """Raise SpecError where two branches are one folder or lie in each other, which aufs refuses too. Source: aufs(5), br."""
     if path == other_path:
-        _fail(branch.place, f"{branch.path} is a branch twice (first at {where(other.place)}): name each folder once")
+        fail(branch.place, f"{branch.path} is a branch twice (first at {where(other.place)}): name each folder once")
     for inner, outer in ((path, other_path), (other_path, path)):
         if inner.startswith(outer.rstrip("/") + "/"):
-            _fail(
+            fail(
                 branch.place,
                 f"{branch.path} and {other.path} overlap, one lies in the other: aufs and overlayfs refuse that, name folders beside each other",
             )
 
 
-def where(place: Place) -> str:
-    return f"line {place[0]}, column {place[1]}"
-
-
 def refuse(branch: Branch, message: str) -> NoReturn:
     """Raise SpecError about ``branch``, with the place where it stands."""
-    _fail(branch.place, message)
-
-
-def _fail(place: Place, message: str) -> NoReturn:
-    raise SpecError("union", f"{where(place)}: {message}")
+    fail(branch.place, message)
 
 
 def _unknown(place: Place, what: str, text: str, known: Iterable[str], allowed: str) -> NoReturn:
     import difflib
 
     near = difflib.get_close_matches(text, list(known), 1, 0.7)
-    _fail(place, f"{what} {_short(text)!r} isn't known: {f'did you mean {near[0]}' if near else allowed}")
+    fail(place, f"{what} {_short(text)!r} isn't known: {f'did you mean {near[0]}' if near else allowed}")
 
 
 def _permission(piece: Piece) -> tuple[str, tuple[str, ...]]:
     """``rw+nolwh`` as a permission and its attributes."""
     first, *others = piece.split("+")
     if first.text not in PERMISSIONS:
-        _fail(
-            first.at(), f"permission {_short(first.text)!r}: rw, ro and rr are the ones that there are, as in /tmp=rw"
-        )
+        fail(first.at(), f"permission {_short(first.text)!r}: rw, ro and rr are the ones that there are, as in /tmp=rw")
     for word in others:
         if word.text not in ATTRIBUTES:
             _unknown(word.at(), "attribute", word.text, ATTRIBUTES, f"{', '.join(ATTRIBUTES)} are")
@@ -345,16 +301,16 @@ def _permission(piece: Piece) -> tuple[str, tuple[str, ...]]:
             else PERMISSIONS
         )
         if first.text not in fitting:
-            _fail(word.at(), f"attribute {word.text} goes with {' and '.join(fitting)}, not with {first.text}")
+            fail(word.at(), f"attribute {word.text} goes with {' and '.join(fitting)}, not with {first.text}")
     return first.text, tuple(dict.fromkeys(word.text for word in others))
 
 
 def _mount_point(word: Piece) -> str:
     path = "/" + os.path.normpath(word.text).lstrip("/")
     if not word.text.startswith("/") or ".." in word.text.split("/"):
-        _fail(word.at(), f"mount point {word.text!r}: an absolute path in the container, such as {MOUNT_POINT}")
+        fail(word.at(), f"mount point {word.text!r}: an absolute path in the container, such as {MOUNT_POINT}")
     if path == "/" or any(path == top or path.startswith(top + "/") for top in _RESERVED):
-        _fail(word.at(), f"mount point {path}: the container needs that itself, take another, such as {MOUNT_POINT}")
+        fail(word.at(), f"mount point {path}: the container needs that itself, take another, such as {MOUNT_POINT}")
     return path
 
 
@@ -384,70 +340,6 @@ def _name(piece: Piece) -> str:
     """An option's name: what stands before its first ``=`` or ``:``; ``br:…`` and ``br=…`` are the same to aufs."""
     ends = [index for index in (piece.text.find("="), piece.text.find(":")) if index >= 0]
     return piece.text[: min(ends)] if ends else piece.text
-
-
-def _lines(text: str) -> Iterable[Piece]:
-    """The logical lines: continuations joined, comments and blank ones left out."""
-    letters: list[str] = []
-    places: list[Place] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r")
-        line = line[: _comment(line)]
-        joined = line.endswith("\\")
-        line = line.removesuffix("\\")
-        letters += line
-        places += [(number, column) for column in range(1, len(line) + 1)]
-        if joined:  # as in a shell: nothing stands between the two
-            continue
-        piece = Piece("".join(letters), places).strip()
-        if piece.text:
-            yield piece
-        letters, places = [], []
-    piece = Piece("".join(letters), places).strip()
-    if piece.text:
-        yield piece
-
-
-def _comment(line: str) -> int:
-    """Where a line's comment begins: a ``#`` at its start or behind a blank, outside of quotes."""
-    quote = ""
-    for index, letter in enumerate(line):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter == "#" and (index == 0 or line[index - 1].isspace()):
-            return index
-    return len(line)
-
-
-def _words(line: Piece) -> list[Piece]:
-    """The words of a mount command, without their quotes."""
-    found: list[Piece] = []
-    letters: list[str] = []
-    places: list[Place] = []
-    quote, opened, inside = "", (1, 1), False
-    for index, letter in enumerate(line.text):
-        if quote:
-            if letter == quote:
-                quote = ""
-                continue
-        elif letter in "'\"":
-            quote, opened, inside = letter, line.at(index), True
-            continue
-        elif letter.isspace():
-            if inside:
-                found.append(Piece("".join(letters), places))
-            letters, places, inside = [], [], False
-            continue
-        inside = True
-        letters.append(letter)
-        places.append(line.at(index))
-    if quote and line.text.split(None, 1)[0] in ("mount", "sudo"):
-        _fail(opened, f"the quote {quote} isn't closed")
-    if inside:
-        found.append(Piece("".join(letters), places))
-    return found
 
 
 def _short(text: str) -> str:

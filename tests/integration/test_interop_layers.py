@@ -26,7 +26,7 @@ from .test_layer_writer import whole_seconds
 from .test_registry_pull import mounted
 from .test_unpack_peers import differences, podman_tree
 
-docker = docker_daemon.docker
+docker_or_none = docker_daemon.docker_or_none
 registry = registries.registry
 
 pytestmark = pytest.mark.needs("root", "overlay", "podman", "umoci", "busybox-static")
@@ -157,11 +157,15 @@ def umoci_tree(name: str, folder: Path) -> dict[bytes, Facts]:
     return facts
 
 
-def in_peers(image: Image, name: str, docker: Docker, tmp_path: Path) -> Iterator[tuple[str, dict[bytes, Facts]]]:
-    """The tree of a pushed image as podman, umoci and docker unpack it."""
+def in_peers(
+    image: Image, name: str, docker: Docker | None, tmp_path: Path
+) -> Iterator[tuple[str, dict[bytes, Facts]]]:
+    """The tree of a pushed image as podman, umoci and, where it is installed, docker unpack it."""
     with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
         yield "podman", tree_facts(tree)
     yield "umoci", umoci_tree(name, tmp_path / "umoci")
+    if docker is None:
+        return
     docker("pull", "--quiet", name)
     with docker.tree(name) as tree:
         yield "docker", tree_facts(tree)
@@ -171,7 +175,7 @@ def in_peers(image: Image, name: str, docker: Docker, tmp_path: Path) -> Iterato
 
 @pytest.mark.parametrize("driver", ["overlay", "erofs", "vfs"])
 def test_what_processes_did_is_the_same_everywhere(
-    driver: str, engine: Engine, layout: Path, registry: Registry, docker: Docker, tmp_path: Path
+    driver: str, engine: Engine, layout: Path, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
 ) -> None:
     if reason := explain(engine.paths, engine.identity)[driver]:
         pytest.skip(reason)
@@ -185,14 +189,16 @@ def test_what_processes_did_is_the_same_everywhere(
     store = engine.of_driver(driver)[1]
     store.push(name)
 
-    assert expected[b"w/own-program"]["xattrs"]["security.capability"] == struct.pack("<IIIII", 0x02000001, 1 << 13 | 1 << 10, 0, 0, 0)
+    assert expected[b"w/own-program"]["xattrs"]["security.capability"] == struct.pack(
+        "<IIIII", 0x02000001, 1 << 13 | 1 << 10, 0, 0, 0
+    )
     assert expected[b"w/top-ids"]["uid"] == 65535
     assert expected[b"w/suid"]["mode"] == "-rwsr-sr-x"
     assert expected[b"w/a/b/h3"]["same_file_as"] == expected[b"w/h2"]["same_file_as"] == b"w/a/b/h3"
     assert not {b"w/gone", b"w/gone-dir/x", b"w/opaque/old", b"w/opaque/kept/old", b"w/over/old"} & set(expected)
 
-    # A second container on it, by each driver that there is, and its archive.
-    for other in ("overlay", "erofs", "vfs"):
+    # A second container on it, by this driver and by another.
+    for other in (driver, {"overlay": "erofs", "erofs": "vfs", "vfs": "overlay"}[driver]):
         if explain(engine.paths, engine.identity)[other]:
             continue
         with cellwall.container(name, name="again", engine=engine, storage_driver=other) as box:
@@ -200,13 +206,14 @@ def test_what_processes_did_is_the_same_everywhere(
             ours = rooted(live_tree(engine, "again"))
         assert "\n".join(differences(expected, ours)) == "", other
         engine.remove("again")
-    for peer, theirs in in_peers(image, name, docker, tmp_path):
-        assert "\n".join(differences(expected, rooted(theirs))) == "", peer
+    if driver != "erofs":  # its layers are the overlay driver's, byte for byte: test_interop_user.py
+        for peer, theirs in in_peers(image, name, docker_or_none, tmp_path):
+            assert "\n".join(differences(expected, rooted(theirs))) == "", peer
     engine.remove("lab")
 
 
 def test_ids_that_containers_do_not_have(
-    engine: Engine, registry: Registry, docker: Docker, tmp_path: Path
+    engine: Engine, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
 ) -> None:
     """Files of other machines' ids are nobody's inside and can't be changed there; their ids stay, also in what is pushed."""
     owned = layer(
@@ -221,17 +228,26 @@ def test_ids_that_containers_do_not_have(
     with cellwall.container(f"oci:{layout}:latest", name="lab", engine=engine) as box:
         said = box.run("stat -c %u:%g /data/*; cat /data/file; stat -c %u /data/dir/top").stdout
         assert said == "65534:65534\n65534:65534\n65534:0\nhello\n65534\n"
-        for words in ("rm /data/gone", "chmod 0 /data/file", "chown 1 /data/file", "echo >> /data/file", "mv /data/dir /d"):
+        for words in (
+            "rm /data/gone",
+            "chmod 0 /data/file",
+            "chown 1 /data/file",
+            "echo >> /data/file",
+            "mv /data/dir /d",
+        ):
             assert box.run(words, check=False).exit_status == 1, words
         assert box.run("touch /made; chown 65536 /made", check=False).exit_status == 1
         box.run("cp /data/file /copy; chown 65535 /copy")
         image = box.commit(name)
     # Without a user namespace every id is itself, as in docker.
     with cellwall.container(name, name="all-ids", engine=engine, userns="host") as box:
-        assert box.run("stat -c %u:%g /data/file; rm /data/gone; chown 70002:3000000000 /copy").stdout == "1000000:2000000\n"
+        assert (
+            box.run("stat -c %u:%g /data/file; rm /data/gone; chown 70002:3000000000 /copy").stdout
+            == "1000000:2000000\n"
+        )
         image = box.commit(name)
     engine.images.push(name)
-    for peer, theirs in in_peers(image, name, docker, tmp_path):
+    for peer, theirs in in_peers(image, name, docker_or_none, tmp_path):
         ids = {os.fsdecode(path): (fact["uid"], fact["gid"]) for path, fact in theirs.items()}
         assert {path: ids.get(path) for path in ("data/file", "data/dir", "data/dir/top", "data/gone", "copy")} == {
             "data/file": (1_000_000, 2_000_000),
@@ -244,7 +260,9 @@ def test_ids_that_containers_do_not_have(
         engine.remove(made)
 
 
-def test_a_file_of_holes(engine: Engine, layout: Path, registry: Registry, docker: Docker, tmp_path: Path) -> None:
+def test_a_file_of_holes(
+    engine: Engine, layout: Path, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
+) -> None:
     """More than a gigabyte of holes travels as holes, and cellwall unpacks it as holes; podman and docker read the same content."""
     size, at = HOLES_MIN + (9 << 20), HOLES_MIN
     name = registry.name("interop/holes:1")
@@ -264,10 +282,11 @@ def test_a_file_of_holes(engine: Engine, layout: Path, registry: Registry, docke
         found = {"cellwall": facts(tree)}
     with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
         found["podman"] = facts(tree)
-    docker("pull", "--quiet", name)
-    with docker.tree(name) as tree:
-        found["docker"] = facts(tree)
-    docker("rmi", name)
+    if (docker := docker_or_none) is not None:
+        docker("pull", "--quiet", name)
+        with docker.tree(name) as tree:
+            found["docker"] = facts(tree)
+        docker("rmi", name)
     for who, (length, content, stored) in found.items():
         assert (length, content) == (size, b"\0\0island\0\0"), who
         if who == "cellwall":

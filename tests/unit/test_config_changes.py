@@ -21,6 +21,7 @@ from cellwall.runtime.images.config_changes import apply
         ("ENV PATH /usr/bin:/bin", {"Env": ["PATH=/usr/bin:/bin"]}),
         ("LABEL a=1 b=", {"Labels": {"old": "1", "a": "1", "b": ""}}),
         ("EXPOSE 80 53/udp", {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}),
+        ("EXPOSE 80-82/udp", {"ExposedPorts": {"80/udp": {}, "81/udp": {}, "82/udp": {}}}),
         ("VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
         ('VOLUME ["/a b"]', {"Volumes": {"/a b": {}}}),
         ("USER 1000:1000", {"User": "1000:1000"}),
@@ -37,7 +38,20 @@ def test_a_change(change: str, expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["RUN true", "", "CMD", "ENV =1", "ENV A=1 B", "ENV 'A=1", "EXPOSE http", "COPY a b"]
+    "change",
+    [
+        "RUN true",
+        "",
+        "CMD",
+        "ENV =1",
+        "ENV A=1 B",
+        "ENV 'A=1",
+        "EXPOSE http",
+        "EXPOSE 0",
+        "EXPOSE 99999",
+        "EXPOSE 82-80",
+        "COPY a b",
+    ],
 )
 def test_what_is_refused(change: str) -> None:
     with pytest.raises(SpecError, match="--change"):
