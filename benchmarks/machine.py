@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import compileall
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -23,6 +26,18 @@ def facts() -> dict[str, Any]:
         "uid": os.geteuid(),
         "cgroups": cgroup_mode(),
     }
+
+
+def compile_package() -> None:
+    """Give cellwall its byte code, as an installer does: where PYTHONDONTWRITEBYTECODE is set a checkout is compiled at each start."""
+    found = importlib.util.find_spec("cellwall")
+    if found is None or found.origin is None:
+        raise ImportError("cellwall isn't installed")
+    for path in Path(found.origin).parent.iterdir():
+        if path.is_dir():
+            compileall.compile_dir(path, quiet=1)
+        elif path.suffix == ".py":
+            compileall.compile_file(path, quiet=1)
 
 
 def cgroup_mode() -> str:

@@ -51,6 +51,8 @@ def make_layout(rootfs: Path, folder: Path) -> str:
         "os": "linux",
         "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/true"]},
         "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        # buildah builds on no layer without one.
+        "history": [{"created_by": "busybox"}],
     }
     raw_config = json.dumps(config).encode()
     manifest = {

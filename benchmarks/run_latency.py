@@ -30,8 +30,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure /bin/true in a fresh container: cellwall beside podman, crun, runc, bwrap and unshare."
     )
-    parser.add_argument("--rounds", type=_at_least(1), default=30, help="how often each is run (default 30)")
-    parser.add_argument("--warm-up", type=_at_least(0), default=3, help="rounds before that, not counted (default 3)")
+    parser.add_argument("--rounds", type=at_least(1), default=30, help="how often each is run (default 30)")
+    parser.add_argument("--warm-up", type=at_least(0), default=3, help="rounds before that, not counted (default 3)")
     parser.add_argument(
         "--pause",
         type=float,
@@ -47,7 +47,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def _at_least(lowest: int) -> Any:
+def at_least(lowest: int) -> Any:
     def number(text: str) -> int:
         value = int(text)
         if value < lowest:
@@ -120,6 +120,7 @@ def main() -> int:
     # Before cellwall is imported: the state of whoever measures is not to be touched.
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     try:
+        machine.compile_package()
         lineup = Lineup(scratch)
         try:
             lineup.assemble()

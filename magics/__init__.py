@@ -69,6 +69,23 @@ class Session:
 
         return image(self, line)
 
+    def union_cell(self, line: str, cell: str) -> Any:
+        """Mount folders over each other and show which gives each file: ``%%union`` with ``br=/tmp=rw:/var=ro:/opt=ro`` below it.
+
+        Or the whole ``mount -t aufs -o br=… none /aufs``, or one branch a line. Behind a line ``---`` stands a script that runs in the
+        union; with the branches on the magic's line the cell is the script. ``--write`` writes into the rw branch itself,
+        ``--image IMAGE`` takes folders of an image, ``--path``, ``--depth`` and ``--limit`` choose what is shown. ``%union --help`` lists all.
+        """
+        from .union import union_cell
+
+        return union_cell(self, line, cell)
+
+    def union_line(self, line: str) -> Any:
+        """Show which folder gives each file of a union, without a script: ``%union br=/tmp=rw:/var=ro``."""
+        from .union import union_line
+
+        return union_line(self, line)
+
     def alias_line(self, line: str) -> None:
         """Give ``%%container`` and ``%container`` one more name: ``%cellwall_alias docker``. ``--remove`` takes it back.
 
@@ -106,6 +123,10 @@ class Session:
                 del self.shell.magics_manager.magics[kind][name]
             self.taken.remove(entry)
 
+    def has(self, kind: str, name: str) -> bool:
+        """Whether the magic of that kind and name is cellwall's here."""
+        return any(entry[:2] == (kind, name) for entry in self.taken)
+
     @property
     def cell_names(self) -> set[str]:
         """The names under which ``%%container`` is registered now."""
@@ -117,7 +138,7 @@ class Session:
         return {name for kind, name, function in self.taken if kind == "line" and function == self.container_line}
 
 
-_OWN = ("container", "dockerfile", "layer", "image", "cellwall_alias")
+_OWN = ("container", "dockerfile", "layer", "image", "union", "cellwall_alias")
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -142,6 +163,8 @@ def load_ipython_extension(shell: Any) -> None:
             ("cell", "layer", session.layer_cell),
             ("line", "container", session.container_line),
             ("line", "image", session.image_line),
+            ("cell", "union", session.union_cell),
+            ("line", "union", session.union_line),
             ("line", "cellwall_alias", session.alias_line),
         ]
     )

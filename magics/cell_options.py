@@ -71,8 +71,13 @@ _VALUES = (
 @cache
 def cell_parser(command: str = "%%container") -> Parser:
     """A Parser with run options and cell options on it; the words that are no options are IMAGE. Made once: it takes 2 ms."""
-    parser = run_parser(command, USAGE, interspersed=True, omit=OMITTED)
-    parser.usage = f"{command} {USAGE}".replace("%", "%%")  # argparse formats it with the % operator
+    return new_cell_parser(command, USAGE)
+
+
+def new_cell_parser(command: str, usage: str, *, interspersed: bool = True) -> Parser:
+    """A Parser with run options and cell options on it."""
+    parser = run_parser(command, usage, interspersed=interspersed, omit=OMITTED)
+    parser.usage = f"{command} {usage}".replace("%", "%%")  # argparse formats it with the % operator
     parser.description = "Run the cell in a new container, or with --name in one that stays."
     for dest, name, read, metavar, help_text in _VALUES:
         parser.value(name, dest=dest, read=read, metavar=metavar, help=help_text)
@@ -135,7 +140,7 @@ def parse_cell(
             f"{rest[1]!r} isn't expected behind the image {rest[0]!r}: the cell's text is what runs, "
             "and values with blanks need quotes",
         )
-    cell = _cell_options(parsed)
+    cell = cell_options_of(parsed)
     options = run_options_of(parsed, rest[0], config=config, environment=environment)
     if options.detach:
         raise SpecError(
@@ -148,7 +153,8 @@ def parse_cell(
     return options, cell
 
 
-def _cell_options(parsed: argparse.Namespace) -> CellOptions:
+def cell_options_of(parsed: argparse.Namespace) -> CellOptions:
+    """What the cell's own options say. Raises SpecError where they don't go together."""
     cell = CellOptions(
         **{dest: getattr(parsed, dest) for dest, *_ in _VALUES},
         background=parsed.background,

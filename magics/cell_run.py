@@ -6,7 +6,7 @@ The same object serves a cell in the foreground (the notebook's main thread) and
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class CellRun:
     """A cell that is ready to run once. ``kill`` may be called from any thread, at any time.
 
-    ``tell`` is called with what isn't in force of this container, as sentences. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
+    ``tell`` is called with what isn't in force of this container, as sentences; ``mounts`` are further entries of its mount plan. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class CellRun:
         asked: CellOptions,
         text: str,
         tell: Callable[[list[str]], object],
+        mounts: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.engine = engine
         self.options = options
@@ -60,6 +61,7 @@ class CellRun:
             "stderr", None if asked.stderr_variable else screen, keep=keep or asked.stderr_variable is not None
         )
         self._tell = tell
+        self._mounts = mounts
         self._lock = threading.Lock()
         self._process: Process | None = None
         self._killed = False
@@ -120,6 +122,7 @@ class CellRun:
                 stdout_fd=stdout_fd,
                 stderr_fd=stderr_fd,
                 script=self._script,
+                mounts=self._mounts,
                 progress=self._progress,
                 cancelled=lambda: self._killed,
             )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Names = Callable[[], list[str]]
 
 _CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff", "commit", "export"}
+_NOT_IN_UNIONS = {"--bg", "--proc", "--name", "--rm", "--detach", "--tty"}
+_BUILDS = ("%%dockerfile", "%%layer")
 _IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect", "history", "push", "save"}
 
 
@@ -32,12 +34,21 @@ def complete(session: Session, context: Any) -> Any:
     source = Sources(session.shell.user_ns)
     if magic.startswith("%%"):
         first = not any(line.strip() for line in context.full_text.split("\n")[: context.cursor_line])
-        if not first or magic[2:] not in session.cell_names:
+        if not first:
             return _nothing()
-        found = cell_words(rest, source)
+        if magic[2:] in session.cell_names:
+            found = cell_words(rest, source)
+        elif magic == "%%union" and session.has("cell", "union"):
+            found = union_words(rest, source)
+        elif magic in _BUILDS and session.has("cell", magic[2:]):
+            found = build_words(magic, rest, source)
+        else:
+            return _nothing()
     elif magic[1:] in session.line_names:
         found = command_words("container", rest, source)
-    elif magic == "%image" and any(entry[1] == "image" for entry in session.taken):
+    elif magic == "%union" and session.has("line", "union"):
+        found = union_words(rest, source)
+    elif magic == "%image" and session.has("line", "image"):
         found = command_words("image", rest, source)
     else:
         return _nothing()
@@ -83,6 +94,28 @@ def cell_words(line: str, source: Sources) -> tuple[str, list[str]]:
         for option in [*describe(), *describe_cell()]
     ]
     return option_words(line, options, source, source.images)
+
+
+def union_words(line: str, source: Sources) -> tuple[str, list[str]]:
+    """As ``cell_words``, for ``%%union``: its branches are paths, which other matchers offer."""
+    from ..runtime.cli.union import describe_union
+
+    options = [
+        option | {"names": [name for name in option["names"] if name not in OMITTED]}
+        for option in [*describe_union(), *describe(), *describe_cell()]
+        if not set(option["names"]) & _NOT_IN_UNIONS
+    ]
+    return option_words(line, options, source, list)
+
+
+def build_words(magic: str, line: str, source: Sources) -> tuple[str, list[str]]:
+    """As ``cell_words``, behind ``%%dockerfile`` or ``%%layer``."""
+    from .building import dockerfile_parser, layer_parser
+
+    if magic == "%%layer":
+        return option_words(line, layer_parser().describe(), source, source.images)
+    # The folder to build from is a file's name, which others complete.
+    return option_words(line, dockerfile_parser().describe(), source, list)
 
 
 def option_words(line: str, options: list[dict[str, Any]], source: Sources, positional: Names) -> tuple[str, list[str]]:
@@ -131,6 +164,8 @@ def _values(option: dict[str, Any], source: Sources) -> list[str]:
         return ["true", "false"]
     if option["choices"]:
         return list(option["choices"])
+    if "--image" in option["names"]:
+        return source.images()
     if "--name" in option["names"]:
         return source.containers()
     return source.inputs() if "--in" in option["names"] else []

@@ -73,13 +73,16 @@ def run_options(
     script: Script | None = None,
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
+    mounts: Sequence[dict[str, Any]] = (),
     engine: Engine | None = None,
 ) -> Result:
-    """As ``run``, from options that are made already; the output is ``bytes``."""
+    """As ``run``, from options that are made already; the output is ``bytes``. ``mounts`` as in ``Engine.run``."""
     engine = engine or Engine.default()
 
     def start(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Process:
-        return engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script)
+        return engine.run(
+            options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script, mounts=mounts
+        )
 
     return _followed(start, input, on_stdout, on_stderr)
 

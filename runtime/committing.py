@@ -5,25 +5,21 @@ Source: docker-container-commit(1), docker-container-export(1); reproducible-bui
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .errors import Cancelled, LayerError, SpecError, UnsupportedError
+from .errors import Cancelled, LayerError, UnsupportedError
 from .images.config_changes import apply, set_env
 from .images.platforms import Platform
 from .pausing import paused
 from .preparing import mount_points
+from .source_date import rfc3339, source_date_epoch
 from .storage.compression import decompressed
 
 if TYPE_CHECKING:
     from .engine import Engine
     from .images.image import Image
-
-# Of the year 9999, the last that RFC 3339 can write.
-_LAST_SECOND = 253_402_300_799
 
 
 def commit(
@@ -148,24 +144,6 @@ def _container_config(config: dict[str, Any], options: dict[str, Any] | None) ->
 def _plain_history(base: Image) -> list[dict[str, Any]]:
     """One entry for each layer of an image that brings no history: those of later layers must fit theirs."""
     return [{"created_by": layer.created_by} for layer in base.layers]
-
-
-def source_date_epoch(environment: Mapping[str, str]) -> int | None:
-    """SOURCE_DATE_EPOCH in seconds, or None. Raises SpecError where it isn't a number, or is after the year 9999."""
-    text = environment.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise SpecError("SOURCE_DATE_EPOCH", f"{text!r} isn't a number of seconds since 1970")
-    if len(text) > 20 or int(text) > _LAST_SECOND:
-        raise SpecError("SOURCE_DATE_EPOCH", f"{text[:40]!r} is after the year 9999, which no image config can say")
-    return int(text)
-
-
-def rfc3339(epoch: int | None) -> str:
-    """The time of ``epoch``, or of now, as image configs have it."""
-    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
-    return moment.isoformat(timespec="microseconds" if epoch is None else "seconds").replace("+00:00", "Z")
 
 
 def new_config(changes: tuple[str, ...], epoch: int | None, platform: str | None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from .cli import values
 from .errors import SpecError
 from .options import PullPolicy, RunOptions
 from .paths import Paths
+from .storage.names import ASKED
 
 if TYPE_CHECKING:
     from .images.settings import RegistryConfig, RegistrySettings
@@ -55,12 +56,6 @@ class Setting:
 Read = Callable[[str, str], Any]
 
 
-def _driver(key: str, text: str) -> str:
-    if not text.isidentifier():
-        raise SpecError(key, f"{text!r} isn't a storage driver's name, such as overlay or vfs")
-    return text
-
-
 # [defaults]: the config's key, the field of RunOptions (empty: Config's own), how it is read.
 _DEFAULTS: dict[str, tuple[str, Read]] = {
     "memory": ("memory_bytes", values.memory),
@@ -69,7 +64,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "pids_limit": ("pids_limit", values.integer(1, values.PIDS_HIGHEST, (-1, 0))),
     "shm_size": ("shm_size_bytes", values.positive_size),
     "network": ("network", values.choice("none", "host")),
-    "storage_driver": ("storage_driver", _driver),
+    "storage_driver": ("storage_driver", values.choice(*ASKED)),
     "storage_size": ("storage_size_bytes", values.positive_size),
     "timeout": ("timeout_s", values.duration),
     "stop_timeout": ("stop_timeout_s", values.integer(0, 10**9)),

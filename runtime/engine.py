@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import launching, logs, removing, state, stopping
+from . import logs, removing, state, stopping
 from .config import Config
 from .containers import Container, Containers
 from .errors import CellwallError, SpecError, StatusError
@@ -23,6 +23,7 @@ from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
@@ -72,7 +73,15 @@ class Engine:
         """The containers on disk; the first use cleans up after launchers that were killed."""
         with self.lock:
             if self._containers is None:
-                for folder in (self.paths.data, self.paths.running, self.paths.ids, self.paths.containers):
+                # Nobody else may come to the setuid files of images, also where CELLWALL_ROOT names a folder that all may enter.
+                private = (self.paths.storage, self.paths.build_cache)
+                for folder in (
+                    self.paths.data,
+                    self.paths.running,
+                    self.paths.ids,
+                    self.paths.containers,
+                    *private,
+                ):
                     try:
                         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     except OSError as error:
@@ -145,15 +154,19 @@ class Engine:
         stderr_fd: int,
         script: Script | None = None,
         size: tuple[int, int] | None = None,
+        mounts: Sequence[dict[str, Any]] = (),
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Process:
         """Run a command in a fresh container; the descriptors are copied.
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
-        its output writes to ``Process.log_path``. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
+        container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
+        from . import launching
+
         options = self.config.fill(options)
         self.launcher_for(own_users=options.userns != "host").start()
         while True:
@@ -163,7 +176,7 @@ class Engine:
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
                     fds = [stdin_fd, stdout_fd, stderr_fd]
-                    process = launching.run(self, options, image, fds, script=script, size=size)
+                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
                 except launching.ImageGone:
                     continue
                 process.at_start(holding.pop_all().close)
@@ -177,6 +190,8 @@ class Engine:
         It lives as long as this process's launcher, its writable layer until it is removed. Raises StatusError where the
         container of that name was made from another image.
         """
+        from . import launching
+
         if not options.name:
             raise SpecError("--name", "a container that stays needs a name")
         options = self.config.fill(options)
@@ -205,6 +220,8 @@ class Engine:
     def _new_keeper(
         self, options: RunOptions, progress: Progress | None, cancelled: Cancelled | None
     ) -> dict[str, Any]:
+        from . import launching
+
         while True:
             image = self._image_of(options, progress, cancelled)
             with self.stores.images(options.storage_driver).held():
@@ -231,6 +248,8 @@ class Engine:
         timeout_s: float | None = None,
     ) -> Process:
         """Run a further command in a running container. Raises NotFound, StatusError."""
+        from . import launching
+
         return launching.join(
             self,
             name_or_id,
@@ -259,6 +278,8 @@ class Engine:
 
         A named cell's container has no command: it is started for further cells, and None is returned.
         """
+        from . import launching
+
         return launching.start(self, name_or_id, [stdin_fd, stdout_fd, stderr_fd], size=size)
 
     def containers(self, all: bool = False) -> list[Container]:
@@ -339,6 +360,12 @@ class Engine:
         from .build.pruning import prune
 
         return prune(self, mounts=mounts)
+
+    def build_cache(self) -> tuple[list[Kept], int]:
+        """What builds remember, and the bytes that ``prune_builds`` with ``mounts`` would free."""
+        from .build.pruning import kept
+
+        return kept(self)
 
     def import_tree(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def run(
     *,
     script: Script | None,
     size: tuple[int, int] | None,
+    mounts: Sequence[dict[str, Any]] = (),
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -47,12 +49,12 @@ def run(
     record = new_record(engine, container_id, options, image, made.argv)
     if record["ephemeral"]:
         prepare(engine, record, None)
+        record["plan"] = [*record["plan"], *mounts]
     else:
         keep(engine, record)
     try:
         if not record["ephemeral"]:
-            # Whoever removes an image looks for containers first: either they saw this one, or this sees that it is gone.
-            _check_it_stays(engine, options, image)
+            _check_it_stays(engine, options, image, recorded=True)
         process = launch(engine, record, made, fds, options)
     except BaseException:
         if record["ephemeral"]:
@@ -75,15 +77,16 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
     keep(engine, record)
     try:
-        _check_it_stays(engine, options, image)
+        _check_it_stays(engine, options, image, recorded=True)
     except BaseException:
         remove_record(engine, record)
         raise
     return record
 
 
-def _check_it_stays(engine: Engine, options: RunOptions, image: Image) -> None:
-    if not engine.stores.images(options.storage_driver).stays(image):
+def _check_it_stays(engine: Engine, options: RunOptions, image: Image, *, recorded: bool = False) -> None:
+    store = engine.stores.images(options.storage_driver)
+    if not (store.stays(image) if recorded else store.is_unpacked(image)):
         raise ImageGone(f"image {options.image} was removed meanwhile: run it again")
 
 

@@ -55,6 +55,8 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
+    """One container to be run."""
+
     image: str
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None

@@ -6,7 +6,6 @@ A first process is known by pid and start time, and reached through a pidfd. Sou
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
 from .errors import StatusError
+from .linux.files import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .signal_names import signal_number
 
@@ -58,7 +58,7 @@ def wait_ended(known: Containers, found: dict[str, Any], timeout_s: float) -> bo
     False where it runs on after ``timeout_s``.
     """
     with _first_process(found) as pidfd:
-        if pidfd >= 0 and not select.select([pidfd], [], [], timeout_s)[0]:
+        if pidfd >= 0 and not readable(pidfd, timeout_s):
             return False
     deadline = time.monotonic() + _CLEAN_UP_S
     while known.state(found["id"]) is not None and time.monotonic() < deadline:

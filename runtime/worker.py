@@ -6,7 +6,7 @@ every capability but those that owning other people's files takes. It dies as so
 signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
 
 The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
-May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build marks for it.
+May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build and runtime/union mark for it.
 Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
 """
 
@@ -416,6 +416,24 @@ def _build_folder(request: Request) -> object:
     return None
 
 
+def _union_scan(request: Request) -> object:
+    from .union.jobs import scan
+
+    return scan(request)
+
+
+def _union_before(request: Request) -> object:
+    from .union.jobs import before
+
+    return before(request)
+
+
+def _union_effects(request: Request) -> object:
+    from .union.jobs import effects
+
+    return effects(request)
+
+
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
     return {"id_base": base, "id_count": count, "epoch": request["epoch"], "marks": request.get("marks")}
@@ -443,6 +461,9 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "build-digests": _build_digests,
     "build-copy": _build_copy,
     "build-folder": _build_folder,
+    "union-scan": _union_scan,
+    "union-before": _union_before,
+    "union-effects": _union_effects,
 }
 
 if __name__ == "__main__":

@@ -47,7 +47,10 @@ class TarDriver:
         *,
         digest: object,
         cancelled: Callable[[], bool] | None = None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
+        if parents_ready is not None:
+            parents_ready()
         assert parent == (parents[-1] if parents else None)
         assert all(map(self.has_layer, parents)), "a layer came before those below it"
         self.before_layer(chain_id)

@@ -9,12 +9,12 @@ without a name in the store (see executor.py); a record whose image is gone coun
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,8 @@ class Cache:
 
     def put(self, inputs: Inputs, image_id: str) -> Record:
         """Note what came of a step."""
-        path = self._path(inputs.key)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         record = Record(inputs, image_id, time.time())
-        write_atomically(path, json.dumps({"version": _VERSION, **asdict(record)}).encode())
+        write_kept(self._path(inputs.key), json.dumps({"version": _VERSION, **asdict(record)}).encode())
         return record
 
     def forget(self, inputs: Inputs) -> None:
@@ -95,13 +93,13 @@ class Cache:
                     if (record := _read(path)) is not None:
                         yield record
 
-    def clear(self) -> int:
-        """Take all records away; returns how many there were."""
-        count = 0
-        for record in list(self.records()):
-            self.forget(record.inputs)
-            count += 1
-        return count
+    def clear(self) -> None:
+        """Take all records away, damaged and half-written ones too."""
+        if self._directory.is_dir():
+            for folder in self._directory.iterdir():
+                with suppress(OSError):  # it has a new record already, or another process was quicker
+                    clear_files(folder)
+                    os.rmdir(folder)
 
     def why(self, inputs: Inputs, others: Set[str] = frozenset()) -> tuple[str, tuple[str, ...]]:
         """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any.
@@ -127,6 +125,8 @@ class Cache:
 
 
 def _likeness(one: str, other: str) -> float:
+    import difflib
+
     return difflib.SequenceMatcher(None, one[:_COMPARED], other[:_COMPARED], autojunk=False).ratio()
 
 
@@ -185,10 +185,17 @@ def _read(path: Path) -> Record | None:
         return None
 
 
-def remove_empty(directory: Path) -> None:
-    """Remove the folders of the cache that hold nothing."""
-    for folder in directory.iterdir():
+def write_kept(path: Path, content: bytes) -> None:
+    """``write_atomically`` in a folder that another process may be clearing: then it is made once more."""
+    while True:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            os.rmdir(folder)
-        except OSError:  # it holds records
+            return write_atomically(path, content)
+        except FileNotFoundError:
             continue
+
+
+def clear_files(directory: Path) -> None:
+    """Remove what ``write_kept`` has written into ``directory``, half-written files included."""
+    for path in directory.iterdir():
+        path.unlink(missing_ok=True)

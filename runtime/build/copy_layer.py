@@ -37,28 +37,38 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """A tree that is copied from. ``keep_owners``: its files stay whose they are; else they become root's."""
+    """A tree that is copied from. ``keep_owners``: its files stay whose they are; else they become root's and lose setuid and setgid.
+
+    ``as_is``: ``--chown`` and ``--chmod`` don't reach its files (an archive's say themselves whose they are).
+    """
 
     tree: Tree
     keep_owners: bool = False
+    as_is: bool = False
 
 
 class CopyWriter(LayerWriter):
-    """Writes entries with the owner and permissions that the instruction asks for. ``keep_owners`` is the next entry's source's."""
+    """Writes entries with the owner and permissions that the instruction asks for. ``source`` is the next entry's."""
 
     def __init__(self, out_fd: int, settings: Settings) -> None:
         super().__init__(out_fd, -1, epoch=settings.epoch)
         self._settings = settings
-        self.keep_owners = False
+        self.source: Source | None = None
 
     def permissions(self, path: bytes, status: os.stat_result) -> tuple[int, int, int]:
-        settings = self._settings
+        settings, source = self._settings, self.source
+        assert source is not None
         mode = stat.S_IMODE(status.st_mode)
+        if source.as_is:
+            return mode, status.st_uid, status.st_gid
+        if not source.keep_owners:
+            # Whoever made the context isn't asked what may run as root in the image.
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
         if settings.chmod and not stat.S_ISLNK(status.st_mode):
             mode = changed_mode(settings.chmod, mode, directory=stat.S_ISDIR(status.st_mode))
         if settings.owner is not None:
             return mode, *settings.owner
-        return (mode, status.st_uid, status.st_gid) if self.keep_owners else (mode, 0, 0)
+        return (mode, status.st_uid, status.st_gid) if source.keep_owners else (mode, 0, 0)
 
 
 class Placement:
@@ -69,7 +79,7 @@ class Placement:
         self._target = Tree(Lowers([])) if settings.link else target
         self._settings = settings
         self._resolved: dict[bytes, bytes] = {}
-        self.taken: dict[bytes, tuple[Source, bytes]] = {}
+        self.taken: dict[bytes, tuple[Source, Item, bytes]] = {}
         self.written: dict[bytes, tuple[bytes, int]] = {}
         self.directories: dict[bytes, os.stat_result | None] = {}
 
@@ -81,13 +91,18 @@ class Placement:
         asked = os.fsencode(text)
         base = self._follow(asked.strip(b"/"))
         found = self._target.status(base)
+        if not (found is not None and stat.S_ISDIR(found.st_mode)) and last not in ("", ".", ".."):
+            # A link to anything but a directory is what is replaced, not what it leads to.
+            base = self._follow(asked.strip(b"/"), last=False)
+            found = self._target.status(base)
+            found = None if found is not None and stat.S_ISLNK(found.st_mode) else found
         into = (
             into or (found is not None and stat.S_ISDIR(found.st_mode)) or any(item.is_directory for _, item in items)
         )
         if not into:
             self._make_above(base)
             for source, item in items:
-                self.taken[base] = (source, item.path)
+                self.taken[base] = (source, item, item.path)
             for _, content, mode in files:
                 self.written[base] = (content, mode)
             return
@@ -104,25 +119,25 @@ class Placement:
     def _item(self, source: Source, item: Item, base: bytes) -> None:
         if self._settings.parents:
             for above, _ in item.above:
-                self._directory_of_source(source, base, above, self._source_of(item, above))
+                self._directory_of_source(source, item, base, above, self._source_of(item, above))
             base = self._inside(base, item.above[-1][0]) if item.above else base
             if item.is_directory:
-                self._directory_of_source(source, base, item.name, item.path)
+                self._directory_of_source(source, item, base, item.name, item.path)
                 base = self._inside(base, item.name)
         if not item.is_directory:
             path = self._inside(base, item.name)
             self._refuse_directory(path, item.source)
             self.directories.pop(path, None)
-            self.taken[path] = (source, item.path)
+            self.taken[path] = (source, item, item.path)
             return
         for below, status in item.below:
             lies = item.path + b"/" + below if item.path else below
             if stat.S_ISDIR(status.st_mode):
-                self._directory_of_source(source, base, below, lies)
+                self._directory_of_source(source, item, base, below, lies)
                 continue
             path = self._inside(base, below)
             self._refuse_directory(path, os.fsdecode(lies))
-            self.taken[path] = (source, lies)
+            self.taken[path] = (source, item, lies)
 
     def _source_of(self, item: Item, above: bytes) -> bytes:
         """Where the kept parent directory ``above`` of ``item`` lies in the source."""
@@ -130,8 +145,14 @@ class Placement:
         parts = item.path.split(b"/")[:-1]
         return b"/".join(parts[: len(parts) - depth])
 
-    def _directory_of_source(self, source: Source, base: bytes, below: bytes, lies: bytes) -> None:
+    def _directory_of_source(self, source: Source, item: Item, base: bytes, below: bytes, lies: bytes) -> None:
         path = self._inside(base, below)
+        if self._taken_kind(path) not in (0, stat.S_IFDIR, stat.S_IFLNK):
+            raise SelectionFault(
+                f"{os.fsdecode(lies)} is a directory in one source, and another puts a file at /{os.fsdecode(path)}: "
+                "copy them apart",
+                os.fsdecode(lies),
+            )
         found = self._target.status(path)
         if found is not None and not stat.S_ISDIR(found.st_mode):
             if stat.S_ISLNK(found.st_mode):
@@ -148,9 +169,21 @@ class Placement:
             )
         self.directories.pop(path, None)
         self.written.pop(path, None)
-        self.taken[path] = (source, lies)
+        self.taken[path] = (source, item, lies)
+
+    def _taken_kind(self, path: bytes) -> int:
+        """The kind (stat.S_IFMT) of what another source puts at ``path``; 0 where none does."""
+        if path not in self.taken:
+            return 0
+        source, _, lies = self.taken[path]
+        found = source.tree.status(lies)
+        return stat.S_IFMT(found.st_mode) if found is not None else 0
 
     def _refuse_directory(self, path: bytes, source: str) -> None:
+        if self._taken_kind(path) == stat.S_IFDIR:
+            raise SelectionFault(
+                f"/{os.fsdecode(path)} is a directory in another source, and {source} is none: copy them apart", source
+            )
         found = self._target.status(path)
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise SelectionFault(
@@ -158,9 +191,9 @@ class Placement:
                 source,
             )
 
-    def _follow(self, path: bytes) -> bytes:
+    def _follow(self, path: bytes, *, last: bool = True) -> bytes:
         try:
-            return self._target.resolve(path)
+            return self._target.resolve(path, follow_last=last)
         except OSError:
             raise SelectionFault(
                 f"/{os.fsdecode(path)}: its links go round in a circle in the image", self._settings.destination
@@ -168,10 +201,11 @@ class Placement:
 
     def _inside(self, base: bytes, below: bytes) -> bytes:
         """``below`` in the directory ``base``, through links to directories that were met on the way."""
-        above, _, name = below.rpartition(b"/")
-        parent = self._inside(base, above) if above else base
-        parent = self._resolved.get(parent, parent)
-        return parent + b"/" + name if parent else name
+        path = base
+        for name in below.split(b"/"):
+            path = self._resolved.get(path, path)
+            path = path + b"/" + name if path else name
+        return path
 
     def _make_above(self, path: bytes) -> None:
         above = path.rpartition(b"/")[0]
@@ -196,18 +230,21 @@ class Placement:
     def write(self, out_fd: int) -> None:
         """Write all of it to ``out_fd`` as a layer archive. Raises SelectionFault for a name that no layer can hold."""
         for path in [*self.taken, *self.written]:
+            self._make_above(path)
+        for path in {*self.taken, *self.written, *self.directories}:
             if path.rpartition(b"/")[2].startswith(b".wh."):
                 shown = os.fsdecode(path)
                 raise SelectionFault(f"/{shown} is named as whiteouts are, so no layer can hold it: rename it", shown)
-            self._make_above(path)
         writer = CopyWriter(out_fd, self._settings)
         for path in sorted({*self.directories, *self.taken, *self.written}):
             if path in self.written:
                 self._write_file(writer, path)
             elif path in self.taken:
-                source, lies = self.taken[path]
+                source, item, lies = self.taken[path]
                 above_fd, name = source.tree.open_parent(lies)
-                writer.keep_owners = source.keep_owners
+                writer.source = source
+                # Two sources of one file become two files, as two COPYs would make them.
+                writer.link_scope = id(item)
                 try:
                     writer.add(path, name, above_fd)
                 finally:

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..images.image import Image
-from ..images.layout import write_atomically
 from ..storage.jobs import run_job
-from .archives import Archive, is_archive, unpack
-from .downloads import Download
+from .cache import write_kept
 from .instructions import Add, Copy, Instruction
 from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
@@ -28,7 +26,9 @@ from .values import source_kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .archives import Archive
     from .cache import Inputs
+    from .downloads import Download
     from .stage import Stage
 
 _HEREDOC_MODE = 0o644
@@ -41,10 +41,16 @@ class Part:
     selection: Request
     described: dict[str, Any]
     keep_owners: bool = False
+    as_is: bool = False
     fds: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"tree": self.described, "selection": asdict(self.selection), "keep_owners": self.keep_owners}
+        return {
+            "tree": self.described,
+            "selection": asdict(self.selection),
+            "keep_owners": self.keep_owners,
+            "as_is": self.as_is,
+        }
 
 
 class CopyStep:
@@ -87,6 +93,11 @@ class CopyStep:
             raise self._fault(fault) from None
         except InterruptedError:
             raise Cancelled("the build was stopped") from None
+        except OSError as error:  # an archive that may not be read, or went just now
+            why = os.strerror(error.errno or 0).lower()
+            raise instruction.source.fault(
+                f"{instruction.name}: {error.filename or 'a source'} can't be read: {why}"
+            ) from error
         facts: dict[str, Any] = {
             "content": self._digests,
             "destination": self._destination,
@@ -103,6 +114,12 @@ class CopyStep:
 
     def _fault(self, fault: SelectionFault) -> BuildError:
         return self._instruction.source.fault(f"{self._instruction.name}: {fault}", fault.source)
+
+    def _changed(self) -> BuildError:
+        instruction = self._instruction
+        return BuildError(
+            instruction.source.first_line, f"{instruction.name}: the context changed while it was copied: build again"
+        )
 
     def _find_copied(self, instruction: Copy) -> None:
         if not instruction.stage:
@@ -130,6 +147,8 @@ class CopyStep:
         self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
 
     def _find_added(self, instruction: Add) -> None:
+        from .archives import Archive, is_archive
+
         plain: list[str] = []
         for source in instruction.sources:
             kind = source_kind(source)
@@ -151,18 +170,24 @@ class CopyStep:
         if not archives:
             self._add_context(selection, items)
             return
-        whole, files = digest(tree, items, selection, self._build.stopped.is_set)
-        self._digests.append(whole)
-        self._files |= files
         for item in archives:
-            self._archives.append(Archive(os.fsdecode(item.path), tree.open(item.path)))
+            archive = Archive(os.fsdecode(item.path), tree.open(item.path))
+            self._archives.append(archive)
+            # Of an archive that is unpacked nothing but its content counts, as it is read through this descriptor.
+            self._digests.append(archive.digest(self._build.stopped.is_set))
+            self._files[archive.name] = self._digests[-1][:16]
         rest = [literal(os.fsdecode(item.written)) for item in items if item not in archives]
         if rest:
             selection = self._selection(tuple(rest))
             self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
-            self._checked.append(digest(tree, select(tree, selection), selection)[0])
+            whole, files = digest(tree, select(tree, selection), selection, self._build.stopped.is_set)
+            self._digests.append(whole)
+            self._checked.append(whole)
+            self._files |= files
 
     def _add_download(self, instruction: Add, url: str) -> None:
+        from .downloads import Download
+
         folder = (
             self._build.scratch / f"download-{self._stage.planned.index}-{self._stage.number}-{len(self._downloads)}"
         )
@@ -188,14 +213,15 @@ class CopyStep:
             pass
         answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([whole, files]).encode())
+        write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
 
     # -- the layer
 
     def make(self) -> Image:
         """Make the layer. Raises DockerfileError, LayerError, BuildError (a file changed meanwhile), Cancelled."""
+        from .archives import Archive, unpack
+
         instruction = self._instruction
         parts = list(self._parts)
         for download in self._downloads:
@@ -213,9 +239,16 @@ class CopyStep:
         for number, archive in enumerate(self._archives):
             folder = self._build.scratch / f"archive-{self._stage.planned.index}-{self._stage.number}-{number}"
             name = f"archive{number}_fd"
-            fd = unpack(self._build, archive, folder)
+            try:
+                fd = unpack(self._build, archive, folder)
+            except BuildError as error:
+                raise instruction.source.fault(f"ADD: {error}", archive.name) from error
+            if archive.changed(self._build.stopped.is_set):
+                raise self._changed()
             parts.append(
-                Part(Request((".",), (), instruction.excludes, owners=True), {"folder": name}, True, {name: fd})
+                Part(
+                    Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
+                )
             )
         heredocs = [
             [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
@@ -237,10 +270,7 @@ class CopyStep:
                 whole for (whole, _), part in zip(answer["digests"], parts, strict=True) if "context_fd" in part.fds
             ]
             if found != self._checked:
-                raise BuildError(
-                    instruction.source.first_line,
-                    f"{instruction.name}: the context changed while it was copied: build again",
-                )
+                raise self._changed()
 
         return self._build.derive(self._stage.image, write)
 
@@ -281,10 +311,10 @@ def copy_job(
 
 
 def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
-    """The stage's layers with the directory ``path``, where they haven't it yet."""
-    request = {
+    """The stage's layers with the directory ``path``, where they haven't it yet: the user's in force."""
+    request: dict[str, Any] = {
         "destination": path.rstrip("/") + "/",
-        "chown": "",
+        "chown": stage.config.inner.get("User") or "",
         "chmod": "",
         "link": False,
         "parents": False,

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..committing import rfc3339, source_date_epoch
 from ..errors import Cancelled, CellwallError, InvalidReference, NotFound
 from ..images.image import Image
 from ..images.platforms import Platform
+from ..source_date import rfc3339, source_date_epoch
 from ..storage.scratch import Scratch
 from .cache import Cache, Inputs
 from .context import Context
@@ -57,7 +57,8 @@ class Build:
         self.stopped = threading.Event()
         self.imported: dict[str, str] = {}
         self.context = Context(request.context, request.ignore_file)
-        self.scratch: Path = Path()
+        self._scratch: Path | None = None
+        self._stack = ExitStack()
         self.steps: list[Step] = []
         # The keys of the steps that are done.
         self.keys: set[str] = set()
@@ -65,6 +66,7 @@ class Build:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._results: dict[int, StageResult] = {}
         self._lock = threading.Lock()
+        self._scratch_lock = threading.Lock()
         self._error: list[BaseException] = []
         self._images: dict[tuple[str, str], Image] = {}
         self._running: list[Process] = []
@@ -79,10 +81,10 @@ class Build:
         """Build. Raises DockerfileError, StepFailed, BuildError, and what pulls and containers raise; then no name has changed."""
         for tag in self.request.tags:
             self.store.new_name(tag)
-        with ExitStack() as stack:
+        with self._stack as stack:
             # While this lasts no process removes a layer that a step builds on.
             stack.enter_context(self.store.held())
-            self.scratch, _ = stack.enter_context(self._scratch().folder())
+            self._scratch_folders().sweep()
             stack.enter_context(self.context)
             self._remark_all()
             self._import_cache()
@@ -101,10 +103,17 @@ class Build:
             image = self._finish()
         return BuildResult(image, tuple(self.steps), self.request.tags, tuple(self._remarks))
 
-    def _scratch(self) -> Scratch:
-        scratch = Scratch(self.engine.paths.build_cache, self.engine.identity)
-        scratch.sweep()
-        return scratch
+    def _scratch_folders(self) -> Scratch:
+        return Scratch(self.engine.paths.build_cache, self.engine.identity)
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this build's own, made when the first step asks for it: its removal costs a process. Any thread may ask."""
+        with self._scratch_lock:
+            if self._scratch is None:
+                self.check()
+                self._scratch, _ = self._stack.enter_context(self._scratch_folders().folder())
+            return self._scratch
 
     def tell(self, event: Event) -> None:
         """Pass an event on, from any thread."""

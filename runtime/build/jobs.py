@@ -67,7 +67,7 @@ def copy_layer(opened: Opened, request: dict[str, Any]) -> dict[str, Any]:
     try:
         for part, tree in opened.parts:
             selection = selection_of(part["selection"])
-            source = Source(tree, part["keep_owners"])
+            source = Source(tree, part["keep_owners"], part["as_is"])
             for item in select(tree, selection):
                 items.append((source, item))
         settings = Settings(

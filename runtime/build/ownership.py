@@ -14,6 +14,7 @@ from .tree import Tree
 _FILE_BYTES = 16 << 20
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=][rwxXst]*)+)", re.ASCII)
 _SHIFTS = {"u": 6, "g": 3, "o": 0}
+_SPECIAL = {"u": stat.S_ISUID, "g": stat.S_ISGID, "o": stat.S_ISVTX}
 _ID_LIMIT = 0xFFFFFFFF
 
 
@@ -81,20 +82,20 @@ def changed_mode(text: str, mode: int, *, directory: bool) -> int:
 
 def _applied(mode: int, who: str, operator: str, letters: str, directory: bool) -> int:
     bits = sum({"r": 4, "w": 2, "x": 1}.get(letter, 0) for letter in set(letters))
-    if "X" in letters and (directory or mode & 0o111) and not bits & 1:
+    if "X" in letters and (directory or mode & 0o111):
         bits |= 1
-    given = 0
-    scope = 0
+    given = scope = 0
     for letter in set(who):
+        scope |= 7 << _SHIFTS[letter] | _SPECIAL[letter]
         given |= bits << _SHIFTS[letter]
-        scope |= 7 << _SHIFTS[letter]
     if "s" in letters:
-        given |= (stat.S_ISUID if "u" in who else 0) | (stat.S_ISGID if "g" in who else 0)
+        given |= stat.S_ISUID | stat.S_ISGID
     if "t" in letters:
         given |= stat.S_ISVTX
+    # Each of the three special bits belongs to one of user, group and others. Source: chmod(1), mode_adjust in gnulib
+    given &= scope
     if operator == "+":
         return mode | given
     if operator == "-":
         return mode & ~given
-    scope |= (stat.S_ISUID if "u" in who else 0) | (stat.S_ISGID if "g" in who else 0)
     return mode & ~scope | given

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BuildError
+from ..errors import BuildError, Cancelled, LayerError
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script
@@ -19,7 +19,6 @@ from .cache_mounts import cache_mount
 from .copy_step import Part, copy_job, layers_of
 from .instructions import Mount, Run
 from .results import Output, StepFailed, shown_tail
-from .sandbox import Sandbox
 from .selection import Request, SelectionFault, digest, select
 from .source import one_line
 
@@ -102,6 +101,8 @@ class RunStep:
             whole, parts = digest(tree, items, selection, self._build.stopped.is_set)
         except SelectionFault as fault:
             raise self._fault(f"--mount: {fault}", mount.source) from None
+        except InterruptedError:
+            raise Cancelled("the build was stopped") from None
         files |= parts
         return [*described, whole]
 
@@ -112,6 +113,9 @@ class RunStep:
 
     def make(self) -> Image:
         """Run the command and keep what it changed. Raises StepFailed, BuildError, Cancelled."""
+        # A build that finds every step in the cache doesn't need what starts containers.
+        from .sandbox import Sandbox
+
         stage, instruction = self._stage, self._instruction
         if stage.image is None or not stage.image.layers:
             raise self._fault(
@@ -136,7 +140,12 @@ class RunStep:
                     shown_tail(tail),
                     str(so_far.id) if so_far is not None else "",
                 )
-            return self._build.derive(stage.image, lambda fd, stop: sandbox.write_layer(fd, stop, self._build.epoch))
+            try:
+                return self._build.derive(
+                    stage.image, lambda fd, stop: sandbox.write_layer(fd, stop, self._build.epoch)
+                )
+            except LayerError as error:
+                raise self._fault(f"what it left can't become a layer: {error}") from error
 
     def _sink(self, stream: Literal["stdout", "stderr"], tail: list[bytes]) -> Callable[[bytes], object]:
         def sink(data: bytes) -> None:
@@ -182,6 +191,10 @@ class RunStep:
         binds: list[RunMount] = []
         for mount in self._instruction.mounts:
             target = self._stage.config.absolute(mount.target).rstrip("/") if mount.target else ""
+            if mount.target and not target:
+                raise self._fault(
+                    f"--mount: nothing can be mounted on the root, which target={mount.target} is", mount.target
+                )
             match mount.type:
                 case "bind":
                     plan.append(self._bind(mount, target))
@@ -204,7 +217,12 @@ class RunStep:
             lowers, _ = layers_of(self._stage, self._instruction, mount.stage)
             of = mount.stage
         else:
-            image = context_image(self._stage, self._context_selection())
+            try:
+                image = context_image(self._stage, self._context_selection())
+            except SelectionFault as fault:
+                raise self._fault(f"--mount: {fault}", mount.source) from None
+            except InterruptedError:
+                raise Cancelled("the build was stopped") from None
             lowers = self._build.driver.stack(image.chain_ids) if image.layers else []
             of = "the build context"
         if not lowers:

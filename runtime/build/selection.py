@@ -122,7 +122,7 @@ def _matching(tree: Tree, pattern: str, source: str, ignore: Matcher) -> list[by
     for part in pattern.split("/"):
         if not has_glob(part):
             found = [_joined(path, os.fsencode(part)) for path in found]
-            found = [path for path in found if tree.status(tree.resolve(path)) is not None]
+            found = [path for path in found if (lies := _lies(tree, path)) is not None and tree.status(lies)]
             continue
         try:
             regex = compiled_glob(part)
@@ -131,20 +131,29 @@ def _matching(tree: Tree, pattern: str, source: str, ignore: Matcher) -> list[by
         found = [
             _joined(path, name)
             for path in found
-            for name in tree.names(tree.resolve(path))
+            if (lies := _lies(tree, path)) is not None
+            for name in tree.names(lies)
             if regex.fullmatch(os.fsdecode(name))
         ]
-    return [path for path in found if not ignore.prunes(os.fsdecode(path))]
+    # As Go's, a pattern passes over links that lead nowhere.
+    return [path for path in found if not ignore.prunes(os.fsdecode(path)) and _lies(tree, path) is not None]
+
+
+def _lies(tree: Tree, path: bytes) -> bytes | None:
+    """Where ``path`` leads; None where its links go round."""
+    try:
+        return tree.resolve(path)
+    except OSError:
+        return None
 
 
 def _item(
     tree: Tree, path: bytes, pivot: int, source: str, ignore: Matcher, excludes: Matcher, request: Request
 ) -> Item | None:
     """The source at ``path``, None where it is missing, ignored or excluded."""
-    try:
-        lies = tree.resolve(path)
-    except OSError:
-        raise SelectionFault(f"{source}: its links go round in a circle", source) from None
+    lies = _lies(tree, path)
+    if lies is None:
+        raise SelectionFault(f"{source}: its links go round in a circle", source)
     status = tree.status(lies)
     if status is None:
         return None
@@ -162,7 +171,10 @@ def _item(
         return item if kept else None
     if lies and ignore.prunes(os.fsdecode(path)):
         return None
-    item.below = list(_below(tree, path, lies, ignore, excludes))
+    try:
+        item.below = list(_below(tree, path, lies, ignore, excludes))
+    except OSError as error:
+        raise _unreadable(source, source, error) from None
     ignored = bool(lies) and ignore.matches(os.fsdecode(path))
     return None if ignored and not item.below else item
 
@@ -196,12 +208,21 @@ def _below(
         yield below, status
 
 
+def _unreadable(shown: str, source: str, error: OSError) -> SelectionFault:
+    """A file or folder that is there and may not be read, or went just now."""
+    why = os.strerror(error.errno or 0).lower()
+    return SelectionFault(f"{shown} can't be read: {why}; leave it out with .dockerignore, or mend it", source)
+
+
 def _missing(tree: Tree, pattern: str, source: str, ignore: Matcher, request: Request) -> str:
     """Why a source isn't there, with what is near."""
     path = os.fsencode(pattern)
     where = "the build context" if not request.owners else "what is copied from"
-    if tree.status(tree.resolve(path)) is not None:
+    real = tree.resolve(path)
+    if tree.status(real) is not None:
         return f"{source} is left out by .dockerignore: name it there with a ! before"
+    if tree.status(tree.resolve(path, follow_last=False)) is not None:
+        return f"{source} is a link to {os.fsdecode(real)}, which isn't in {where}"
     above, _, name = path.rpartition(b"/")
     near = [os.fsdecode(name) for name in tree.names(tree.resolve(above)) if not ignore.matches(os.fsdecode(name))]
     return f"{source} isn't in {where}{did_you_mean(os.fsdecode(name), near)}"
@@ -220,7 +241,7 @@ def digest(
     """The digest (hex) of everything selected, and a short one of each file by its path, for saying which changed.
 
     Kinds, permissions, content, link targets and attributes count, ids where ``owners`` says so; times never do. Raises
-    InterruptedError where ``stopped`` says so.
+    InterruptedError where ``stopped`` says so, SelectionFault where something can't be read.
     """
     whole = hashlib.sha256()
     parts: dict[str, str] = {}
@@ -234,10 +255,13 @@ def digest(
                 raise InterruptedError("stopped")
             path = _joined(item.path, below) if below else item.path
             one = hashlib.sha256(_facts(status, request.owners))
-            _content(tree, path, status, one)
+            shown = os.fsdecode(path) or "."
+            try:
+                _content(tree, path, status, one)
+            except OSError as error:
+                raise _unreadable(shown, item.source, error) from None
             found = one.digest()
             whole.update(b"%d:" % len(below) + below + found)
-            shown = os.fsdecode(path) or "."
             if not stat.S_ISDIR(status.st_mode) or below:
                 parts[shown] = found.hex()[:16]
     return whole.hexdigest(), parts

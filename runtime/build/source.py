@@ -5,7 +5,6 @@ Source: Dockerfile reference, "Format".
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,6 +52,8 @@ def one_line(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``, did you mean RUN?`` where ``word`` is close to one of ``known``, else nothing."""
+    import difflib
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]}?" if near else ""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .stages import PlannedStage
 
 _HOST = "host"
+_NO_CACHE = "--no-cache"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class Stage:
                 )
             self.image = self.image_of(base, self.planned.image, self.planned.platform)
             self._take_config(self.image)
-            inputs = Inputs("from", base.source.text.strip(), "", {"image": str(self.image.id)})
+            # Whichever stage begins with it: its name is nothing that could have changed.
+            inputs = Inputs("from", f"FROM {self.planned.image}", "", {"image": str(self.image.id)})
             if self.build_.cache.find(inputs) is None:
                 status = "miss"
                 reason, changed = self.build_.cache.why(inputs, self.build_.keys)
@@ -155,7 +157,9 @@ class Stage:
 
                 self.config.apply(instruction)
                 path = self.config.workdir
-                inputs = self.inputs("workdir", instruction, {"directory": path})
+                inputs = self.inputs(
+                    "workdir", instruction, {"directory": path, "user": self.config.inner.get("User") or ""}
+                )
                 self.layer(instruction, inputs, lambda: make_directory(self, instruction, path))
             case _:
                 self._config_step(instruction)
@@ -179,13 +183,14 @@ class Stage:
                 text = instruction.source.text
         inputs = self.inputs(instruction.name.lower(), instruction, facts)
         cache = self.build_.cache
-        record = cache.find(inputs)
+        no_cache = self.build_.request.no_cache
+        record = None if no_cache else cache.find(inputs)
         status: Status = "hit"
         reason = ""
         changed: tuple[str, ...] = ()
         if record is None:
             status = "miss"
-            reason, changed = cache.why(inputs, self.build_.keys)
+            reason, changed = (_NO_CACHE, ()) if no_cache else cache.why(inputs, self.build_.keys)
             record = cache.put(inputs, "")
         self._history(text, record, None)
         self._end(instruction, started, status, reason, changed, None)
@@ -204,8 +209,9 @@ class Stage:
         build = self.build_
         started = self._start(instruction)
         before = self.image
-        found = None if build.request.no_cache else build.cached_image(inputs)
+        # Looked up first: a record whose image turns out to be gone is forgotten.
         record = build.cache.find(inputs)
+        found = None if build.request.no_cache else build.cached_image(inputs)
         status: Status = "hit"
         reason = ""
         changed: tuple[str, ...] = ()
@@ -215,7 +221,7 @@ class Stage:
         else:
             status = "miss"
             if build.request.no_cache:
-                reason = "--no-cache"
+                reason = _NO_CACHE
             elif record is not None:
                 reason = "its result was removed"
             else:

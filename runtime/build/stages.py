@@ -141,8 +141,7 @@ def _planned(dockerfile: Dockerfile, stage: Stage, scope: GlobalScope) -> Planne
 def _check_image(name: str, instruction: Instruction) -> None:
     try:
         parse_image(name)
-    except (InvalidReference, RuntimeError) as err:
-        # RuntimeError: a home folder of nobody (oci:~nobody-of-that-name/x).
+    except InvalidReference as err:
         raise instruction.source.fault(str(err), name) from None
 
 

@@ -25,7 +25,7 @@ _MAXIMUM_NS = 1 << 63
 
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?", re.ASCII)
 PROTOCOLS = ("tcp", "udp", "sctp")
-_MODE = re.compile(r"[0-7]{1,5}|[ugoa]*[-+=][rwxXst]*(?:,[ugoa]*[-+=][rwxXst]*)*", re.ASCII)
+_MODE = re.compile(r"[0-7]{1,5}|[ugoa]*(?:[-+=][rwxXst]*)+(?:,[ugoa]*(?:[-+=][rwxXst]*)+)*", re.ASCII)
 _CHOWN = re.compile(r"[^:\s]+(?::[^:\s]+)?")
 _CHECKSUM = {"sha256": 64, "sha384": 96, "sha512": 128}
 _GIT = re.compile(r"git://.+|ssh://.+|git@[^:/]+:.+|https?://[^#?]+\.git/?(?:[?#].*)?|github\.com/.+", re.ASCII)

@@ -15,7 +15,6 @@ from . import values
 from .build_options import add_build_options, request_of
 from .build_report import Report
 from .progress import Progress
-from .pruning import agreed
 from .table import human_size, printable
 
 if TYPE_CHECKING:
@@ -96,13 +95,15 @@ def _find(file: str | None, place: str) -> tuple[Path | None, bytes, Path | None
         candidates = [Path(file), folder / file]
     else:
         candidates = [folder / name for name in _DOCKERFILES]
+    from ..build.context import read_instructions
+
     for path in candidates:
         try:
-            return path, path.read_bytes(), folder
+            return path, read_instructions(path), folder
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise BuildError(0, f"{path}: {(error.strerror or '').lower()}: name the Dockerfile with -f") from error
+        except IsADirectoryError as error:
+            raise BuildError(0, f"{path} is a directory: name the Dockerfile with -f") from error
     raise BuildError(0, f"no Dockerfile at {candidates[0]}: name it with -f")
 
 
@@ -114,6 +115,8 @@ def builder_prune(context: Context, words: list[str]) -> int:
     said, names = parser.parse(words)
     if names:
         raise SpecError(parser.command, f"takes no name: {parser.command} [OPTIONS]")
+    from .pruning import agreed
+
     if not said.force and not agreed("WARNING! This will remove all build cache."):
         return 0
     freed = context.engine.prune_builds(mounts=said.all)

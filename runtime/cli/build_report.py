@@ -103,8 +103,12 @@ class Report:
 
 
 def one_line_of(instruction: str) -> str:
-    """An instruction on one line: its continuation lines joined, a heredoc's body left out."""
+    """An instruction on one line: its continuation lines joined; of a heredoc, the first line that says something."""
     lines = [line.strip().removesuffix("\\").strip() for line in instruction.split("\n")]
-    text = lines[0] if "<<" in lines[0] else " ".join(line for line in lines if line and not line.startswith("#"))
+    if "<<" in lines[0]:
+        body = [line for line in lines[1:-1] if line and not line.startswith("#!")]
+        text = f"{lines[0]} {body[0]}{' …' if len(body) > 1 else ''}" if body else lines[0]
+    else:
+        text = " ".join(line for line in lines if line and not line.startswith("#"))
     text = printable(text)
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"

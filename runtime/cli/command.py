@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system df": ("pruning", "df", "Show what takes how much disk"),
     "system prune": ("pruning", "system_prune", "Remove what nothing uses"),
     "image prune": ("pruning", "image_prune", "Remove images that nothing uses"),
+    "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
@@ -113,7 +114,7 @@ _LATER = {
     "kernel",
     "lock",
 }
-_FOREGROUND = {"run", "exec"}
+_FOREGROUND = {"run", "exec", "union"}
 
 
 class Terminated(BaseException):

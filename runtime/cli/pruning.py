@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, SpecError
 from . import table
+from .build_report import one_line_of
 from .images import row
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ _CONTAINERS = (
     ("STATUS", "Status"),
     ("NAMES", "Names"),
 )
+_CACHE = (
+    ("CACHE ID", "ID"),
+    ("CACHE TYPE", "CacheType"),
+    ("SIZE", "Size"),
+    ("CREATED", "CreatedSince"),
+    ("SHARED", "Shared"),
+    ("DESCRIPTION", "Description"),
+)
 
 
 def image_prune(context: Context, words: list[str]) -> int:
@@ -62,14 +71,14 @@ def image_prune(context: Context, words: list[str]) -> int:
 
 
 def system_prune(context: Context, words: list[str]) -> int:
-    """Remove stopped containers and images without a name, with -a all images that no container uses; asks first."""
+    """Remove stopped containers, images without a name and the build cache, with -a all images that no container uses; asks first."""
     parser = context.parser("[OPTIONS]")
-    parser.flag("-a", "--all", help="all images that no container uses, not only those without a name")
+    parser.flag("-a", "--all", help="all images that no container uses, and the folders of RUN --mount=type=cache")
     parser.flag("-f", "--force", help="don't ask")
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
-    question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n"
+    question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n  - the build cache\n"
     if not said.force and not agreed(question):
         return 0
     engine = context.engine
@@ -85,35 +94,42 @@ def system_prune(context: Context, words: list[str]) -> int:
         removed.append(container.id)
         freed += size
     lines, freed_by_images = engine.images.prune(all=said.all)
+    freed += freed_by_images + engine.prune_builds(mounts=said.all)
     _tell("Deleted Containers:", removed)
     _tell("Deleted Images:", lines)
-    print(f"Total reclaimed space: {table.human_size(freed + freed_by_images)}")
+    print(f"Total reclaimed space: {table.human_size(freed)}")
     return 0
 
 
 def df(context: Context, words: list[str]) -> int:
-    """Show what images and containers take on disk, and how much of it nothing uses."""
+    """Show what images, containers and the build cache take on disk, and how much of it nothing uses."""
     parser = context.parser("[OPTIONS]")
-    parser.flag("-v", "--verbose", help="each image and each container")
+    parser.flag("-v", "--verbose", help="each image, each container and each step of the build cache")
     table.add_format(parser)
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     if said.verbose and said.format not in (None, "json"):
         raise SpecError("--format", "goes with --verbose only as json")
-    images, containers = _images(context), _containers(context)
+    images, containers, cache = _images(context), _containers(context), _build_cache(context)
     if not said.verbose:
-        table.write(table.listing(_summary(context, images, containers), _SUMMARY, said.format))
+        table.write(table.listing(_summary(context, images, containers, cache), _SUMMARY, said.format))
     elif said.format == "json":
         import json
 
-        table.write(json.dumps({"Images": images, "Containers": containers}, indent=2) + "\n")
+        table.write(json.dumps({"Images": images, "Containers": containers, "BuildCache": cache[0]}, indent=2) + "\n")
     else:
         table.write("Images space usage:\n\n" + table.listing(images, _IMAGES, None))
         table.write("\nContainers space usage:\n\n" + table.listing(containers, _CONTAINERS, None))
+        table.write(f"\nBuild cache usage: {table.human_size(cache[1])}\n\n" + table.listing(cache[0], _CACHE, None))
     return 0
 
 
-def _summary(context: Context, images: list[dict[str, Any]], containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _summary(
+    context: Context,
+    images: list[dict[str, Any]],
+    containers: list[dict[str, Any]],
+    cache: tuple[list[dict[str, Any]], int],
+) -> list[dict[str, Any]]:
     store = context.engine.images
     listed = store.list()
     used = [image for image, shown in zip(listed, images, strict=False) if shown["Containers"]]
@@ -128,7 +144,26 @@ def _summary(context: Context, images: list[dict[str, Any]], containers: list[di
             sum(one["SizeBytes"] for one in containers),
             stopped,
         ),
+        _line("Build Cache", len(cache[0]), sum(one["Shared"] == "true" for one in cache[0]), cache[1], cache[1]),
     ]  # fmt: skip
+
+
+def _build_cache(context: Context) -> tuple[list[dict[str, Any]], int]:
+    """The rows of what builds remember, and what it takes beside images."""
+    found, size = context.engine.build_cache()
+    rows = [
+        {
+            "ID": one.id[:12],
+            "CacheType": one.kind,
+            "Size": table.human_size(one.size_bytes),
+            "SizeBytes": one.size_bytes,
+            "CreatedSince": table.ago(one.created) if one.created else "",
+            "Shared": str(one.shared).lower(),
+            "Description": table.printable(one_line_of(one.description)),
+        }
+        for one in found
+    ]
+    return rows, size
 
 
 def _line(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:

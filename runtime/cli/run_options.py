@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import SpecError, UnsupportedError
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
+from ..storage.names import ASKED
 from . import mount_values, values
 from .parser import Parser
 from .values import integer
@@ -268,7 +269,7 @@ OPTIONS: tuple[Option, ...] = (
         "--storage-driver",
         metavar="NAME",
         help="storage driver of the container",
-        choices=("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs", "aufs", "devicemapper"),
+        choices=ASKED,
         field="storage_driver",
     ),
     _list("--storage-opt", metavar="size=SIZE", help="most that the container may write", read=values.pair),

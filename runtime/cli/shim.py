@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from ..errors import CellwallError, InitError
+from ..linux.files import readable
 from .attach import Streams
 
 if TYPE_CHECKING:
@@ -131,6 +131,6 @@ def _wait_for_end(pid: int) -> None:
     except ProcessLookupError:  # it has ended meanwhile
         return
     try:
-        select.select([pidfd], [], [])
+        readable(pidfd)
     finally:
         os.close(pidfd)

@@ -1,27 +1,21 @@
-"""Brings one image into the store, whole or not at all: its blobs into the layout, its layers into the storage driver.
-
-Downloads go on in parallel while the layers that are there are unpacked, base first. Unpacking begins when a blob is
-verified, never before: the unpacker sees nothing that hasn't the digest that the manifest promised.
-"""
+"""Brings one image into the store, whole or not at all: its blobs into the layout, its layers into the storage driver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import NotFound
-from .digest import Digest
-from .image import Layer, read_config
+from .bringing import bring_layers
+from .catalog import describe
+from .image import read_config
 from .job import Stop
 from .layout import Entry, Layout, Transaction
-from .manifest import OCI_MANIFEST, Descriptor, Manifest
-from .network_loop import wait_for
+from .manifest import Manifest
 from .origin import Origin, Resolved
 from .platforms import Platform
 from .progress import Reporter
-from .unpacking import add_layer
 
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
@@ -65,64 +59,3 @@ def _config(layout: Layout, transaction: Transaction, origin: Origin, manifest: 
     raw = origin.read(blob, stop)
     transaction.add(blob.digest, raw)
     return raw
-
-
-def bring_layers(
-    layout: Layout,
-    driver: StorageDriver,
-    origin: Origin | None,
-    manifest: Manifest,
-    layers: tuple[Layer, ...],
-    transaction: Transaction,
-    reporter: Reporter,
-    stop: Stop,
-) -> None:
-    """Fetches the blobs that the layout lacks and unpacks the layers that the driver lacks.
-
-    ``origin`` None: all blobs must be here (an image that was pulled with another storage driver).
-    """
-    missing = [layer for layer in layers if not driver.has_layer(layer.chain_id)]
-    if missing:
-        transaction.journal(driver.name, [layer.chain_id for layer in missing])
-    fetches: dict[Digest, Future[None] | None] = {}
-    for blob in manifest.layers:
-        here = transaction.has(blob.digest) or layout.has_blob(blob.digest, blob.size_bytes)
-        if here or blob.digest in fetches:
-            continue
-        if origin is None:
-            raise NotFound(f"layer {blob.digest.short} is missing from the image store: pull the image again")
-        reporter.tell(blob.digest.short, "waiting", 0, blob.size_bytes)
-        fetches[blob.digest] = origin.fetch(blob, transaction.path(blob.digest), stop)
-    for number, (blob, layer) in enumerate(zip(manifest.layers, layers, strict=True)):
-        short = blob.digest.short
-        if blob.digest in fetches:
-            if (fetch := fetches[blob.digest]) is not None:
-                wait_for(fetch, [other for other in fetches.values() if other is not None], stop)
-            reporter.tell(short, "verifying", blob.size_bytes, blob.size_bytes)
-            transaction.keep(blob.digest)
-        elif layer not in missing:
-            reporter.tell(short, "exists", blob.size_bytes, blob.size_bytes)
-        if layer in missing:
-            below = [lower.chain_id for lower in layers[:number]]
-            _unpack(driver, layer, below, transaction, reporter, stop)
-        if blob.digest in fetches or layer in missing:
-            reporter.tell(short, "done", blob.size_bytes, blob.size_bytes)
-
-
-def _unpack(
-    driver: StorageDriver, layer: Layer, below: list[Digest], transaction: Transaction, reporter: Reporter, stop: Stop
-) -> None:
-    short = layer.digest.short
-
-    def moved(current: int) -> None:
-        reporter.moved(short, "unpacking", current, layer.size_bytes)
-
-    reporter.tell(short, "unpacking", 0, layer.size_bytes)
-    add_layer(driver, layer, below, transaction.find(layer.digest), moved, stop)
-    stop.check()
-
-
-def describe(stored: Manifest, config: dict[str, Any]) -> Entry:
-    """The descriptor for index.json, still without annotations."""
-    described = Descriptor(OCI_MANIFEST, stored.digest, len(stored.raw), Platform.of(config))
-    return {**described.to_dict(), "annotations": {}}

@@ -83,7 +83,7 @@ class _FileOrigin:
             raise DigestMismatch(blob.digest, actual, f"{self._file_of(blob.digest)} in {self.name}")
         return raw
 
-    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> None:
+    def fetch(self, blob: Descriptor, path: Path, stop: Stop, came: Callable[[int], object]) -> None:
         name = self._file_of(blob.digest)
         hasher = blob.digest.hasher()
         size = 0

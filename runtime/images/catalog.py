@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..errors import ImageError, InvalidReference, NotFound
 from .digest import Digest
 from .image import Image, platform_of, read_config
 from .layout import REF_NAME, Entry, Layout
-from .manifest import INDEX_TYPES, OCI_MANIFEST, Descriptor, Index, read_manifest, read_manifest_or_index
+from .manifest import INDEX_TYPES, OCI_MANIFEST, Descriptor, Index, Manifest, read_manifest, read_manifest_or_index
 from .platforms import Platform
 from .reference import LocalSource, Reference
 
@@ -75,6 +76,12 @@ def key_of(name: Reference | LocalSource) -> str:
     if isinstance(name, Reference) and name.digest is not None:
         return str(name.pinned(name.digest))
     return str(name)
+
+
+def describe(stored: Manifest, config: dict[str, Any]) -> Entry:
+    """The descriptor for index.json, still without annotations."""
+    described = Descriptor(OCI_MANIFEST, stored.digest, len(stored.raw), Platform.of(config))
+    return {**described.to_dict(), "annotations": {}}
 
 
 class Catalog:

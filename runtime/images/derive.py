@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .digest import Digest
+from .digest import Digest, chain_ids
 from .image import Image
 from .job import Stop
 from .layout import Layout, Transaction
@@ -47,23 +47,50 @@ def derive(
     compressed to the same bytes on every machine, which takes longer.
     Raises what ``write`` raises, ImageError (the base's blobs are damaged), LayerError, Cancelled, OSError.
     """
-    from .acquire import bring_layers
+    from .bringing import bring_layers
     from .making import write_image
 
-    blobs: list[Descriptor] = []
-    diff_ids: list[Digest] = []
-    if base is not None:
-        blobs += read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST).layers[:layers]
-        diff_ids += [layer.diff_id for layer in base.layers[:layers]]
+    blobs, diff_ids = _layers_of(layout, base, layers)
     made = _layer(transaction, write, stop, reproducible) if write is not None else None
     if made is not None:
         blobs.append(made[0])
         diff_ids.append(made[1])
     config = complete(made is None)
-    config["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
-    manifest, full, all_layers = write_image(transaction, config, blobs)
+    manifest, full, all_layers = write_image(transaction, config | _rootfs(diff_ids), blobs)
     bring_layers(layout, driver, None, manifest, all_layers, transaction, reporter, stop)
     return manifest, full
+
+
+def standing(
+    layout: Layout, driver: StorageDriver, base: Image | None, complete: Complete, *, layers: int | None = None
+) -> tuple[Manifest, dict[str, Any]] | None:
+    """The manifest and the config that ``derive`` gives without ``write``, where all that it'd write is here already, else None.
+
+    Call it ``held``, or what was seen may go. Raises ImageError as ``derive`` does.
+    """
+    from .making import image_blobs
+
+    blobs, diff_ids = _layers_of(layout, base, layers)
+    full = complete(True) | _rootfs(diff_ids)
+    raw_config, manifest = image_blobs(full, blobs)
+    for digest, raw in ((manifest.config.digest, raw_config), (manifest.digest, manifest.raw)):
+        if layout.read_intact(digest, len(raw)) is None:
+            return None
+    if not all(layout.has_blob(blob.digest, blob.size_bytes) for blob in blobs):
+        return None
+    return (manifest, full) if all(map(driver.has_layer, chain_ids(diff_ids))) else None
+
+
+def _layers_of(layout: Layout, base: Image | None, layers: int | None) -> tuple[list[Descriptor], list[Digest]]:
+    """The blobs and the diff_ids of the first ``layers`` layers of ``base``, base first."""
+    if base is None:
+        return [], []
+    manifest = read_manifest(layout.read_blob(base.manifest_digest), OCI_MANIFEST)
+    return list(manifest.layers[:layers]), [layer.diff_id for layer in base.layers[:layers]]
+
+
+def _rootfs(diff_ids: list[Digest]) -> dict[str, Any]:
+    return {"rootfs": {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}}
 
 
 def _layer(

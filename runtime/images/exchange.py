@@ -6,9 +6,11 @@ What each method needs beyond that is imported when it is called: mostly an imag
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
+from ..errors import ImageError
 from . import job
 from .catalog import Catalog
 from .digest import Digest
@@ -75,12 +77,19 @@ class Exchange:
     ) -> Image:
         """Makes an image of ``base`` and the layer that ``write`` writes, and gives it ``name``, where there is one.
 
-        Of the base only the first ``layers`` count, if that is said; ``annotations`` go to its entry in index.json.
-        See derive.py for ``reproducible``, ``complete`` and ``write``, which is called in another thread. Raises InvalidReference, ImageError,
-        Cancelled and what ``write`` raises; then the store is as it was before.
+        Of the base only the first ``layers`` count, if that is said; ``annotations`` go to its entry in index.json. Without a new
+        layer nothing is written where all of it is here already. See derive.py for ``reproducible``, ``complete`` and ``write``,
+        which is called in another thread. Raises InvalidReference, ImageError, Cancelled and what ``write`` raises; then the store
+        is as it was before.
         """
         named = {REF_NAME: str(self.new_name(name))} if name else {}
         noted = {**(annotations or {}), **named}
+
+        if write is None:
+            # What is damaged or can't be read: the long way mends it, or says so.
+            with suppress(ImageError, OSError), self._layout.held():
+                if (standing := self._intake.standing(base, complete, noted, layers=layers)) is not None:
+                    return standing
 
         def work(stop: Stop) -> Image:
             reporter = Reporter(progress)

@@ -21,6 +21,7 @@ from .catalog import (
     SOURCE,
     Catalog,
     annotation,
+    describe,
     key_of,
     put,
 )
@@ -166,7 +167,7 @@ class Intake:
         stop: Stop,
     ) -> Image:
         """Makes an image of layer archives, base first."""
-        from .acquire import bring_layers, describe
+        from .bringing import bring_layers
         from .making import make_image
 
         kept: list[Entry] = []
@@ -190,7 +191,6 @@ class Intake:
         reproducible: bool = False,
     ) -> Image:
         """Makes an image of ``base`` and one more layer, see derive.py."""
-        from .acquire import describe
         from .derive import derive
 
         kept: list[Entry] = []
@@ -204,6 +204,19 @@ class Intake:
             transaction.commit()
             self._record(describe(manifest, full), annotations, kept)
         return self._catalog.image(kept[0])
+
+    def standing(
+        self, base: Image | None, complete: Complete, annotations: dict[str, str], *, layers: int | None = None
+    ) -> Image | None:
+        """The image that ``derived`` makes without a new layer, where it is here, whole and under that name; else None."""
+        from .derive import standing
+
+        found = standing(self._layout, self._driver, base, complete, layers=layers)
+        if found is None:
+            return None
+        manifest, config = found
+        entry = {**describe(manifest, config), "annotations": annotations}
+        return self._catalog.image(entry) if entry in self._layout.entries() else None
 
     def current_host(self) -> Image | None:
         """The image ``host`` where it is here and the machine's /etc hasn't changed since it was made."""
@@ -238,7 +251,7 @@ class Intake:
     def unpack(self, image: Image, reporter: Reporter, stop: Stop) -> Image:
         """``image`` with its layers in this driver: they aren't where it was pulled with another one."""
         if not all(map(self._driver.has_layer, image.chain_ids)):
-            from .acquire import bring_layers
+            from .bringing import bring_layers
 
             manifest = read_manifest(self._layout.read_blob(image.manifest_digest), OCI_MANIFEST)
             with self._layout.transaction(stop) as transaction:

@@ -22,24 +22,25 @@ _UNDO_S = 5.0
 
 
 class Stop:
-    """Set once, by the caller's thread; the worker looks at it between steps."""
+    """Set once, by the caller's thread; the worker looks at it between steps. It is set as soon as ``parent`` is."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Stop | None = None) -> None:
         self._event = threading.Event()
+        self._parent = parent
 
     def set(self) -> None:
         self._event.set()
 
     def is_set(self) -> bool:
-        return self._event.is_set()
+        return self._event.is_set() or (self._parent is not None and self._parent.is_set())
 
     def check(self) -> None:
         """Raises Cancelled once it is set."""
-        if self._event.is_set():
+        if self.is_set():
             raise Cancelled("cancelled: nothing of it was kept")
 
     def wait(self, seconds: float) -> None:
-        """Sleeps; raises Cancelled as soon as it is set."""
+        """Sleeps; raises Cancelled as soon as it is set (once it has slept, where only the parent is)."""
         self._event.wait(seconds)
         self.check()
 

@@ -88,7 +88,8 @@ class Transaction:
     def __init__(self, layout: Layout, directory: Path) -> None:
         self.directory = directory
         self._layout = layout
-        self._complete: list[Digest] = []
+        # A dict for its order; layers are kept from several threads.
+        self._complete: dict[Digest, None] = {}
 
     def path(self, digest: Digest) -> Path:
         """Where the blob ``digest`` is written until the commit."""
@@ -96,8 +97,7 @@ class Transaction:
 
     def keep(self, digest: Digest) -> None:
         """Says that the file at ``path(digest)`` is whole, verified and synced."""
-        if digest not in self._complete:
-            self._complete.append(digest)
+        self._complete[digest] = None
 
     def add(self, digest: Digest, content: bytes) -> None:
         """Writes ``content`` as the blob ``digest``; the caller has verified it."""
@@ -205,6 +205,11 @@ class Layout:
             raise ImageError(f"{path}: no list of manifests; move the folder away to begin afresh")
         self._seen = (stamp, listed)
         return listed
+
+    def settled(self) -> list[Entry]:
+        """As ``entries``, once nobody is changing them."""
+        with self._locked(".lock-index", fcntl.LOCK_EX, None):
+            return self.entries()
 
     @contextmanager
     def editing(self) -> Iterator[list[Entry]]:

@@ -46,9 +46,17 @@ def write_image(
     transaction: Transaction, full: dict[str, Any], blobs: Sequence[Descriptor]
 ) -> tuple[Manifest, dict[str, Any], tuple[Layer, ...]]:
     """Writes the config ``full`` and the manifest of an image with the layers ``blobs``, base first."""
+    raw_config, manifest = image_blobs(full, blobs)
+    transaction.add(manifest.config.digest, raw_config)
+    transaction.add(manifest.digest, manifest.raw)
+    read, made = read_config(raw_config, manifest, "the new image")
+    return manifest, read, made
+
+
+def image_blobs(full: dict[str, Any], blobs: Sequence[Descriptor]) -> tuple[bytes, Manifest]:
+    """The config ``full`` as it is stored, and the manifest of an image with the layers ``blobs``, base first."""
     raw_config = json.dumps(full, sort_keys=True, separators=(",", ":")).encode()
     described = Descriptor(OCI_CONFIG, Digest.of(raw_config), len(raw_config))
-    transaction.add(described.digest, raw_config)
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -56,10 +64,7 @@ def write_image(
         "layers": [blob.to_dict() for blob in blobs],
     }
     raw = json.dumps(document, separators=(",", ":")).encode()
-    manifest = read_manifest(raw, OCI_MANIFEST, "manifest of the new image")
-    transaction.add(manifest.digest, raw)
-    read, made = read_config(raw_config, manifest, "the new image")
-    return manifest, read, made
+    return raw_config, read_manifest(raw, OCI_MANIFEST, "manifest of the new image")
 
 
 def _store(transaction: Transaction, file: BinaryIO, stop: Stop) -> Descriptor:

@@ -36,8 +36,11 @@ class Origin(Protocol):
     def read(self, blob: Descriptor, stop: Stop) -> bytes:
         """A small blob, verified."""
 
-    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> Future[None] | None:
-        """Begins to bring a layer to ``path``; when the future is done (None: now) it is whole, verified and synced."""
+    def fetch(self, blob: Descriptor, path: Path, stop: Stop, came: Callable[[int], object]) -> Future[None] | None:
+        """Begins to bring a layer to ``path``; when the future is done (None: now) it is whole, verified and synced.
+
+        ``came`` is told how many bytes are at ``path`` by now, and 0 where they are being written (again) from the beginning.
+        """
 
 
 # What reads a manifest or index by tag or digest.

@@ -142,7 +142,10 @@ def parse_image(text: str, aliases: dict[str, str] | None = None) -> Reference |
         path, _, name = rest.partition(":")
         if not path:
             raise InvalidReference(f"image {text!r}: a path is needed after {kind}:")
-        return LocalSource(kind, Path(path).expanduser().absolute(), name or None)
+        try:
+            return LocalSource(kind, Path(path).expanduser().absolute(), name or None)
+        except RuntimeError:
+            raise InvalidReference(f"image {text!r}: {path.partition('/')[0]} is nobody's home folder here") from None
     if colon and kind == "docker" and rest.startswith("//"):
         text = rest[2:]
     return Reference.parse(_unalias(text, aliases or {}))

@@ -139,21 +139,23 @@ class RegistryClient:
         from io import BytesIO
 
         buffer = BytesIO()
-        await self._fetch(blob, buffer, lambda current: None)
+        await self._fetch(blob, buffer, lambda current: None, lambda current: None)
         return buffer.getvalue()
 
-    async def blob(self, blob: Descriptor, path: Path) -> None:
-        """Downloads a layer to ``path``, verified and synced; at most ``patience.parallel`` at once."""
+    async def blob(self, blob: Descriptor, path: Path, came: Callable[[int], object]) -> None:
+        """Downloads a layer to ``path``, verified and synced; at most ``patience.parallel`` at once. ``came``: see Origin.fetch."""
         async with self._slots:
             with open(path, "w+b", buffering=0) as file:
-                await self._fetch(blob, file, lambda current: self._report.moved(blob, current))
+                await self._fetch(blob, file, lambda current: self._report.moved(blob, current), came)
                 await asyncio.to_thread(os.fsync, file.fileno())
 
-    async def _fetch(self, blob: Descriptor, file: BinaryIO, moved: Callable[[int], object]) -> None:
+    async def _fetch(
+        self, blob: Descriptor, file: BinaryIO, moved: Callable[[int], object], came: Callable[[int], object]
+    ) -> None:
         own: Exception | None = None
         for address in self._addresses:
             try:
-                await _Download(self, address, blob, file, moved).run()
+                await _Download(self, address, blob, file, moved, came).run()
                 return
             except (ImageError, NotFound) as err:
                 self._report.retrying(blob.digest.short, f"{address.host}: {err}")
@@ -167,10 +169,17 @@ class _Download:
     """One blob from one address: every try goes on where the last one ended."""
 
     def __init__(
-        self, client: RegistryClient, address: Address, blob: Descriptor, file: BinaryIO, moved: Callable[[int], object]
+        self,
+        client: RegistryClient,
+        address: Address,
+        blob: Descriptor,
+        file: BinaryIO,
+        moved: Callable[[int], object],
+        came: Callable[[int], object],
     ) -> None:
         self._client = client
         self._moved = moved
+        self._came = came
         self._endpoint = client._endpoint(address)
         self._blob = blob
         self._file = file
@@ -184,6 +193,7 @@ class _Download:
         self._file.truncate()
         self._hash = self._blob.digest.hasher()
         self._at = 0
+        self._came(0)
 
     async def run(self) -> None:
         import httpx
@@ -249,6 +259,7 @@ class _Download:
                     written += self._file.write(piece[written:])
                 self._hash.update(piece)
                 self._at += len(piece)
+                self._came(self._at)
                 self._moved(self._at)
         finally:
             await response.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -54,5 +55,5 @@ class RegistryOrigin:
     def read(self, blob: Descriptor, stop: Stop) -> bytes:
         return self._loop.result(self._connected().blob_bytes(blob), stop)
 
-    def fetch(self, blob: Descriptor, path: Path, stop: Stop) -> Future[None]:
-        return self._loop.start(self._connected().blob(blob, path))
+    def fetch(self, blob: Descriptor, path: Path, stop: Stop, came: Callable[[int], object]) -> Future[None]:
+        return self._loop.start(self._connected().blob(blob, path, came))

@@ -135,12 +135,17 @@ class ImageStore(Exchange):
         with self._layout.held():
             yield
 
+    def is_unpacked(self, image: Image) -> bool:
+        """Whether all layers of ``image`` are here. Asked while ``held``, they stay as long as that lasts."""
+        return all(map(self._driver.has_layer, image.chain_ids))
+
     def stays(self, image: Image) -> bool:
-        """Whether ``image`` is still here with all its layers. Asked while ``held``, it stays mountable as long as that lasts."""
-        # Under the lock of those that remove images: a container whose record was written before is seen by them.
-        with self._layout.editing() as entries:
-            here = any(entry.get("digest") == image.manifest_digest for entry in self._catalog.among(entries))
-        return here and all(map(self._driver.has_layer, image.chain_ids))
+        """Whether ``image`` is still here. Asked after a container's record was written, it stays for that container.
+
+        Who removes images looks at the records while nobody else may change index.json: it has seen this one, or this sees it.
+        """
+        entries = self._catalog.among(self._layout.settled())
+        return any(entry.get("digest") == image.manifest_digest for entry in entries)
 
     # -- bringing in
 
@@ -304,7 +309,7 @@ class ImageStore(Exchange):
 
     def _drivers(self) -> Sequence[str]:
         """The storage drivers that may have unpacked an image."""
-        from ..storage.driver import NAMES
+        from ..storage.names import NAMES
 
         others = {name for name in NAMES if (self._paths.storage / name).is_dir()}
         return sorted(others | {self._driver.name})

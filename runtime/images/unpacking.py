@@ -5,12 +5,11 @@ Source: image-spec config.md#layer-diffid.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import DigestMismatch
+from .arrival import Blob
 from .digest import Digest
 from .image import Layer
 from .job import Stop
@@ -21,85 +20,86 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 
 
-class _Counted(io.RawIOBase):
-    """The blob's file; tells how far it was read, and ends early once the caller has cancelled."""
+class LayerStream:
+    """The layer's tar out of its ``blob``, to be ``read``. At its end the digest of all of it must be the diff_id.
 
-    def __init__(self, file: IO[bytes], moved: Callable[[int], object], stop: Stop) -> None:
-        self._file = file
+    Reading raises LayerError (corrupt, cut short), DigestMismatch (not what the config says), Cancelled. No file object in
+    between: hundreds of megabytes aren't copied from one buffer to the next.
+    """
+
+    def __init__(self, blob: Blob, layer: Layer, moved: Callable[[int], object], stop: Stop) -> None:
+        from ..storage.compression import Decompressed
+
+        self._source = Decompressed(blob, layer.digest)
+        self._blob = blob
         self._moved = moved
         self._stop = stop
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        self._stop.check()
-        count = cast(io.BufferedReader, self._file).readinto(buffer)
-        self._moved(self._file.tell())
-        return count
-
-
-class _Checked(io.RawIOBase):
-    """The decompressed tar. At its end the digest of all of it must be the diff_id, or reading raises DigestMismatch."""
-
-    def __init__(self, stream: BinaryIO, layer: Layer) -> None:
-        self._stream = stream
         self._layer = layer
         self._hash = layer.diff_id.hasher()
+        self._ready = memoryview(b"")
         self._ended = False
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = _CHUNK, /) -> bytes:
+        """At most ``size`` bytes, and at least one before the end."""
+        if not self._ready and not self._ended:
+            self._stop.check()
+            piece = self._source.piece()
+            self._moved(self._blob.position)
+            self._hash.update(piece)
+            if len(piece) <= size and piece:
+                return piece
+            self._ready = memoryview(piece)
+            if not piece:
+                self._end()
+        taken, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(taken)
 
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        if not len(view) or self._ended:
-            return 0
-        piece = self._stream.read(len(view))
-        if not piece:
-            self._ended = True
-            actual = Digest(f"{self._layer.diff_id.algorithm}:{self._hash.hexdigest()}")
-            if actual != self._layer.diff_id:
-                raise DigestMismatch(self._layer.diff_id, actual, f"layer {self._layer.digest.short}, decompressed")
-            return 0
-        self._hash.update(piece)
-        view[: len(piece)] = piece
-        return len(piece)
+    def _end(self) -> None:
+        self._ended = True
+        actual = Digest(f"{self._layer.diff_id.algorithm}:{self._hash.hexdigest()}")
+        if actual != self._layer.diff_id:
+            raise DigestMismatch(self._layer.diff_id, actual, f"layer {self._layer.digest.short}, decompressed")
+
+    def drain(self) -> None:
+        """Read to the end."""
+        while self.read():
+            pass
 
 
 def add_layer(
     driver: StorageDriver,
     layer: Layer,
     below: list[Digest],
-    blob: Path,
+    blob: Blob,
     moved: Callable[[int], object],
     stop: Stop,
+    parents_ready: Callable[[], object],
 ) -> None:
     """Unpacks ``blob`` as ``layer`` on the chain ids ``below`` (base first); the layer is there afterwards, or nothing of it.
 
-    ``moved`` gets the bytes of the blob that were read. Raises LayerError (corrupt, cut short, refused by the driver),
-    DigestMismatch (not what the config says), Cancelled.
+    ``moved`` gets the bytes of the blob that were read; ``parents_ready`` returns when the blob is verified and ``below`` are there.
+    Raises LayerError (corrupt, cut short, refused by the driver), DigestMismatch (not what the config says), Cancelled.
     """
-    from ..storage.compression import decompressed
+    tar = LayerStream(blob, layer, moved, stop)
+    known = driver.has_layer(layer.chain_id)
+    driver.add_layer(
+        layer.chain_id,
+        below[-1] if below else None,
+        below,
+        cast(BinaryIO, tar),
+        digest=layer.digest,
+        cancelled=stop.is_set,
+        parents_ready=parents_ready,
+    )
+    try:
+        # What follows the end of the archive belongs to the diff_id too; a driver may stop at the archive's end.
+        tar.drain()
+    except BaseException:
+        if not known:
+            driver.remove_layer(layer.chain_id)
+        raise
 
-    with open(blob, "rb") as file:
-        counted = cast(BinaryIO, io.BufferedReader(_Counted(file, moved, stop), _CHUNK))
-        checked = _Checked(decompressed(counted, layer.digest), layer)
-        tar = io.BufferedReader(checked, _CHUNK)
-        known = driver.has_layer(layer.chain_id)
-        driver.add_layer(
-            layer.chain_id,
-            below[-1] if below else None,
-            below,
-            cast(BinaryIO, tar),
-            digest=layer.digest,
-            cancelled=stop.is_set,
-        )
-        try:
-            # What follows the end of the archive belongs to the diff_id too; a driver may stop at the archive's end.
-            while tar.read(_CHUNK):
-                pass
-        except BaseException:
-            if not known:
-                driver.remove_layer(layer.chain_id)
-            raise
+
+def check_layer(layer: Layer, blob: Blob, stop: Stop) -> None:
+    """Reads ``blob`` as ``add_layer`` does, for a layer that is unpacked already: what is stored must be what it was made of."""
+    LayerStream(blob, layer, lambda current: None, stop).drain()

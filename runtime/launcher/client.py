@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LauncherError
+from ..linux.files import readable
 from ..results import Change, Exit, Usage
 from . import wire
 
@@ -179,7 +180,7 @@ def _reap(pid: int, timeout_s: float) -> None:
     except OSError:
         return
     try:
-        select.select([pidfd], [], [], timeout_s)
+        readable(pidfd, timeout_s)
     finally:
         os.close(pidfd)
     try:

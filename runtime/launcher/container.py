@@ -358,6 +358,8 @@ class Container(Task):
             state.release_ids(self.request["ids"], self.slot)
         if self.has_state:
             state.remove(self.request["running"], self.id)
+        # It refers back to this, and the launcher looks for no cycles.
+        del self.servers
         self.finish()
 
 

@@ -13,13 +13,13 @@ Source: fuse(4), user_namespaces(7), mount_namespaces(7) (mounts that a less pri
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from errno import ECONNABORTED, ENOTCONN
 
 from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..linux import capabilities
+from ..linux.files import readable
 from ..linux.mounts import (
     AT_FDCWD,
     MOUNT_ATTR_NODEV,
@@ -125,7 +125,7 @@ class Servers:
         """Why the container failed: a server that ended, whatever the container's own process made of it (``known``)."""
         for one in self._container.rootfs.servers:
             if known is not None and known.get("errno") in _LOST and one.pidfd >= 0:
-                select.select([one.pidfd], [], [], 1.0)
+                readable(one.pidfd, 1.0)
             self._forget_ended(one)
             end = one.end()
             if end is not None:
@@ -160,7 +160,7 @@ class Servers:
     def _forget_ended(self, one: FuseServer) -> None:
         pidfd = one.pidfd
         # Closed by ``end``, so it must not be polled any more.
-        if pidfd >= 0 and select.select([pidfd], [], [], 0)[0]:
+        if pidfd >= 0 and readable(pidfd, 0):
             self._container.server.forget(pidfd)
             one.end()
             self._container.server.expected.discard(one.pid)
@@ -168,7 +168,8 @@ class Servers:
     def _finish(self) -> None:
         if self._then is not None and all(one.pidfd < 0 for one in self._container.rootfs.servers):
             then, self._then = self._then, None
-            self._container.server.cancel(self._deadline)
+            deadline, self._deadline = self._deadline, None
+            self._container.server.cancel(deadline)
             then()
 
 

@@ -223,12 +223,28 @@ def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_b
 
                 fuse_root(rootfs, item, ids, upper_bytes)
                 continue
+            if item["type"] == "union":
+                from .union_mount import union_mount  # rarely needed, and it needs this module
+
+                union_mount(rootfs, item, ids, userxattr=userxattr)
+                continue
             if item["upper"] is None and tmpfs_fd < 0:
                 tmpfs_fd = new_mount("tmpfs", {"mode": "0700", "size": str(upper_bytes or UPPER_BYTES)})
             _overlay(rootfs, item, ids, tmpfs_fd, index, userxattr)
     finally:
         if tmpfs_fd >= 0:
             rootfs.late.append(tmpfs_fd)
+
+
+def overlay_options(*, userxattr: bool) -> dict[str, str | int | None]:
+    """The options of every overlay mount but its layers."""
+    options: dict[str, str | int | None] = {"source": "overlay"}
+    if userxattr:
+        options["userxattr"] = None
+    else:
+        # Whole files and plain folders in the writable layer, whatever the kernel's default is: the list of changes reads it.
+        options |= {"redirect_dir": "off", "metacopy": "off"}
+    return options
 
 
 def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, index: int, userxattr: bool) -> None:
@@ -248,12 +264,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
                 )
                 return
             lowers.append(fd)
-        options: dict[str, str | int | None] = {"source": "overlay"}
-        if userxattr:
-            options["userxattr"] = None
-        else:
-            # Whole files and plain folders in the writable layer, whatever the kernel's default is: the list of changes reads it.
-            options |= {"redirect_dir": "off", "metacopy": "off"}
+        options = overlay_options(userxattr=userxattr)
         if item["upper"] is None:
             names = (f"u{index}", f"w{index}")
             for name in names:
@@ -273,7 +284,7 @@ def _overlay(rootfs: Rootfs, item: dict[str, Any], ids: Ids, tmpfs_fd: int, inde
         # What overlayfs makes by itself (in the work folder, and when it copies up) it makes as its mounter: on a mapped
         # upper layer that must be an id of the map.
         with filesystem_ids(ids.base):
-            fd = _new_overlay(options, lowers, upper_fd, names)
+            fd = new_overlay(options, lowers, upper_fd, names)
         kind = "dir"
         if "part" in item:
             held.append(fd)
@@ -314,7 +325,7 @@ def _part(mount_fd: int, item: dict[str, Any]) -> tuple[int, str]:
             umount2(path, MNT_DETACH)
 
 
-def _new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:
+def new_overlay(options: dict[str, str | int | None], layers: list[int], upper_fd: int, names: tuple[str, str]) -> int:
     """A detached overlay of ``layers`` (detached mounts, top first) with upper and work folders ``names`` of ``upper_fd``."""
     attached: list[str] = []
     paths = [f"/proc/self/fd/{fd}" for fd in (*layers, upper_fd)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from ..storage.btrfs_subvolume import on_btrfs
-from ..storage.former import FORMER
+from ..storage.names import FORMER
 from . import attempt, commands
 from .identity import read
 from .probe import Answer, limited, missing, ok

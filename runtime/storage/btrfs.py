@@ -47,7 +47,7 @@ class SnapshotLayerStore(LayerStore):
         with open_directory(job.folder) as folder_fd:
             counts: dict[str, Any] = run_job(
                 "unpack-snapshot",
-                job.request,
+                job.request | {"lowers": job.lowers()},
                 fds={"layers_fd": job.layers_fd, "folder_fd": folder_fd},
                 userns_fd=self._identity.userns_fd(),
                 held_fds=(job.lock_fd,),

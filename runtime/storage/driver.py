@@ -6,7 +6,10 @@ A *mount plan* is JSON: a list of mounts in the order in which they are made, ea
     {"at": "/", "type": "fuse-overlayfs", as overlay, "program": path}
     {"at": "/", "type": "bind", "source": path, "lowers": [paths, top first], "id_map": [host base, count]}
 
-A lower is the path of a folder, or ``{"erofs": index, "device": archive}``: two files that are mounted as one.
+    {"at": path, "type": "union", "lowers": [...], "upper": path, "work": path, "options": ["ro", "nosuid", ...]}
+
+The last is a union that somebody asked for (runtime/union); its lowers are folders of the machine, or ``{"root": path}`` for one
+of the container's root. Elsewhere a lower is the path of a folder, or ``{"erofs": index, "device": archive}``: two files that are mounted as one.
 
 With ``upper`` None the launcher puts a tmpfs of limited size there (overlayfs wants an upper or two lowers, so a read-only
 container has one as well). A bind's ``lowers`` say what it was copied from; ``id_map`` other than [0, 0] says that its files
@@ -20,7 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
-from .former import FORMER, reason
+from .names import FORMER, reason
+from .names import NAMES as NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +38,6 @@ Plan = list[dict[str, Any]]
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 
-NAMES = ("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs")
 # What is tried, in this order, where none is asked for.
 _AUTOMATIC = ("overlay", "vfs")
 
@@ -97,11 +100,13 @@ class StorageDriver(Protocol):
         *,
         digest: object,
         cancelled: Callable[[], bool] | None = None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
         """Unpack ``tar`` (not compressed) as layer ``chain_id`` on ``parents`` (base first, ``parent`` the last of them).
 
         The layer appears whole, synced, or not at all; where it is there already the stream is left unread.
-        ``digest`` names the layer in errors. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
+        ``tar.read`` may return less than it is asked for. ``digest`` names the layer in errors. ``parents_ready`` is called
+        before ``parents`` are looked at, as late as possible: it returns when they are there, so layers are added side by side. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
         OSError (the disk is full).
         """
 

@@ -47,10 +47,12 @@ class ErofsLayerStore(LayerStore):
             self._store_archive(archive_fd, job, tar)
             index_fd = os.open(job.folder / INDEX, _NEW, 0o600)
             try:
+                # Only now, so that the archives of several layers are stored at once.
+                lowers = job.lowers()
                 # Mounting every layer below takes longer than most archives need: few lack a parent.
-                counts = self._index(job, archive_fd, index_fd, top_only=len(job.request["lowers"]) > 1)
+                counts = self._index(job, lowers, archive_fd, index_fd, top_only=len(lowers) > 1)
                 if "again" in counts:
-                    counts = self._index(job, archive_fd, index_fd, top_only=False)
+                    counts = self._index(job, lowers, archive_fd, index_fd, top_only=False)
             finally:
                 os.close(index_fd)
         finally:
@@ -62,12 +64,14 @@ class ErofsLayerStore(LayerStore):
             (job.folder / "diff").rmdir()
         return counts
 
-    def _index(self, job: Filling, archive_fd: int, index_fd: int, *, top_only: bool) -> dict[str, Any]:
+    def _index(
+        self, job: Filling, lowers: list[str], archive_fd: int, index_fd: int, *, top_only: bool
+    ) -> dict[str, Any]:
         # Overlayfs tells layers apart by their filesystems' uuids.
         uuid = hashlib.sha256(job.chain_id.encode()).hexdigest()[:32]
         counts: dict[str, Any] = run_job(
             "index",
-            job.request | {"uuid": uuid, "top_only": top_only},
+            job.request | {"lowers": lowers, "uuid": uuid, "top_only": top_only},
             fds={"layers_fd": job.layers_fd, "tar_fd": archive_fd, "index_fd": index_fd},
             held_fds=(job.lock_fd,),
             digest=job.digest,

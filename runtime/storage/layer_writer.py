@@ -63,7 +63,9 @@ class LayerWriter:
         self._epoch = epoch
         self._holes_min = holes_min
         self._is_opaque = opaque_test(marks)
-        self._written: dict[tuple[int, int], bytes] = {}
+        self._written: dict[tuple[int, int, int], bytes] = {}
+        # Names of one file are links of each other only where this is the same.
+        self.link_scope = 0
 
     def layer(self, changes: Iterable[tuple[str, bytes]], lowers: Lowers) -> None:
         """Write the paths of ``changes`` (kind "A", "C" or "D", and absolute path; parents first) as a layer on ``lowers``."""
@@ -157,7 +159,7 @@ class LayerWriter:
         """
         if status.st_nlink < 2:
             return False
-        first = self._written.setdefault((status.st_dev, status.st_ino), path)
+        first = self._written.setdefault((self.link_scope, status.st_dev, status.st_ino), path)
         if first == path:
             return False
         self._entry(

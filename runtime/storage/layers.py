@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """A layer in the making: its folder, what the worker is asked, and the descriptors that the caller of it keeps open."""
+    """A layer in the making: its folder, what the worker is asked, and the descriptors that the caller of it keeps open.
+
+    ``lowers`` waits until the layers below are there, and names the folders of those that show, top first.
+    """
 
     folder: Path
     chain_id: Digest
     request: dict[str, Any]
+    lowers: Callable[[], list[str]]
     layers_fd: int
     lock_fd: int
     digest: object
@@ -95,22 +99,27 @@ class LayerStore:
         *,
         digest: object,
         cancelled: Callable[[], bool] | None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
-        """Unpack ``tar`` as ``chain_id``. Source of the rules: unpack.py."""
+        """Unpack ``tar`` as ``chain_id``, see StorageDriver.add_layer. Source of the rules: unpack.py."""
         if self.has(chain_id):
             return self.info(chain_id)
-        lowers = self.stack(parents)
+
+        def lowers() -> list[str]:
+            if parents_ready is not None:
+                parents_ready()
+            return [folder_name(lower) for lower in self.stack(parents)]
+
         with self._scratch.folder() as (folder, lock_fd), open_directory(self.directory) as layers_fd:
             tree = folder / "diff"
             tree.mkdir(0o755)
             request = {
                 "root": str(tree),
-                "lowers": [folder_name(lower) for lower in lowers],
                 "opaque_attribute": self.opaque_attribute,
                 "size_limit": self._limits.size_bytes,
                 "entries_limit": self._limits.entries,
             }
-            job = Filling(folder, chain_id, request, layers_fd, lock_fd, digest, cancelled)
+            job = Filling(folder, chain_id, request, lowers, layers_fd, lock_fd, digest, cancelled)
             counts = self._fill(job, tar)
             info = LayerInfo(counts["size_bytes"], counts["entries"], counts["opaque_root"])
             record = info.to_dict() | {"chain_id": str(chain_id)} | counts.get("record", {})
@@ -130,7 +139,7 @@ class LayerStore:
         """Make what the layer is of ``tar`` in ``job.folder``, synced; returns the worker's counts."""
         counts: dict[str, Any] = run_job(
             "unpack",
-            job.request,
+            job.request | {"lowers": job.lowers()},
             fds={"layers_fd": job.layers_fd},
             userns_fd=self._identity.userns_fd(),
             held_fds=(job.lock_fd,),

@@ -88,8 +88,9 @@ class OverlayDriver:
         *,
         digest: object,
         cancelled: Callable[[], bool] | None = None,
+        parents_ready: Callable[[], object] | None = None,
     ) -> LayerInfo:
-        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled)
+        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled, parents_ready=parents_ready)
 
     def remove_layer(self, chain_id: Digest) -> None:
         self._layers.remove(chain_id)

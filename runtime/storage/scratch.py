@@ -91,7 +91,7 @@ class Scratch:
             # A layer that was finished meanwhile has another name, and its maker's lock is free.
             if not _locked(lock_fd) or not os.path.samestat(os.fstat(folder_fd), os.stat(self.directory / name)):
                 return False
-            remove_folders(self.directory, [name], self._identity, held_fds=(lock_fd, folder_fd))
+            self._remove_locked(name, (lock_fd, folder_fd))
         except FileNotFoundError:
             return False
         finally:
@@ -110,9 +110,13 @@ class Scratch:
         try:
             # A sweep that looks at it gives it up at once, for ``lock_fd`` is held.
             fcntl.flock(folder_fd, fcntl.LOCK_EX)
-            remove_folders(self.directory, [name], self._identity, held_fds=(lock_fd, folder_fd))
+            self._remove_locked(name, (lock_fd, folder_fd))
         finally:
             os.close(folder_fd)
+
+    def _remove_locked(self, name: str, held_fds: tuple[int, ...]) -> None:
+        """What ``remove`` and ``sweep`` do once they have the folder to themselves; the place for what else goes with it."""
+        remove_folders(self.directory, [name], self._identity, held_fds=held_fds)
 
 
 def remove_folders(directory: Path, names: list[str], identity: Identity, *, held_fds: tuple[int, ...] = ()) -> None:

@@ -212,3 +212,34 @@ def test_fuse_overlayfs(user: User) -> None:
     assert once == ["C /bin", "C /bin/busybox", "C /etc", "D /etc/motd", "C /home"]
     assert changes == ["C /home", "C /root", "A /root/file"]
     assert after == "hi\n"
+
+
+def test_a_union(user: User) -> None:
+    found = user(
+        "import contextlib, io\n"
+        "from pathlib import Path\n"
+        "from cellwall.runtime.cli import main\n"
+        "home = Path(os.environ['HOME'])\n"
+        "for name in ('tmp', 'var'):\n"
+        "    (home / name).mkdir()\n"
+        "    (home / name / 'shared').write_text(name)\n"
+        "    (home / name / name).write_text(name)\n"
+        "text = f'br={home}/tmp=rw:{home}/var=ro'\n"
+        "script = 'cat shared; echo x >> var; rm shared; mkdir new; mv tmp new'\n"
+        "told = []\n"
+        "for words in ([], ['--write']):\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out):\n"
+        "        main(['union', '--format', 'json', '--image', 'host', *words, text, 'sh', '-c', script])\n"
+        "    told.append(json.loads(out.getvalue()))\n"
+        "print(json.dumps({'told': told, 'left': sorted(os.listdir(home / 'tmp')),"
+        " 'above': sorted(n for n in os.listdir(home) if n.startswith('.tmp'))}))"
+    )
+    for told in found["told"]:
+        assert told["result"]["stdout"] == "tmp"
+        effects = [(effect["action"], effect["path"], effect["whiteout"]) for effect in told["effects"]]
+        assert ("copied up", "var", False) in effects
+        assert ("deleted", "shared", True) in effects
+        assert ("created", "new", False) in effects
+    assert found["left"] == ["new", "shared", "var"], "shared is a whiteout"
+    assert found["above"] == []

@@ -55,6 +55,9 @@ def tree_or_refusal(name: str, root: Path, archives: list[bytes]) -> dict[bytes,
         # A folder that no archive has an entry for is as old as its making.
         for facts in found.values():
             facts["mtime_ns"] = 0 if facts["mtime_ns"] > begun else facts["mtime_ns"]
+            if "target" in facts:
+                # Capabilities of a link mean nothing, and a copy doesn't have them.
+                facts["xattrs"] = {}
         return found
     finally:
         driver.release("c", plan)
@@ -72,7 +75,7 @@ def made(entries: list[Any]) -> bytes:
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -17,19 +18,24 @@ from pathlib import Path
 
 import pytest
 
+from cellwall.runtime.config import Config
 from cellwall.runtime.errors import NotFound, SpecError, SyscallError, UnsupportedError
 from cellwall.runtime.images.digest import Digest, chain_ids
 from cellwall.runtime.launcher import rootfs
 from cellwall.runtime.linux.mounts import AT_FDCWD, mount, move_mount, umount2
+from cellwall.runtime.options import RunOptions
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import Plan, StorageDriver, explain, open_driver
 from cellwall.runtime.storage.erofs_mount import open_lower
 from cellwall.runtime.storage.lowers import Lowers
 from cellwall.runtime.storage.merge import capability_of
+from cellwall.runtime.storage.names import NAMES
 from cellwall.runtime.storage.removal import remove_tree
 
 from ..layer_trees import entry, folder, layer, link, tree_facts
 from ..mounted_layers import DRIVERS, EROFS, FUSE, lower_paths
+
+SOURCE = str(Path(__file__).parents[2] / "src")
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -367,6 +373,31 @@ def test_choosing_a_driver(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="'zfs' is none of overlay, erofs, fuse-overlayfs, btrfs, vfs"):
         open_driver("zfs", paths)
     assert list(tmp_path.rglob(".tmp-*")) == []
+
+
+@pytest.mark.parametrize(("name", "since"), [("aufs", "24.0 (2023)"), ("devicemapper", "25.0 (2024)")])
+def test_what_docker_had_once_is_known_by_name(name: str, since: str, tmp_path: Path) -> None:
+    """The error says what became of it and what to use, wherever the name stands; nothing is made on disk."""
+    paths = Paths(tmp_path, tmp_path / "run")
+    with pytest.raises(UnsupportedError, match=re.escape(since)) as raised:
+        open_driver(name, paths)
+    assert "use -s " in str(raised.value)
+    assert explain(paths)[name] == str(raised.value).partition(": ")[2]
+    environment = {"PATH": os.environ["PATH"], "CELLWALL_ROOT": str(tmp_path), "PYTHONPATH": SOURCE}
+    for words, variables in ((["-s", name], {}), ([], {"CELLWALL_STORAGE_DRIVER": name})):
+        command = [sys.executable, "-m", "cellwall", "run", "--rm", *words, "host", "true"]
+        done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, cwd="/")
+        assert (done.returncode, done.stdout) == (125, "")
+        assert since in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob(f"storage/{name}"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_taken_and_explained(name: str, tmp_path: Path) -> None:
+    reason = explain(Paths(tmp_path, tmp_path / "run"))[name]
+    assert reason is None or "use -s" in reason
+    config = Config.load({"CELLWALL_STORAGE_DRIVER": name, "CELLWALL_ROOT": str(tmp_path)})
+    assert config.fill(RunOptions(image="x")).storage_driver == name
 
 
 def test_a_store_that_cannot_be_written_is_said_with_what_mends_it(tmp_path: Path) -> None:

@@ -17,18 +17,8 @@ from cellwall.runtime.storage.lowers import Lowers
 from cellwall.runtime.storage.tarheader import TarError
 from cellwall.runtime.storage.tarstream import TarStream
 
-from ..hostile_tars import (
-    END,
-    HOSTILE,
-    Hostile,
-    base_256,
-    content,
-    header,
-    long_name,
-    pax,
-    piece,
-    sparse,
-)
+from ..hostile_tars import HOSTILE, Hostile
+from ..raw_tar import END, base_256, content, header, long_name, pax, piece, sparse
 
 FIELDS = ("type", "name", "linkname", "mode", "uid", "gid", "mtime_ns", "size", "real_size", "major", "minor", "xattrs")
 

@@ -58,8 +58,8 @@ def test_names_that_are_held_stay() -> None:
     shell.magics_manager.lazy_magics["image"] = "other.module"
     load_ipython_extension(shell)
     assert shell.magics_manager.magics["cell"]["container"] is theirs
-    assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer"}
-    assert set(shell.magics_manager.magics["line"]) == {"container", "cellwall_alias"}
+    assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer", "union"}
+    assert set(shell.magics_manager.magics["line"]) == {"container", "cellwall_alias", "union"}
     unload_ipython_extension(shell)
     assert shell.magics_manager.magics == {"cell": {"container": theirs}, "line": {}}
 
@@ -87,7 +87,7 @@ def test_loading_twice_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     unload_ipython_extension(shell)
     load_ipython_extension(shell)
     assert capsys.readouterr().out == ""
-    assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer"}
+    assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer", "union"}
 
 
 @pytest.mark.parametrize("error", [NotFound("no image x\n  at all"), SyscallError(2, "open /x"), KeyboardInterrupt()])

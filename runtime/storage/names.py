@@ -1,10 +1,11 @@
-"""Storage drivers that docker had and cellwall doesn't offer: since when they are gone, why, and what to use instead.
+"""The names of storage drivers: those that there are, and those that docker had: since when they are gone, and what to use instead.
 
-Source: docker's list of deprecated features (AuFS storage driver, Device mapper storage driver); docs/adr/0004-storage-seam.md.
+Imports nothing. Source: docker's list of deprecated features (AuFS storage driver, Device mapper storage driver); docs/adr/0004-storage-seam.md.
 """
 
 from __future__ import annotations
 
+NAMES = ("overlay", "erofs", "fuse-overlayfs", "btrfs", "vfs")
 # By the name that -s took: what became of it, and what does the same today.
 FORMER = {
     "aufs": (
@@ -17,6 +18,8 @@ FORMER = {
         "use -s btrfs for snapshots or -s overlay otherwise; CELLWALL_ROOT may lie on a thin volume",
     ),
 }
+# What -s and the config take.
+ASKED = (*NAMES, *FORMER)
 
 
 def reason(name: str) -> str:

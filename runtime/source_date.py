@@ -1,0 +1,33 @@
+"""SOURCE_DATE_EPOCH: the time that images made here have, so that the same input gives the same digests.
+
+Source: reproducible-builds.org, SOURCE_DATE_EPOCH.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from .errors import SpecError
+
+# Of the year 9999, the last that RFC 3339 can write.
+_LAST_SECOND = 253_402_300_799
+
+
+def source_date_epoch(environment: Mapping[str, str]) -> int | None:
+    """SOURCE_DATE_EPOCH in seconds, or None. Raises SpecError where it isn't a number, or is after the year 9999."""
+    text = environment.get("SOURCE_DATE_EPOCH") or os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise SpecError("SOURCE_DATE_EPOCH", f"{text!r} isn't a number of seconds since 1970")
+    if len(text) > 20 or int(text) > _LAST_SECOND:
+        raise SpecError("SOURCE_DATE_EPOCH", f"{text[:40]!r} is after the year 9999, which no image config can say")
+    return int(text)
+
+
+def rfc3339(epoch: int | None) -> str:
+    """The time of ``epoch``, or of now, as image configs have it."""
+    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
+    return moment.isoformat(timespec="microseconds" if epoch is None else "seconds").replace("+00:00", "Z")
