@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DOCKERFILE_USAGE = "[-t NAME] [build options] [FOLDER]"
 LAYER_USAGE = "PARENT -t NAME [options]"
 _END = "CELL"
+# Where images that have no env(1) have them too.
+_SHELLS = {"sh": "/bin/sh", "bash": "/bin/bash"}
 
 
 @cache
@@ -119,7 +121,7 @@ def layer_dockerfile(parent: str, cell: str, language: str | None, mounts: list[
     """The Dockerfile that a ``%%layer`` cell stands for."""
     body = cell if cell.endswith("\n") else f"{cell}\n"
     if language and not body.startswith("#!"):
-        body = f"#!/usr/bin/env {language}\n{body}"
+        body = f"#!{_SHELLS.get(language, f'/usr/bin/env {language}')}\n{body}"
     end, number = _END, 1
     while f"{end}\n" in body:
         number += 1

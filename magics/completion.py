@@ -21,6 +21,7 @@ Names = Callable[[], list[str]]
 
 _CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff", "commit", "export"}
 _NOT_IN_UNIONS = {"--bg", "--proc", "--name", "--rm", "--detach", "--tty"}
+_BUILDS = ("%%dockerfile", "%%layer")
 _IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect", "history", "push", "save"}
 
 
@@ -37,8 +38,10 @@ def complete(session: Session, context: Any) -> Any:
             return _nothing()
         if magic[2:] in session.cell_names:
             found = cell_words(rest, source)
-        elif session.has("cell", "union") and magic == "%%union":
+        elif magic == "%%union" and session.has("cell", "union"):
             found = union_words(rest, source)
+        elif magic in _BUILDS and session.has("cell", magic[2:]):
+            found = build_words(magic, rest, source)
         else:
             return _nothing()
     elif magic[1:] in session.line_names:
@@ -103,6 +106,16 @@ def union_words(line: str, source: Sources) -> tuple[str, list[str]]:
         if not set(option["names"]) & _NOT_IN_UNIONS
     ]
     return option_words(line, options, source, list)
+
+
+def build_words(magic: str, line: str, source: Sources) -> tuple[str, list[str]]:
+    """As ``cell_words``, behind ``%%dockerfile`` or ``%%layer``."""
+    from .building import dockerfile_parser, layer_parser
+
+    if magic == "%%layer":
+        return option_words(line, layer_parser().describe(), source, source.images)
+    # The folder to build from is a file's name, which others complete.
+    return option_words(line, dockerfile_parser().describe(), source, list)
 
 
 def option_words(line: str, options: list[dict[str, Any]], source: Sources, positional: Names) -> tuple[str, list[str]]:

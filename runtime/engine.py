@@ -73,7 +73,15 @@ class Engine:
         """The containers on disk; the first use cleans up after launchers that were killed."""
         with self.lock:
             if self._containers is None:
-                for folder in (self.paths.data, self.paths.running, self.paths.ids, self.paths.containers):
+                # Nobody else may come to the setuid files of images, also where CELLWALL_ROOT names a folder that all may enter.
+                private = (self.paths.storage, self.paths.build_cache)
+                for folder in (
+                    self.paths.data,
+                    self.paths.running,
+                    self.paths.ids,
+                    self.paths.containers,
+                    *private,
+                ):
                     try:
                         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                     except OSError as error:

@@ -107,12 +107,26 @@ def _remove_groups(name: str) -> None:
             group.rmdir()
 
 
-@pytest.fixture(scope="session")
-def docker() -> Iterator[Docker]:
-    """Docker with an empty store, for the whole session; give images names of the test's own."""
+def _missing() -> str:
     if os.geteuid() != 0:
-        pytest.skip("needs root: dockerd runs as root")
-    if missing := [program for program in ("dockerd", "docker") if shutil.which(program) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}; sudo apt install docker.io")
+        return "needs root: dockerd runs as root"
+    absent = [program for program in ("dockerd", "docker") if shutil.which(program) is None]
+    return f"not installed: {', '.join(absent)}; sudo apt install docker.io" if absent else ""
+
+
+@pytest.fixture(scope="session")
+def docker_or_none() -> Iterator[Docker | None]:
+    """Docker with an empty store, for the whole session, where it is installed; give images names of the test's own."""
+    if _missing():
+        yield None
+        return
     with run_dockerd() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def docker(docker_or_none: Docker | None) -> Docker:
+    """Docker, for tests that are about nothing else."""
+    if docker_or_none is None:
+        pytest.skip(_missing())
+    return docker_or_none

@@ -42,7 +42,8 @@ class Case:
     """One Dockerfile. ``what`` is the sentence that says what it shows.
 
     ``pieces`` name functions of ``PIECES``. ``options`` are those of ``build``, the same for both hands; ``{secrets}`` and
-    ``{context}`` in them stand for folders. ``words`` says, where there is a ``Dockerfile.buildah``, what it spells differently:
+    ``{server}`` in them stand for a folder and a web server's address. ``layers`` has buildah make one layer for each step, as
+    docker and cellwall do: only then a hard link breaks when a later step writes to it. ``words`` says, where there is a ``Dockerfile.buildah``, what it spells differently:
     the installed buildah may be older than the instruction. ``differs`` holds the paths and config fields in which the two
     results differ by right, each with the reason.
     """
@@ -52,6 +53,7 @@ class Case:
     what: str
     pieces: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    layers: bool = False
     words: str = ""
     differs: dict[str, str] = field(default_factory=dict)
 

@@ -5,10 +5,13 @@ Times aren't compared, and neither is how many layers there are: two builders ma
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +51,13 @@ class ImageFacts:
 
 
 def root_facts(root: Path) -> dict[str, Facts]:
-    """Every path below ``root``, and ``root`` itself as ``/``."""
+    """Every path below ``root``. Not ``root`` itself: builders agree on no mode for it, and few layers have an entry of it."""
     found = {f"/{path.decode('utf-8', 'backslashreplace')}": facts for path, facts in tree_facts(root).items()}
-    status = root.stat()
-    found["/"] = {"mode": f"d{status.st_mode & 0o7777:o}", "uid": status.st_uid, "gid": status.st_gid}
+    # A file of which overlayfs has copied one name up still counts the links of the lower one.
+    groups = Counter(facts.get("same_file_as") for facts in found.values())
+    for facts in found.values():
+        if groups[facts.get("same_file_as")] == 1:
+            del facts["same_file_as"]
     return {path: {name: facts[name] for name in _FACTS if name in facts} for path, facts in found.items()}
 
 
@@ -176,6 +182,36 @@ class Buildah:
         root = self._folder / "root" / "overlay"
         subprocess.run(["umount", "--quiet", "--lazy", str(root)], check=False, capture_output=True)
         shutil.rmtree(self._folder)
+
+
+class Cellwall:
+    """The command line of cellwall, in this process, with the store ``root``; ``scratch`` holds what is unpacked for a moment."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        self._scratch = scratch
+        self._root = root
+
+    def __call__(self, *words: str) -> str:
+        """What ``cellwall WORDS…`` writes to its standard output. Raises BuildFailed with both streams."""
+        from cellwall.runtime.cli import main
+
+        output, errors = io.StringIO(), io.StringIO()
+        with redirect_stdout(output), redirect_stderr(errors):
+            status = main(["--root", str(self._root), *words])
+        if status:
+            raise BuildFailed(["cellwall", *words], status, output.getvalue() + errors.getvalue())
+        return output.getvalue()
+
+    def build(self, dockerfile: Path, context: Path, options: list[str], name: str) -> None:
+        """Build the image ``name``. Raises BuildFailed."""
+        self("build", "--progress", "plain", "--file", str(dockerfile), "--tag", name, *options, str(context))
+
+    def facts(self, name: str) -> ImageFacts:
+        """What the image ``name`` is: saved, and its layers unpacked by umoci, which knows nothing of us."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            archive = Path(folder, "archive")
+            self("save", "--format", "oci-archive", "--output", str(archive), name)
+            return archive_facts(archive, name, Path(folder, "unpacked"))
 
 
 def archive_facts(archive: Path, name: str, folder: Path) -> ImageFacts:

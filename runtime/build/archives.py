@@ -5,8 +5,10 @@ Source: Dockerfile reference, "ADD" ("Adding local tar archives").
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .executor import Build
 
 _ZERO = bytes(BLOCK)
+_CHUNK = 1 << 20
 
 
 class Archive:
@@ -31,6 +34,23 @@ class Archive:
         self.name = name
         self.fd = fd
         self._folders: list[int] = []
+        self._digest = ""
+
+    def digest(self, stopped: Callable[[], bool]) -> str:
+        """The digest (hex) of the file as it is now. Raises InterruptedError where ``stopped`` says so."""
+        whole, at = hashlib.sha256(), 0
+        while chunk := os.pread(self.fd, _CHUNK, at):
+            if stopped():
+                raise InterruptedError("stopped")
+            whole.update(chunk)
+            at += len(chunk)
+        self._digest = whole.hexdigest()
+        return self._digest
+
+    def changed(self, stopped: Callable[[], bool]) -> bool:
+        """Whether its content is another one than when ``digest`` was asked; never, where it wasn't."""
+        before = self._digest
+        return bool(before) and self.digest(stopped) != before
 
     def keep(self, folder_fd: int) -> None:
         """Close ``folder_fd`` with this."""
@@ -91,5 +111,5 @@ def unpack(build: Build, archive: Archive, folder: Path) -> int:
                 cancelled=build.stopped.is_set,
             )
         except LayerError as error:
-            raise BuildError(0, f"ADD: {archive.name} can't be unpacked: {error}") from error
+            raise BuildError(0, f"{archive.name} can't be unpacked: {error}") from error
     return folder_fd

@@ -6,6 +6,7 @@ Source: Docker docs, "Build context", ".dockerignore files".
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,9 @@ from ..errors import BuildError
 from ..storage.lowers import Lowers
 from .dockerignore import ignore_names, ignore_patterns, parse_dockerignore
 from .tree import Tree
+
+# Far more than anybody writes by hand, and little beside what a machine has.
+_INSTRUCTIONS_MAX = 16 << 20
 
 
 class Context:
@@ -55,12 +59,32 @@ class Context:
         candidates = [self._ignore_file] if self._ignore_file is not None else []
         for path in [*candidates, self.path / ".dockerignore"]:
             try:
-                text = path.read_bytes()
+                text = read_instructions(path)
             except (FileNotFoundError, IsADirectoryError):
                 continue
             parse_dockerignore(text)
             return tuple(ignore_patterns(text.decode("utf-8", "surrogateescape")))
         return ()
+
+
+def read_instructions(path: Path) -> bytes:
+    """A Dockerfile or ``.dockerignore``, whole. Raises BuildError where it is no file of that kind, and FileNotFoundError.
+
+    A context may come from anyone: a device never ends, and a pipe waits for a writer.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BuildError(0, f"{path} is no regular file")
+            text = file.read(_INSTRUCTIONS_MAX + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise BuildError(0, f"{path}: {(error.strerror or '').lower()}") from error
+    if len(text) > _INSTRUCTIONS_MAX:
+        raise BuildError(0, f"{path} holds more than {_INSTRUCTIONS_MAX >> 20} MiB")
+    return text
 
 
 def ignore_file_of(dockerfile: Path) -> Path:

@@ -201,10 +201,11 @@ class Placement:
 
     def _inside(self, base: bytes, below: bytes) -> bytes:
         """``below`` in the directory ``base``, through links to directories that were met on the way."""
-        above, _, name = below.rpartition(b"/")
-        parent = self._inside(base, above) if above else base
-        parent = self._resolved.get(parent, parent)
-        return parent + b"/" + name if parent else name
+        path = base
+        for name in below.split(b"/"):
+            path = self._resolved.get(path, path)
+            path = path + b"/" + name if path else name
+        return path
 
     def _make_above(self, path: bytes) -> None:
         above = path.rpartition(b"/")[0]

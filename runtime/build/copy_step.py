@@ -93,6 +93,11 @@ class CopyStep:
             raise self._fault(fault) from None
         except InterruptedError:
             raise Cancelled("the build was stopped") from None
+        except OSError as error:  # an archive that may not be read, or went just now
+            why = os.strerror(error.errno or 0).lower()
+            raise instruction.source.fault(
+                f"{instruction.name}: {error.filename or 'a source'} can't be read: {why}"
+            ) from error
         facts: dict[str, Any] = {
             "content": self._digests,
             "destination": self._destination,
@@ -109,6 +114,12 @@ class CopyStep:
 
     def _fault(self, fault: SelectionFault) -> BuildError:
         return self._instruction.source.fault(f"{self._instruction.name}: {fault}", fault.source)
+
+    def _changed(self) -> BuildError:
+        instruction = self._instruction
+        return BuildError(
+            instruction.source.first_line, f"{instruction.name}: the context changed while it was copied: build again"
+        )
 
     def _find_copied(self, instruction: Copy) -> None:
         if not instruction.stage:
@@ -159,16 +170,20 @@ class CopyStep:
         if not archives:
             self._add_context(selection, items)
             return
-        whole, files = digest(tree, items, selection, self._build.stopped.is_set)
-        self._digests.append(whole)
-        self._files |= files
         for item in archives:
-            self._archives.append(Archive(os.fsdecode(item.path), tree.open(item.path)))
+            archive = Archive(os.fsdecode(item.path), tree.open(item.path))
+            self._archives.append(archive)
+            # Of an archive that is unpacked nothing but its content counts, as it is read through this descriptor.
+            self._digests.append(archive.digest(self._build.stopped.is_set))
+            self._files[archive.name] = self._digests[-1][:16]
         rest = [literal(os.fsdecode(item.written)) for item in items if item not in archives]
         if rest:
             selection = self._selection(tuple(rest))
             self._parts.append(Part(selection, {"folder": "context_fd"}, fds={"context_fd": self._build.context.fd}))
-            self._checked.append(digest(tree, select(tree, selection), selection)[0])
+            whole, files = digest(tree, select(tree, selection), selection, self._build.stopped.is_set)
+            self._digests.append(whole)
+            self._checked.append(whole)
+            self._files |= files
 
     def _add_download(self, instruction: Add, url: str) -> None:
         from .downloads import Download
@@ -224,7 +239,12 @@ class CopyStep:
         for number, archive in enumerate(self._archives):
             folder = self._build.scratch / f"archive-{self._stage.planned.index}-{self._stage.number}-{number}"
             name = f"archive{number}_fd"
-            fd = unpack(self._build, archive, folder)
+            try:
+                fd = unpack(self._build, archive, folder)
+            except BuildError as error:
+                raise instruction.source.fault(f"ADD: {error}", archive.name) from error
+            if archive.changed(self._build.stopped.is_set):
+                raise self._changed()
             parts.append(
                 Part(
                     Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
@@ -250,10 +270,7 @@ class CopyStep:
                 whole for (whole, _), part in zip(answer["digests"], parts, strict=True) if "context_fd" in part.fds
             ]
             if found != self._checked:
-                raise BuildError(
-                    instruction.source.first_line,
-                    f"{instruction.name}: the context changed while it was copied: build again",
-                )
+                raise self._changed()
 
         return self._build.derive(self._stage.image, write)
 

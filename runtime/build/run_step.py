@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BuildError, Cancelled
+from ..errors import BuildError, Cancelled, LayerError
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script
@@ -140,7 +140,12 @@ class RunStep:
                     shown_tail(tail),
                     str(so_far.id) if so_far is not None else "",
                 )
-            return self._build.derive(stage.image, lambda fd, stop: sandbox.write_layer(fd, stop, self._build.epoch))
+            try:
+                return self._build.derive(
+                    stage.image, lambda fd, stop: sandbox.write_layer(fd, stop, self._build.epoch)
+                )
+            except LayerError as error:
+                raise self._fault(f"what it left can't become a layer: {error}") from error
 
     def _sink(self, stream: Literal["stdout", "stderr"], tail: list[bytes]) -> Callable[[bytes], object]:
         def sink(data: bytes) -> None:

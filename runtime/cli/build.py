@@ -95,13 +95,15 @@ def _find(file: str | None, place: str) -> tuple[Path | None, bytes, Path | None
         candidates = [Path(file), folder / file]
     else:
         candidates = [folder / name for name in _DOCKERFILES]
+    from ..build.context import read_instructions
+
     for path in candidates:
         try:
-            return path, path.read_bytes(), folder
+            return path, read_instructions(path), folder
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise BuildError(0, f"{path}: {(error.strerror or '').lower()}: name the Dockerfile with -f") from error
+        except IsADirectoryError as error:
+            raise BuildError(0, f"{path} is a directory: name the Dockerfile with -f") from error
     raise BuildError(0, f"no Dockerfile at {candidates[0]}: name it with -f")
 
 

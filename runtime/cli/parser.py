@@ -130,6 +130,21 @@ class Parser(argparse.ArgumentParser):
         options, rest = self._split(list(words))
         return self.parse_args(options), rest
 
+    def describe(self) -> list[dict[str, Any]]:
+        """The options for completion, in the shape of run_options.describe(); refused ones left out."""
+        return [
+            {
+                "names": list(action.option_strings),
+                "takes_value": action.nargs not in (0, "?"),
+                "repeats": isinstance(action.default, list),
+                "metavar": action.metavar or "",
+                "choices": list(action.choices or ()),
+                "help": action.help or "",
+            }
+            for action in self._actions
+            if action.option_strings and action.help != argparse.SUPPRESS
+        ]
+
     def error(self, message: str) -> NoReturn:
         raise SpecError(self.command, message)
 

@@ -1,6 +1,6 @@
 """Images that lie on this machine: OCI layouts (``oci:``), and archives of docker (``docker-archive:``) or OCI (``oci-archive:``).
 
-Nothing is unpacked to read one: a member of a tar is read in place, links within the archive are followed by name only.
+Nothing is unpacked to read one, see archive_files.py.
 
 Source: image-spec image-layout.md; the archive format of ``docker save``; containers-transports(5).
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import posixpath
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Literal, cast
+from typing import Any, Literal, cast
 
 from ..errors import DigestMismatch, ImageError, InvalidReference, NotFound
+from .archive_files import FolderFiles, TarFiles, read_limited
 from .digest import Digest
 from .job import Stop
 from .layout import REF_NAME
@@ -38,124 +38,15 @@ from .platforms import Platform
 from .reference import LocalSource, Reference
 
 _CHUNK = 1 << 20
-_LINKS = 8
 # The full name, where ref.name holds the tag alone: what docker and containerd write.
 CONTAINERD_NAME = "io.containerd.image.name"
 Moved = Callable[[Descriptor, int], object]
 
 
-class _Folder:
-    """The files of a layout, by their path in it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if not path.is_dir():
-            raise NotFound(
-                f"no image layout at {path}: " + ("it isn't a folder" if path.exists() else "there is no such folder")
-            )
-
-    def open(self, name: str) -> BinaryIO:
-        try:
-            return open(self._path / name, "rb")
-        except (FileNotFoundError, NotADirectoryError) as err:
-            raise ImageError(f"{self._path}: {name} is missing in it") from err
-
-    def holds(self, name: str) -> bool:
-        return (self._path / name).exists()
-
-    def close(self) -> None:
-        pass
-
-
-class _Tar:
-    """The members of a tar, by name; a compressed one is decompressed first, to a file without a name."""
-
-    def __init__(self, path: Path, scratch: Path | None, stop: Stop) -> None:
-        self._path = path
-        self._tar: tarfile.TarFile | None = None
-        try:
-            self._file: IO[bytes] = open(path, "rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as err:
-            raise NotFound(f"no image archive at {path}: {(err.strerror or '').lower()}") from err
-        try:
-            try:
-                magic = self._file.read(4)
-                self._file.seek(0)
-            except OSError as err:
-                raise ImageError(f"{path} can't be read: {(err.strerror or str(err)).lower()}") from err
-            if not layer_media_type(magic).endswith(".tar"):
-                if scratch is None:
-                    raise ImageError(f"{path} is compressed")
-                self._file = self._plain(scratch, stop)
-            self._tar = tarfile.open(fileobj=self._file, mode="r:")
-            self._members = {posixpath.normpath(member.name): member for member in self._tar}
-        except (tarfile.TarError, EOFError) as err:
-            self.close()
-            raise ImageError(f"{path} isn't a tar archive, or it is cut short") from err
-        except BaseException:
-            self.close()
-            raise
-
-    def _plain(self, scratch: Path, stop: Stop) -> IO[bytes]:
-        # Imported here: an archive that isn't compressed needs no temporary file.
-        import tempfile
-
-        from ..storage.compression import decompressed
-
-        target = tempfile.TemporaryFile(dir=scratch)
-        try:
-            with self._file as source:
-                stream = decompressed(cast(BinaryIO, source), self._path.name)
-                while chunk := stream.read(_CHUNK):
-                    stop.check()
-                    target.write(chunk)
-            target.seek(0)
-        except BaseException:
-            target.close()
-            raise
-        return target
-
-    def open(self, name: str) -> BinaryIO:
-        assert self._tar is not None
-        wanted = posixpath.normpath(name)
-        for _ in range(_LINKS):
-            member = self._members.get(wanted)
-            if member is None:
-                raise ImageError(f"{self._path}: {name} is missing in it")
-            if member.isreg():
-                opened = self._tar.extractfile(member)
-                assert opened is not None
-                return cast(BinaryIO, opened)
-            # docker save before 25 wrote a layer that two images share as a symlink.
-            if member.issym():
-                wanted = posixpath.normpath(posixpath.join(posixpath.dirname(wanted), member.linkname))
-            elif member.islnk():
-                wanted = posixpath.normpath(member.linkname)
-            else:
-                break
-        raise ImageError(f"{self._path}: {name} isn't a regular file in it")
-
-    def holds(self, name: str) -> bool:
-        return name in self._members
-
-    def close(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
-        self._file.close()
-
-
-def _read_limited(files: _Folder | _Tar, name: str, limit_bytes: int, where: str) -> bytes:
-    with files.open(name) as file:
-        raw = file.read(limit_bytes + 1)
-    if len(raw) > limit_bytes:
-        raise ImageError(f"{where}: {name} is larger than {limit_bytes} bytes")
-    return raw
-
-
 class _FileOrigin:
     """What the layouts and archives share: blobs are copied and verified on the way, in the caller's thread."""
 
-    def __init__(self, source: LocalSource, files: _Folder | _Tar, moved: Moved) -> None:
+    def __init__(self, source: LocalSource, files: FolderFiles | TarFiles, moved: Moved) -> None:
         self.name = str(source)
         self._source = source
         self._files = files
@@ -186,7 +77,7 @@ class _FileOrigin:
         return self.resolve(platform, stop).manifest.digest
 
     def read(self, blob: Descriptor, stop: Stop) -> bytes:
-        raw = _read_limited(self._files, self._file_of(blob.digest), CONFIG_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, self._file_of(blob.digest), CONFIG_LIMIT_BYTES, self.name)
         actual = Digest.of(raw, blob.digest.algorithm)
         if actual != blob.digest:
             raise DigestMismatch(blob.digest, actual, f"{self._file_of(blob.digest)} in {self.name}")
@@ -221,7 +112,7 @@ class LayoutOrigin(_FileOrigin):
     def resolve(self, platform: Platform | None, stop: Stop) -> Resolved:
         where = f"index.json of {self.name}"
         self._check_version()
-        raw = _read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
         index = read_manifest_or_index(raw, "", where)
         if not isinstance(index, Index):
             raise ImageError(f"{where}: no list of manifests")
@@ -233,7 +124,7 @@ class LayoutOrigin(_FileOrigin):
         """Refuses a layout that a later specification describes. Source: image-spec image-layout.md#oci-layout-file."""
         if not self._files.holds("oci-layout"):
             return  # skopeo reads such ones as well
-        raw = _read_limited(self._files, "oci-layout", MANIFEST_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, "oci-layout", MANIFEST_LIMIT_BYTES, self.name)
         version = read_json(raw, f"oci-layout of {self.name}").get("imageLayoutVersion")
         if not isinstance(version, str) or version.split(".")[0] != "1":
             raise ImageError(
@@ -243,7 +134,7 @@ class LayoutOrigin(_FileOrigin):
 
     def _manifest(self, target: str | Digest) -> Manifest | Index:
         digest = Digest(target)
-        raw = _read_limited(self._files, self._file_of(digest), MANIFEST_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, self._file_of(digest), MANIFEST_LIMIT_BYTES, self.name)
         actual = Digest.of(raw, digest.algorithm)
         if actual != digest:
             raise DigestMismatch(digest, actual, f"manifest in {self.name}")
@@ -251,7 +142,7 @@ class LayoutOrigin(_FileOrigin):
 
     def names(self) -> list[list[str]]:
         """For each image in the layout, what it is called there."""
-        raw = _read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, "index.json", MANIFEST_LIMIT_BYTES, self.name)
         index = read_manifest_or_index(raw, "", f"index.json of {self.name}")
         manifests = index.manifests if isinstance(index, Index) else ()
         return [
@@ -296,7 +187,7 @@ class DockerArchiveOrigin(_FileOrigin):
         config_name = self._named().get("Config")
         if not isinstance(config_name, str):
             raise ImageError(f"manifest.json of {self.name}: no Config")
-        return Digest.of(_read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name))
+        return Digest.of(read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name))
 
     def _file_of(self, digest: Digest) -> str:
         return self._paths[digest]
@@ -306,7 +197,7 @@ class DockerArchiveOrigin(_FileOrigin):
         config_name, layer_names = image.get("Config"), image.get("Layers")
         if not isinstance(config_name, str) or not isinstance(layer_names, list):
             raise ImageError(f"manifest.json of {self.name}: no Config or no Layers")
-        config = _read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name)
+        config = read_limited(self._files, config_name, CONFIG_LIMIT_BYTES, self.name)
         read_json(config, f"{config_name} in {self.name}")
         described = Descriptor(OCI_CONFIG, Digest.of(config), len(config))
         self._paths = {described.digest: config_name}
@@ -342,7 +233,7 @@ class DockerArchiveOrigin(_FileOrigin):
 
     def images(self) -> list[dict[str, Any]]:
         """The images in the archive, each an object of ``manifest.json``."""
-        raw = _read_limited(self._files, "manifest.json", MANIFEST_LIMIT_BYTES, self.name)
+        raw = read_limited(self._files, "manifest.json", MANIFEST_LIMIT_BYTES, self.name)
         try:
             images = json.loads(raw)
         except (ValueError, RecursionError) as err:
@@ -384,8 +275,8 @@ def open_source(source: LocalSource, scratch: Path | None, moved: Moved, stop: S
     """
     assert source.path is not None
     if source.kind == "oci":
-        return LayoutOrigin(source, _Folder(source.path), moved)
-    files = _Tar(source.path, scratch, stop)
+        return LayoutOrigin(source, FolderFiles(source.path), moved)
+    files = TarFiles(source.path, scratch, stop)
     if source.kind == "oci-archive":
         return LayoutOrigin(source, files, moved)
     return DockerArchiveOrigin(source, files, moved)

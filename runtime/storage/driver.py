@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
-from .names import FORMER, NAMES, reason
+from .names import FORMER, reason
+from .names import NAMES as NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

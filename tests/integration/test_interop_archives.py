@@ -19,6 +19,7 @@ from .test_share import output, podman_home
 from .test_unpack_peers import differences
 
 docker = docker_daemon.docker
+docker_or_none = docker_daemon.docker_or_none
 
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
 

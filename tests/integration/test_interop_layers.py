@@ -26,7 +26,7 @@ from .test_layer_writer import whole_seconds
 from .test_registry_pull import mounted
 from .test_unpack_peers import differences, podman_tree
 
-docker = docker_daemon.docker
+docker_or_none = docker_daemon.docker_or_none
 registry = registries.registry
 
 pytestmark = pytest.mark.needs("root", "overlay", "podman", "umoci", "busybox-static")
@@ -157,11 +157,15 @@ def umoci_tree(name: str, folder: Path) -> dict[bytes, Facts]:
     return facts
 
 
-def in_peers(image: Image, name: str, docker: Docker, tmp_path: Path) -> Iterator[tuple[str, dict[bytes, Facts]]]:
-    """The tree of a pushed image as podman, umoci and docker unpack it."""
+def in_peers(
+    image: Image, name: str, docker: Docker | None, tmp_path: Path
+) -> Iterator[tuple[str, dict[bytes, Facts]]]:
+    """The tree of a pushed image as podman, umoci and, where it is installed, docker unpack it."""
     with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
         yield "podman", tree_facts(tree)
     yield "umoci", umoci_tree(name, tmp_path / "umoci")
+    if docker is None:
+        return
     docker("pull", "--quiet", name)
     with docker.tree(name) as tree:
         yield "docker", tree_facts(tree)
@@ -171,7 +175,7 @@ def in_peers(image: Image, name: str, docker: Docker, tmp_path: Path) -> Iterato
 
 @pytest.mark.parametrize("driver", ["overlay", "erofs", "vfs"])
 def test_what_processes_did_is_the_same_everywhere(
-    driver: str, engine: Engine, layout: Path, registry: Registry, docker: Docker, tmp_path: Path
+    driver: str, engine: Engine, layout: Path, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
 ) -> None:
     if reason := explain(engine.paths, engine.identity)[driver]:
         pytest.skip(reason)
@@ -203,12 +207,14 @@ def test_what_processes_did_is_the_same_everywhere(
         assert "\n".join(differences(expected, ours)) == "", other
         engine.remove("again")
     if driver != "erofs":  # its layers are the overlay driver's, byte for byte: test_interop_user.py
-        for peer, theirs in in_peers(image, name, docker, tmp_path):
+        for peer, theirs in in_peers(image, name, docker_or_none, tmp_path):
             assert "\n".join(differences(expected, rooted(theirs))) == "", peer
     engine.remove("lab")
 
 
-def test_ids_that_containers_do_not_have(engine: Engine, registry: Registry, docker: Docker, tmp_path: Path) -> None:
+def test_ids_that_containers_do_not_have(
+    engine: Engine, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
+) -> None:
     """Files of other machines' ids are nobody's inside and can't be changed there; their ids stay, also in what is pushed."""
     owned = layer(
         folder("data"),
@@ -241,7 +247,7 @@ def test_ids_that_containers_do_not_have(engine: Engine, registry: Registry, doc
         )
         image = box.commit(name)
     engine.images.push(name)
-    for peer, theirs in in_peers(image, name, docker, tmp_path):
+    for peer, theirs in in_peers(image, name, docker_or_none, tmp_path):
         ids = {os.fsdecode(path): (fact["uid"], fact["gid"]) for path, fact in theirs.items()}
         assert {path: ids.get(path) for path in ("data/file", "data/dir", "data/dir/top", "data/gone", "copy")} == {
             "data/file": (1_000_000, 2_000_000),
@@ -254,7 +260,9 @@ def test_ids_that_containers_do_not_have(engine: Engine, registry: Registry, doc
         engine.remove(made)
 
 
-def test_a_file_of_holes(engine: Engine, layout: Path, registry: Registry, docker: Docker, tmp_path: Path) -> None:
+def test_a_file_of_holes(
+    engine: Engine, layout: Path, registry: Registry, docker_or_none: Docker | None, tmp_path: Path
+) -> None:
     """More than a gigabyte of holes travels as holes, and cellwall unpacks it as holes; podman and docker read the same content."""
     size, at = HOLES_MIN + (9 << 20), HOLES_MIN
     name = registry.name("interop/holes:1")
@@ -274,10 +282,11 @@ def test_a_file_of_holes(engine: Engine, layout: Path, registry: Registry, docke
         found = {"cellwall": facts(tree)}
     with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
         found["podman"] = facts(tree)
-    docker("pull", "--quiet", name)
-    with docker.tree(name) as tree:
-        found["docker"] = facts(tree)
-    docker("rmi", name)
+    if (docker := docker_or_none) is not None:
+        docker("pull", "--quiet", name)
+        with docker.tree(name) as tree:
+            found["docker"] = facts(tree)
+        docker("rmi", name)
     for who, (length, content, stored) in found.items():
         assert (length, content) == (size, b"\0\0island\0\0"), who
         if who == "cellwall":

@@ -151,3 +151,25 @@ def test_without_a_user_namespace(engine: Engine, busybox: str) -> None:
     result = cellwall.run(busybox, script=script, userns="host", engine=engine, storage_driver=NAME)
     assert result.stdout.split() == [".", "..", "x", "0"]
     assert [str(change) for change in result.diff()] == ["C /home", "A /home/x"]
+
+
+def test_a_hundred_in_a_row(engine: Engine, busybox: str) -> None:
+    """The launcher keeps neither memory nor descriptors of a container that has gone."""
+
+    def held() -> tuple[int, int]:
+        pid = engine.launcher.pid
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")), len(
+            os.listdir(f"/proc/{pid}/fd")
+        )
+
+    def some(count: int) -> None:
+        for _ in range(count):
+            assert cellwall.run(busybox, ["true"], engine=engine, storage_driver=NAME, diff=False).exit_status == 0
+
+    some(20)
+    before = held()
+    some(100)
+    after = held()
+    assert after[0] - before[0] < 1024
+    assert after[1] <= before[1] + 8

@@ -7,7 +7,6 @@ import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -196,8 +195,8 @@ def test_a_literal_means_just_that(tmp_path_factory: pytest.TempPathFactory, nam
 # -- the digest
 
 
-def digest_of(tree: Tree, *sources: str, owners: bool = False, **more: Any) -> tuple[str, dict[str, str]]:
-    request = Request(sources or (".",), owners=owners, **more)
+def digest_of(tree: Tree, *sources: str) -> tuple[str, dict[str, str]]:
+    request = Request(sources or (".",))
     return digest(tree, select(tree, request), request)
 
 
