@@ -114,7 +114,7 @@ def outside() -> Iterator[Path]:
 def test_archives(engine: Engine, busybox: str, context: Path, outside: Path) -> None:
     """Each hostile archive by ADD: refused in one line, or unpacked below its destination with nothing beside it."""
     refused = 0
-    tried = [hostile for number, hostile in enumerate(HOSTILE) if number % 6 == 0]
+    tried = [one for number, one in enumerate(HOSTILE) if number % 20 == 0]
     for hostile in tried:
         (context / "a.tar").write_bytes(hostile.archive)
         try:
@@ -131,7 +131,6 @@ def test_archives(engine: Engine, busybox: str, context: Path, outside: Path) ->
             assert set(os.listdir(tree)) == {"into"}, (hostile.name, last)
             assert os.listdir(f"{tree}/into") == ["here"], hostile.name
     assert 0 < refused < len(tried)
-    # One has folders so deep that Python's own ways of removing a tree give up.
     engine.prune_builds()
     engine.images.prune(all=True)
     engine.images.sweep()
