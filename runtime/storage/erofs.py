@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import boot_stamp
 from ..errors import Cancelled, LayerError
-from ..linux.files import begin_write_out, write_all
+from ..linux.files import write_all
+from ..linux.write_out import begin_write_out
 from .erofs_index import root_like, root_of, set_root
 from .erofs_mount import ARCHIVE, INDEX, lower_of
 from .jobs import run_job
