@@ -66,6 +66,8 @@ def run_dockerd() -> Iterator[Docker]:
     # Short, for containerd's sockets lie deep below it.
     home = Path(tempfile.mkdtemp(prefix="cwd-", dir="/tmp"))
     command = [
+        # It ends with its tests, also where these are killed.
+        *("setpriv", "--pdeathsig", "TERM"),
         *("unshare", "--mount", "sh", "-ec", _PRIVATE, "sh", "dockerd", "--config-file", str(home / "none.json")),
         *("--data-root", str(home / "data"), "--exec-root", str(home / "exec"), "--pidfile", str(home / "pid")),
         *("-H", f"unix://{home}/d.sock", "--cgroup-parent", f"/{home.name}", "--storage-driver", "overlay2"),

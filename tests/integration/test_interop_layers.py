@@ -266,18 +266,19 @@ def test_a_file_of_holes(
     """More than a gigabyte of holes travels as holes, and cellwall unpacks it as holes; podman and docker read the same content."""
     size, at = HOLES_MIN + (9 << 20), HOLES_MIN
     name = registry.name("interop/holes:1")
-    with cellwall.container(f"oci:{layout}:latest", name="lab", engine=engine) as box:
+    with cellwall.container(f"oci:{layout}:latest", name="lab", engine=engine, storage_driver="overlay") as box:
         box.run(f"truncate -s {size} /big; printf island | dd of=/big bs=1 seek={at} conv=notrunc")
         image = box.commit(name)
     assert image.layers[-1].size_bytes < 10_000
-    engine.images.push(name)
+    driver, store = engine.of_driver("overlay")
+    store.push(name)
 
     def facts(tree: Path) -> tuple[int, bytes, int]:
         with open(tree / "big", "rb") as file:
             file.seek(at - 2)
             return os.fstat(file.fileno()).st_size, file.read(10), os.fstat(file.fileno()).st_blocks * 512
 
-    plan = engine.driver.prepare("c0ffee", image.chain_ids, kept=False, directory=None)
+    plan = driver.prepare("c0ffee", image.chain_ids, kept=False, directory=None)
     with mounted(plan, tmp_path / "merged") as tree:
         found = {"cellwall": facts(tree)}
     with podman_tree(f"docker://{name}", "overlay", "--tls-verify=false") as tree:
