@@ -270,6 +270,12 @@ def _secrets(context: Path) -> None:
     _write(context.parent / "secrets/token", "hunter2\n", 0o600)
 
 
+def served_files(folder: Path) -> None:
+    """What the web server of ADD's cases has, in ``folder``."""
+    _write(folder / "file.txt", "served\n")
+    _write(folder / "pack.tar", layer(*_members()))
+
+
 PIECES: dict[str, Callable[[Path], None]] = {
     "tree": _tree,
     "links": _links,

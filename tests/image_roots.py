@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .layer_trees import Facts, tree_facts
+from .leaks import mounts
 
 # The fields of an image config that say how a container is run. ArgsEscaped is Windows' own; history and created differ by right.
 CONFIG_FIELDS = (
@@ -130,15 +130,12 @@ def run(command: list[str], *, timeout_s: float = 120, **options: Any) -> str:
 
 
 class Buildah:
-    """buildah with a store of its own in ``folder``, on no network but the host's, and without control groups.
+    """buildah with a store of its own in the new folder ``folder``, on no network but the host's, and without control groups."""
 
-    ``close`` removes what it mounted. ``program`` is the buildah to use.
-    """
-
-    def __init__(self, folder: Path, program: str = "buildah") -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._command = [program, "--root", str(folder / "root"), "--runroot", str(folder / "run")]
+        folder.mkdir()
+        self._command = ["buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
         self._command += ["--storage-driver", "overlay"]
 
     def load(self, archive: Path, names: list[str]) -> None:
@@ -154,7 +151,8 @@ class Buildah:
         id_file = self._folder / "id"
         fixed = ["--isolation", "chroot", "--format", "docker", "--pull=never", f"--layers={str(layers).lower()}"]
         fixed += ["--iidfile", str(id_file), "--file", str(dockerfile)]
-        run([*self._command, "bud", *fixed, *options, str(context)])
+        # Of an image without a step of its own it leaves the root mounted: here in a namespace that goes with the build.
+        run(["unshare", "--mount", *self._command, "bud", *fixed, *options, str(context)])
         return id_file.read_text().strip()
 
     def facts(self, image: str) -> ImageFacts:
@@ -169,6 +167,11 @@ class Buildah:
             return image_facts(Path(mounted), found)
         finally:
             run([*self._command, "rm", container])
+            # containers/storage mounts its folder over itself and now and then leaves it so. A mount of the same filesystem can't
+            # be told by stat(2).
+            own = str(self._folder / "root" / "overlay")
+            if own in mounts():
+                run(["umount", "--lazy", own])
 
     def _unpacked(self, image: str, document: dict[str, Any]) -> ImageFacts:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -177,18 +180,11 @@ class Buildah:
                 archive_facts(Path(folder, "archive"), "image", Path(folder, "unpacked")), config=config_facts(document)
             )
 
-    def close(self) -> None:
-        """Unmount the store's own folder, which containers/storage bind-mounts over itself, and remove all of it."""
-        root = self._folder / "root" / "overlay"
-        subprocess.run(["umount", "--quiet", "--lazy", str(root)], check=False, capture_output=True)
-        shutil.rmtree(self._folder)
-
 
 class Cellwall:
-    """The command line of cellwall, in this process, with the store ``root``; ``scratch`` holds what is unpacked for a moment."""
+    """The command line of cellwall, in this process, with the store ``root``."""
 
-    def __init__(self, root: Path, scratch: Path) -> None:
-        self._scratch = scratch
+    def __init__(self, root: Path) -> None:
         self._root = root
 
     def __call__(self, *words: str) -> str:
@@ -206,9 +202,9 @@ class Cellwall:
         """Build the image ``name``. Raises BuildFailed."""
         self("build", "--progress", "plain", "--file", str(dockerfile), "--tag", name, *options, str(context))
 
-    def facts(self, name: str) -> ImageFacts:
-        """What the image ``name`` is: saved, and its layers unpacked by umoci, which knows nothing of us."""
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+    def facts(self, name: str, scratch: Path) -> ImageFacts:
+        """What the image ``name`` is: saved below ``scratch``, and its layers unpacked there by umoci, which knows nothing of us."""
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
             archive = Path(folder, "archive")
             self("save", "--format", "oci-archive", "--output", str(archive), name)
             return archive_facts(archive, name, Path(folder, "unpacked"))

@@ -6,6 +6,7 @@ Runs in the worker, see runtime/worker.py: light modules only.
 from __future__ import annotations
 
 import base64
+import difflib  # noqa: F401  for the words about a missing source: once confined, the process can't import
 import os
 import stat
 from typing import Any

@@ -90,9 +90,18 @@ def select(tree: Tree, request: Request) -> list[Item]:
             raise SelectionFault(_missing(tree, pattern, source, ignore, request), source)
     if request.sources and not items:
         words = ", ".join(request.sources)
-        left = "everything is excluded" if request.excludes or request.ignore else "no file matches"
-        raise SelectionFault(f"{left}: nothing is left of {words}", request.sources[0])
+        raise SelectionFault(f"{_why_nothing(tree, request)} {words}", request.sources[0])
     return items
+
+
+def _why_nothing(tree: Tree, request: Request) -> str:
+    """Whether the sources' patterns match nothing at all, or only what is left out."""
+    everything = Matcher(())
+    for source in request.sources:
+        pattern, _ = _relative(source)
+        if not has_glob(pattern) or any(True for _ in _matching(tree, pattern, source, everything)):
+            return "everything is excluded: nothing is left of"
+    return "no file matches"
 
 
 def _relative(source: str) -> tuple[str, int]:
