@@ -127,7 +127,7 @@ class Pullers:
                 [*start, "rmi", self.image],
                 {},
                 home,
-                "overlay; syncs nothing: the kernel writes it to the disk later",
+                "overlay",
             )
         )
 
@@ -150,8 +150,11 @@ class Pullers:
         with open(home / "log", "wb") as log:
             process = subprocess.Popen(
                 [*unshare, "sh", "-c", script, "sh", *daemon],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self.stack.callback(_end, process)
         where = self._spawner("docker")
         start = ["docker", "--host", socket]

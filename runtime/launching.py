@@ -226,6 +226,8 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "ephemeral",
         "stop",
     )
+    # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
+    forgotten = record["ephemeral"] or record.get("hidden")
     return {
         "operation": "run",
         "id": record["id"],
@@ -240,7 +242,7 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "record_changes": options.record_changes,
         "slot": record["slot"],
         "idmap": engine.idmapped,
-        "exit_path": None if record["ephemeral"] else str(engine.known.folder(record["id"]) / "exit.json"),
+        "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
             **{key: record[key] for key in keys},
             "started": time.time(),

@@ -230,27 +230,26 @@ def _unpacked(request: Request, lowers: Lowers, root: str = "/") -> dict[str, ob
 def _index(request: Request) -> object:
     """Write the index of the archive in the file ``tar_fd`` to ``index_fd``, or unpack it where an index can't say it all.
 
-    With ``top_only`` no lower layer but the top one is looked at; where that isn't enough the answer is ``{"again": why}``.
+    With ``alone`` there are lower layers that can't be looked at yet; where that isn't enough the answer is ``{"again": why}``.
     """
     from .storage.erofs_index import build_index
     from .storage.erofs_tree import IndexTree, TarFile, Unindexable
 
-    top_only = request["top_only"]
-    lowers = Lowers(_layer_dirfds(request | {"lowers": request["lowers"][:1]} if top_only else request))
+    alone = request["alone"]
+    lowers = Lowers(_layer_dirfds(request))
     confine(request["root"], trusted_attributes=True)
     os.lseek(request["tar_fd"], 0, os.SEEK_SET)
     archive = TarFile(request["tar_fd"])
-    tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], top_only=top_only)
+    tree = IndexTree(lowers, request["size_limit"], request["entries_limit"], alone=alone)
     try:
         counts = tree.read(archive)
         image = build_index(tree.root, archive.size, bytes.fromhex(request["uuid"]))
     except Unindexable as reason:
-        if top_only:
+        if alone:
             return {"again": str(reason)}
         os.lseek(request["tar_fd"], 0, os.SEEK_SET)
         return _unpacked(request, lowers) | {"record": {"unpacked_because": str(reason)}}
     write_all(request["index_fd"], image)
-    os.fsync(request["index_fd"])
     os.fsync(request["tar_fd"])
     return counts
 
@@ -273,8 +272,11 @@ def _check_overlay(request: Request) -> object:
 
 
 def _check_erofs(request: Request) -> object:
+    """What overlay needs is tried first, in the same process: the erofs driver stacks its mounts with it."""
     from .storage.erofs_check import check_erofs
+    from .storage.overlay_check import check_overlay
 
+    check_overlay(request["directory"], userxattr=False)
     check_erofs(request["directory"])
     return None
 

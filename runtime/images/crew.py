@@ -47,7 +47,8 @@ class Crew:
 
         def wait_for_those_before() -> None:
             for task in before:
-                wait_for(task, [], self.stop)
+                if not task.done() or task.exception() is not None:
+                    wait_for(task, [], self.stop)
 
         # In the caller's context, see job.py.
         task = self._pool.submit(contextvars.copy_context().run, work, wait_for_those_before)

@@ -53,7 +53,7 @@ def erofs() -> Answer:
         return limited("only root can mount it; an ordinary user's layers are unpacked instead")
     outcome = attempt.outcome("erofs")
     if outcome.worked:
-        return ok("mounts layers without unpacking them (-s erofs)")
+        return ok("mounts layers without unpacking them: what images are stored for")
     return missing(outcome.text, "Linux 6.15 or later with EROFS_FS_BACKED_BY_FILE; until then layers are unpacked")
 
 

@@ -7,8 +7,16 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_ACL = b"system.posix_acl_default"
+ACCESS_LISTS = (b"system.posix_acl_access", DEFAULT_ACL)
+# ACL_USER and ACL_GROUP: the entries of an access list that name an id.
+_NAMING = (0x02, 0x08)
 _STEERING = (b"user.overlay.", b"user.fuseoverlayfs.", b"user.containers.override_stat")
 
 
@@ -20,7 +28,20 @@ def kept_attribute(name: bytes) -> bool:
     """
     if name.startswith(b"user."):
         return not name.startswith(_STEERING)
-    return name in (b"security.capability", b"system.posix_acl_access", DEFAULT_ACL)
+    return name == b"security.capability" or name in ACCESS_LISTS
+
+
+def with_ids(access_list: bytes, translate: Callable[[int], int]) -> bytes:
+    """The access list with the users and groups that it names translated; one that can't be read stays as it is.
+
+    Source: acl(5); linux/posix_acl_xattr.h: a version, then tag, permissions and id of each entry, little-endian.
+    """
+    if len(access_list) % 8 != 4:
+        return access_list
+    entries = [access_list[:4]]
+    for tag, permissions, number in struct.iter_unpack("<HHI", access_list[4:]):
+        entries.append(struct.pack("<HHI", tag, permissions, translate(number) if tag in _NAMING else number))
+    return b"".join(entries)
 
 
 def copy_file(from_fd: int, to_fd: int) -> None:

@@ -39,7 +39,7 @@ Plan = list[dict[str, Any]]
 Lower = str | dict[str, str]
 
 # What is tried, in this order, where none is asked for.
-_AUTOMATIC = ("overlay", "vfs")
+_AUTOMATIC = ("erofs", "overlay", "vfs")
 
 
 class Identity(Protocol):
@@ -191,7 +191,7 @@ def open_driver(
         raise SpecError("--storage-driver", f"{name!r} is none of {', '.join(NAMES)}")
     found = None
     for candidate in _AUTOMATIC if name is None else (name,):
-        driver = _make(candidate, paths, identity, limits or Limits())
+        driver = _make(candidate, paths, identity, limits or Limits(), automatic=name is None)
         found = driver.check()
         if found is None:
             return driver
@@ -205,7 +205,7 @@ def explain(paths: Paths, identity: Identity | None = None) -> dict[str, str | N
     return {**found, **{name: reason(name) for name in FORMER}}
 
 
-def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> StorageDriver:
+def _make(name: str, paths: Paths, identity: Identity, limits: Limits, *, automatic: bool = False) -> StorageDriver:
     if name == "overlay":
         from .overlay import OverlayDriver
 
@@ -213,7 +213,7 @@ def _make(name: str, paths: Paths, identity: Identity, limits: Limits) -> Storag
     if name == "erofs":
         from .erofs import ErofsDriver
 
-        return ErofsDriver(paths, identity, limits)
+        return ErofsDriver(paths, identity, limits, automatic=automatic)
     if name == "fuse-overlayfs":
         from .fuse_overlayfs import FuseOverlayfsDriver
 

@@ -12,6 +12,7 @@ blocks 6.4, mounted from a file 6.12.
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 
@@ -45,6 +46,9 @@ _KINDS = {
 _PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
 # erofs_inode_extended: format, xattr count, mode, nb, size, u, ino, uid, gid, mtime, mtime_nsec, nlink, reserved.
 _pack_inode = struct.Struct("<HHHHQIIIIQIIQQ").pack_into
+# Of these: the mode; uid, gid, mtime, mtime_nsec.
+_MODE = slice(4, 6)
+_OWNER = slice(24, 44)
 # erofs_dirent: nid, name offset, kind, reserved.
 _pack_entry = struct.Struct("<QHBB").pack
 # erofs_inode_chunk_index: start block's high bits, device, start block (0xffffffff: a hole).
@@ -121,6 +125,26 @@ def build_index(root: Node, archive_size: int, uuid: bytes) -> bytes:
     )
     struct.pack_into("<64sII", metadata, _SLOT, b"", archive_blocks, own_blocks)
     return bytes(metadata + blocks)
+
+
+def root_of(index_fd: int) -> bytes:
+    """Mode, owner and time of the root in the image on ``index_fd``, for ``set_root``. It is the first inode, see ``_place_all``."""
+    inode = os.pread(index_fd, _INODE_SIZE, _INODES)
+    return inode[_MODE] + inode[_OWNER]
+
+
+def root_like(status: os.stat_result) -> bytes:
+    """The same of a directory."""
+    seconds, nanoseconds = divmod(status.st_mtime_ns, 1_000_000_000)
+    return struct.pack(
+        "<HIIQI", status.st_mode, status.st_uid, status.st_gid, seconds & 0xFFFFFFFFFFFFFFFF, nanoseconds
+    )
+
+
+def set_root(index_fd: int, found: bytes) -> None:
+    """Give the root in the image on ``index_fd`` what ``root_of`` or ``root_like`` returned."""
+    os.pwrite(index_fd, found[:2], _INODES + _MODE.start)
+    os.pwrite(index_fd, found[2:], _INODES + _OWNER.start)
 
 
 def _place_all(root: Node) -> tuple[list[_Place], int]:

@@ -117,11 +117,15 @@ class TarFile(TarStream):
 class IndexTree:
     """The tree of one archive on the layers ``lowers``: ``root``, once ``read`` has returned.
 
-    With ``top_only`` they are the top one of several, which is enough unless a parent is missing: that raises Unindexable.
+    With ``alone`` there are layers below that can't be looked at (``lowers`` is empty), which is enough unless a parent is
+    missing: that raises Unindexable. ``root_named`` says whether the archive has an entry for the root; where it hasn't, the
+    root's owner, mode and time are those of the top one of ``lowers``, and with ``alone`` for the caller to fill in.
     """
 
-    def __init__(self, lowers: Lowers, size_limit: int, entries_limit: int, *, top_only: bool = False) -> None:
-        self._top_only = top_only
+    def __init__(self, lowers: Lowers, size_limit: int, entries_limit: int, *, alone: bool = False) -> None:
+        self._alone = alone
+        self._based = alone or bool(lowers)
+        self.root_named = False
         self._lowers = lowers
         self._size_limit = size_limit
         self._entries_limit = entries_limit
@@ -154,6 +158,7 @@ class IndexTree:
             "size_bytes": size,
             "entries": entries,
             "opaque_root": self._opaque_root,
+            "root_named": self.root_named,
             "skipped_devices": 0,
             "dropped_attributes": sorted(self._dropped),
         }
@@ -169,6 +174,7 @@ class IndexTree:
             if member.type != DIRECTORY:
                 raise Unindexable(f"{shown(member.name)} names the layer's root and is no directory")
             self._own(self.root, member)
+            self.root_named = True
             return
         if len(name) > _NAME_MAX or len(path) > _PATH_MAX:
             raise Unindexable(f"{shown(member.name)} is too long a name")
@@ -278,7 +284,7 @@ class IndexTree:
         if name == OPAQUE:
             if parent:
                 self._make_opaque(self._enter(parent, None))
-            elif self._lowers:
+            elif self._based:
                 self._opaque_root = True
             return True
         if name.startswith(META):
@@ -292,7 +298,7 @@ class IndexTree:
 
     def _whiteout(self, above: Node, name: bytes) -> None:
         """Hide what lower layers have at ``name``; the layer's own entry stays, and a directory is made opaque."""
-        if not self._lowers:
+        if not self._based:
             return
         assert above.children is not None
         node = above.children.get(name)
@@ -302,7 +308,7 @@ class IndexTree:
             self._make_opaque(node)
 
     def _make_opaque(self, node: Node) -> None:
-        if self._lowers:
+        if self._based:
             node.opaque = True
 
     # -- places ---------------------------------------------------------------------------------------------------
@@ -351,7 +357,7 @@ class IndexTree:
         """A directory that the archive doesn't mention: as the lower layer has it, else 0755 of root, as old as its entry."""
         if len(name) > _NAME_MAX or len(path) > _PATH_MAX:
             raise Unindexable(f"{shown(path)} is too long a name")
-        if self._top_only and not hidden:
+        if self._alone and not hidden:
             raise Unindexable(f"{shown(path)} isn't in the archive, and may be in any lower layer")
         found = None if hidden else self._lowers.find(path)
         if found is None or not stat.S_ISDIR(found[1].st_mode):

@@ -104,7 +104,7 @@ class LayerWriter:
         now = os.fstat(self._root_fd)
         lower_copy = openat2(lower_fd, ".", os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
         try:
-            attributes = plain_attributes(self._root_fd), plain_attributes(lower_copy)
+            attributes = plain_attributes(self._root_fd, self._id_base), plain_attributes(lower_copy)
         finally:
             os.close(lower_copy)
         owner = (self._id(now.st_uid, b"/"), self._id(now.st_gid, b"/"))
@@ -149,7 +149,7 @@ class LayerWriter:
             os.close(opened)
 
     def directory(self, path: bytes, fd: int, status: os.stat_result) -> None:
-        self._entry(path + b"/", DIRECTORY, status, xattrs=plain_attributes(fd))
+        self._entry(path + b"/", DIRECTORY, status, xattrs=plain_attributes(fd, self._id_base))
 
     def _hard_link(self, path: bytes, status: os.stat_result, fd: int = -1) -> bool:
         """Write ``path`` as a link to the file's first name, where it has been written under one.
@@ -162,7 +162,9 @@ class LayerWriter:
         first = self._written.setdefault((self.link_scope, status.st_dev, status.st_ino), path)
         if first == path:
             return False
-        self._entry(path, HARDLINK, status, linkname=first, xattrs=plain_attributes(fd) if fd >= 0 else ())
+        self._entry(
+            path, HARDLINK, status, linkname=first, xattrs=plain_attributes(fd, self._id_base) if fd >= 0 else ()
+        )
         return True
 
     def _node(self, path: bytes, name: bytes, above_fd: int, status: os.stat_result) -> None:
@@ -175,7 +177,7 @@ class LayerWriter:
             self._entry(path, kind, status, device=status.st_rdev)
 
     def _file(self, path: bytes, fd: int, status: os.stat_result) -> None:
-        attributes = plain_attributes(fd)
+        attributes = plain_attributes(fd, self._id_base)
         size = status.st_size
         pieces = list(_pieces(fd, size)) if _holes(fd, size) >= self._holes_min else [(0, size)]
         if sum(length for _, length in pieces) == size:

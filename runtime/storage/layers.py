@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 class Filling:
     """A layer in the making: its folder, what the worker is asked, and the descriptors that the caller of it keeps open.
 
-    ``lowers`` waits until the layers below are there, and names the folders of those that show, top first.
+    ``based`` says whether it lies on others; ``lowers`` waits until those are there, and names the folders of those of them that
+    show, top first.
     """
 
     folder: Path
     chain_id: Digest
     request: dict[str, Any]
+    based: bool
     lowers: Callable[[], list[str]]
     layers_fd: int
     lock_fd: int
@@ -119,7 +121,7 @@ class LayerStore:
                 "size_limit": self._limits.size_bytes,
                 "entries_limit": self._limits.entries,
             }
-            job = Filling(folder, chain_id, request, lowers, layers_fd, lock_fd, digest, cancelled)
+            job = Filling(folder, chain_id, request, bool(parents), lowers, layers_fd, lock_fd, digest, cancelled)
             counts = self._fill(job, tar)
             info = LayerInfo(counts["size_bytes"], counts["entries"], counts["opaque_root"])
             record = info.to_dict() | {"chain_id": str(chain_id)} | counts.get("record", {})

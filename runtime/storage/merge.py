@@ -10,7 +10,7 @@ import stat
 import struct
 
 from ..linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-from .copying import DEFAULT_ACL, attributes_of, copy_file
+from .copying import ACCESS_LISTS, DEFAULT_ACL, attributes_of, copy_file, with_ids
 from .fuse_upper import opaque_test, without_marks
 from .lowers import is_whiteout
 from .tarheader import TarError, shown
@@ -172,7 +172,7 @@ def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None
                 copy_file(from_fd, fd)
                 os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode)
-                _copy_attributes(from_fd, fd, shift)
+                _copy_attributes(from_fd, fd, shift, path)
                 os.utime(fd, ns=times)
             finally:
                 os.close(fd)
@@ -187,7 +187,7 @@ def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None
         try:
             fd = os.open(name, _READ_DIRECTORY | os.O_CLOEXEC)
             try:
-                return _copy_attributes(from_fd, fd, shift)
+                return _copy_attributes(from_fd, fd, shift, path)
             finally:
                 os.close(fd)
         finally:
@@ -204,9 +204,11 @@ def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None
     return None
 
 
-def _copy_attributes(from_fd: int, to_fd: int, shift: Shift) -> bytes | None:
+def _copy_attributes(from_fd: int, to_fd: int, shift: Shift, path: bytes) -> bytes | None:
     acl = None
     for key, value in attributes_of(from_fd):
+        if key in ACCESS_LISTS:
+            value = with_ids(value, lambda number: shift(number, path))
         if key == DEFAULT_ACL:
             acl = value
             continue
@@ -251,7 +253,7 @@ def compare(dirfds: list[int], root_fd: int, shift: Shift, *, attributes: bool =
                 before = expected.pop(below, None)
                 if before is None:
                     found[below] = "A"
-                elif before != _facts(status, name, fd, None, attributes):
+                elif before != _facts(status, name, fd, None, attributes, shift.base):
                     found[below] = "C"
         finally:
             os.close(fd)
@@ -265,7 +267,9 @@ def compare(dirfds: list[int], root_fd: int, shift: Shift, *, attributes: bool =
     return [(found[path], b"/" + path) for path in sorted(found)]
 
 
-def _facts(status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | None, attributes: bool) -> _Facts:
+def _facts(
+    status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | None, attributes: bool, id_base: int = 0
+) -> _Facts:
     uid, gid = status.st_uid, status.st_gid
     if shift is not None:
         uid, gid = shift(uid, name), shift(gid, name)
@@ -276,15 +280,16 @@ def _facts(status: os.stat_result, name: bytes, parent_fd: int, shift: Shift | N
         try:
             # A link to a file changes nothing of it but their number, and a layer must hold both names to hold the link.
             links = status.st_nlink if stat.S_ISREG(status.st_mode) else 1
-            target = repr((links, plain_attributes(fd))).encode()
+            target = repr((links, plain_attributes(fd, id_base))).encode()
         finally:
             os.close(fd)
     return (status.st_mode, uid, gid, size, status.st_mtime_ns, status.st_rdev, target)
 
 
-def plain_attributes(fd: int) -> list[tuple[bytes, bytes]]:
+def plain_attributes(fd: int, id_base: int = 0) -> list[tuple[bytes, bytes]]:
     """The attributes that travel, sorted; capabilities without the user namespace that they were set in.
 
+    ``id_base`` is what the tree's ids are above the image's: access lists name them as well.
     Source: capabilities(7): revision 3 names the host's id of the namespace's root, which means nothing elsewhere.
     """
     found = []
@@ -292,5 +297,7 @@ def plain_attributes(fd: int) -> list[tuple[bytes, bytes]]:
         if key == _CAPABILITY and len(value) == 24:
             magic = struct.unpack_from("<I", value)[0]
             value = struct.pack("<I", magic & _VFS_CAP_FLAGS | _VFS_CAP_REVISION_2) + value[4:20]
+        elif id_base and key in ACCESS_LISTS:
+            value = with_ids(value, lambda number: number - id_base & 0xFFFFFFFF)
         found.append((key, value))
     return found

@@ -319,7 +319,7 @@ def test_an_archive_that_changes_meanwhile(
 
     text = f"FROM {busybox}\nADD a.tar /d/\n"
     with monkeypatch.context() as patch:
-        patch.setattr(copy_step, "unpack", changing)
+        patch.setattr(archives, "unpack", changing)
         with pytest.raises(BuildError, match="line 2.*the context changed while it was copied"):
             build(engine, text, context)
     path.write_bytes(before)

@@ -8,6 +8,7 @@ import resource
 import stat
 import struct
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from cellwall.runtime.images.digest import Digest, chain_ids
 from cellwall.runtime.launcher import layer_mounts
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import StorageDriver, open_driver
+from cellwall.runtime.storage.erofs import ErofsDriver
 from cellwall.runtime.storage.erofs_check import check_erofs
+from cellwall.runtime.storage.erofs_mount import open_lower
 
 from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
 from ..mounted_layers import LayerTrees
@@ -191,6 +194,48 @@ def test_layers_of_both_kinds_stack(store: Store, tmp_path: Path) -> None:
     assert [str(change) for change in store.driver.diff(plan)] == ["C /c", "D /c/a", "C /hard"]
 
 
+def test_layers_are_added_side_by_side(store: Store) -> None:
+    """The upper one is stored and indexed while the lower one isn't there yet, and takes the root's owner from it at the end."""
+    archives = [layer(folder("./", mode=0o1751, uid=4, gid=5), entry("a")), layer(entry("b")), layer(entry("new/c"))]
+    chain = chain_ids([Digest.of(archive) for archive in archives])
+    waited: list[int] = []
+
+    def add(at: int, parents_ready: Callable[[], object] | None = None) -> None:
+        store.driver.add_layer(
+            chain[at], None, chain[:at], io.BytesIO(archives[at]), digest="x", parents_ready=parents_ready
+        )
+
+    def lowest_comes_last() -> None:
+        waited.append(len(list(store.layers.glob(".tmp-*/index"))))
+        add(0)
+
+    add(1, lowest_comes_last)
+    assert waited == [1]
+    # The third has an entry whose parent may be anywhere below: it is indexed again.
+    add(2)
+    for chain_id in chain:
+        fd = open_lower(store.driver.stack([*chain[: chain.index(chain_id)], chain_id])[0])
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o1751, 4, 5)
+    with pytest.raises(LayerError):
+        store.driver.add_layer(Digest.of(b"y"), None, chain, io.BytesIO(b"x" * 512), digest="x")
+
+
+def test_an_unpacked_layer_below_gives_the_root_as_well(store: Store) -> None:
+    below = layer(folder("./", mode=0o710, uid=6, gid=7), *ODD["a link as parent"])
+    chain = store.add(below, layer(entry("d")))
+    assert (store.folder(chain[0]) / "diff").is_dir(), "choose another archive that needs unpacking"
+    fd = open_lower(store.driver.stack(chain)[0])
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o710, 6, 7)
+
+
 def test_large_directories_long_links_and_many_inodes(store: Store) -> None:
     """What spans blocks of the index: a directory of thousands, links at and over a block, names of every length."""
     made = [folder("d"), *(entry(f"d/{'n' * (number % 200)}{number}", data=b"%d" % number) for number in range(3000))]
@@ -235,7 +280,6 @@ def test_a_container_on_mounted_layers(engine: Engine, busybox: str) -> None:
         lines = result.stdout.splitlines()
         assert lines == ["hello from a layer", "0:0", "hello from a layer", "more"], result.stderr
         assert {"C /etc/motd", "D /bin/cat", "A /root/new"} <= {str(change) for change in result.diff()}
-    assert engine.images.list() == [] or engine.driver.name == "overlay"
 
 
 def test_a_kept_container_keeps_what_it_wrote(engine: Engine, busybox: str) -> None:
@@ -249,6 +293,22 @@ def test_a_kept_container_keeps_what_it_wrote(engine: Engine, busybox: str) -> N
         assert "D /bin/cat" in found
     finally:
         engine.remove("kept", force=True)
+
+
+def test_a_store_that_the_overlay_driver_has_filled_goes_on(engine: Engine, busybox: str) -> None:
+    """Its image is indexed from its blobs at the next use, its containers stay as they were made, and both forms go together."""
+    container = cellwall.container(busybox, name="kept", storage_driver="overlay", engine=engine)
+    container.run("echo mine > /mine")
+    own, other = engine.of_driver(None)[0], engine.of_driver("overlay")[0]
+    image = engine.image(busybox, pull="never", storage_driver="overlay")
+    assert own.name == "erofs"
+    assert all(map(other.has_layer, image.chain_ids)) and not any(map(own.has_layer, image.chain_ids))
+    assert cellwall.run(busybox, ["cat", "/etc/motd"], engine=engine).stdout == "hello from a layer\n"
+    assert all(map(own.has_layer, image.chain_ids))
+    assert container.run("cat /mine").stdout == "mine\n"
+    container.remove()
+    engine.images.remove(busybox)
+    assert not any(map(other.has_layer, image.chain_ids)) and not any(map(own.has_layer, image.chain_ids))
 
 
 def test_the_host_image(engine: Engine) -> None:
@@ -313,3 +373,25 @@ def test_where_the_disk_cannot_carry_it_the_check_says_so(tmp_path: Path) -> Non
     before = os.listdir(tmp_path)
     check_erofs(str(tmp_path))
     assert os.listdir(tmp_path) == before
+
+
+def test_a_refusal_is_remembered_where_nobody_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying takes a process and some mounts; who asks by name gets it tried anew."""
+    paths = Paths(tmp_path, tmp_path / "run")
+    tried: list[str] = []
+
+    def refuses(self: ErofsDriver, folder: Path, lock_fd: int) -> None:
+        tried.append("tried")
+        raise UnsupportedError("erofs", "this kernel is too old")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ErofsDriver, "_try", refuses)
+        assert [open_driver(None, paths).name for _ in range(3)] == ["overlay"] * 3
+        assert len(tried) == 1
+        with pytest.raises(UnsupportedError, match="too old"):
+            open_driver("erofs", paths)
+        assert len(tried) == 2
+    assert open_driver(None, paths).name == "overlay"
+    assert open_driver("erofs", paths).name == "erofs"
+    assert open_driver(None, paths).name == "erofs"
+    assert list(tmp_path.rglob(".tmp-*")) == []

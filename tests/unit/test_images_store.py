@@ -241,6 +241,23 @@ def test_a_corrupt_gzip(store: ImageStore, driver: TarDriver, paths: Paths, tmp_
     assert left(store, paths) == [] and not driver.layers()
 
 
+def test_a_blob_is_read_also_where_its_layer_is_unpacked_already(
+    store: ImageStore, driver: TarDriver, paths: Paths, tmp_path: Path, layout: Path
+) -> None:
+    """A docker archive's blobs have no digest but what they hold: only the diff_id tells that one is damaged."""
+    store.get(f"oci:{layout}")
+    layers, blobs = driver.layers(), sorted((paths.images / "blobs/sha256").iterdir())
+    other = make_image([BASE, TOP], config={"Cmd": ["other"]})
+    archive = docker_archive(tmp_path / "a.tar", {"lab:1": other})
+    raw = archive.read_bytes()
+    assert raw.count(b"1" * 5000) == 1
+    archive.write_bytes(raw.replace(b"1" * 5000, b"1" * 4000 + b"!" + b"1" * 999))
+    with pytest.raises(DigestMismatch, match="decompressed"):
+        store.get(f"docker-archive:{archive}")
+    assert driver.layers() == layers
+    assert sorted((paths.images / "blobs/sha256").iterdir()) == blobs
+
+
 def test_the_earlier_state_survives_a_failure(
     store: ImageStore, driver: TarDriver, tmp_path: Path, layout: Path
 ) -> None:
