@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from ..dockerfile_corpus import BASE, CONFIGS, Case, cases, make_context, served_files, write_archive
+from ..dockerfile_contexts import served_files
+from ..dockerfile_corpus import BASE, CONFIGS, Case, cases, make_context, write_archive
 from ..image_roots import Buildah, BuildFailed, Cellwall, differences
 
 pytestmark = [

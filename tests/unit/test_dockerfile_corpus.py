@@ -11,7 +11,8 @@ from cellwall.runtime.build.flags import FLAGS
 from cellwall.runtime.build.instructions import CommandLine, Instruction, Onbuild
 from cellwall.runtime.build.mount_flag import TYPES
 
-from ..dockerfile_corpus import CORPUS, PIECES, Case, cases, make_context, read_case
+from ..dockerfile_contexts import PIECES
+from ..dockerfile_corpus import CORPUS, Case, cases, make_context, read_case
 
 # What no build of the corpus can have: an agent of ssh, rights that a builder must grant, a repository to clone.
 NOT_THERE = {"RUN --security", "ADD --keep-git-dir", "mount ssh"}
