@@ -26,6 +26,7 @@ from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.driver import StorageDriver, open_driver
 
 from .. import registries
+from ..mounted_layers import lower_paths
 from ..registries import (
     OCI_INDEX,
     Registry,
@@ -199,8 +200,10 @@ def mounted(plan: list[dict[str, Any]], folder: Path) -> Iterator[Path]:
         yield Path(entry["source"])
         return
     folder.mkdir()
-    lowers = ":".join(entry["lowers"]) if len(entry["lowers"]) > 1 else f"{entry['lowers'][0]}:{folder}"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={lowers}", folder], check=True)
+    with lower_paths(entry["lowers"]) as paths:
+        # Overlayfs takes one lower only with an upper: the mount point itself is a second, and empty.
+        lowers = ":".join(paths if len(paths) > 1 else [*paths, str(folder)])
+        mounts.mount("overlay", str(folder), "overlay", mounts.MS_RDONLY, f"lowerdir={lowers}")
     try:
         yield folder
     finally:
