@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,8 @@ def main() -> int:
         print("pull: skipped: it takes root to measure podman's and docker's stores as they are used", file=sys.stderr)
         return 0
     machine.compile_package()
+    # dockerd and the stores must go also where a `timeout` ends this.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="cellwall-pull-", dir=options.scratch))
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     try:
