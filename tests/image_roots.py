@@ -138,10 +138,14 @@ class Buildah:
         self._command = ["buildah", "--root", str(folder / "root"), "--runroot", str(folder / "run")]
         self._command += ["--storage-driver", "overlay"]
 
+    def __call__(self, *words: str) -> str:
+        """What ``buildah WORDS…`` writes to its standard output. Raises BuildFailed."""
+        return run([*self._command, *words])
+
     def load(self, archive: Path, names: list[str]) -> None:
         """Take the images ``names`` out of an archive in docker's format."""
         for name in names:
-            run([*self._command, "pull", "--quiet", f"docker-archive:{archive}:{name}"])
+            self("pull", "--quiet", f"docker-archive:{archive}:{name}")
 
     def build(self, dockerfile: Path, context: Path, options: list[str], *, layers: bool = False) -> str:
         """The id of the image. ``layers``: one layer for each instruction, as docker has it, instead of one for all.
@@ -157,25 +161,29 @@ class Buildah:
 
     def facts(self, image: str) -> ImageFacts:
         """What ``image`` is, seen through a container of its own that is gone afterwards."""
-        found = json.loads(run([*self._command, "inspect", "--type", "image", image]))["Docker"]
-        if found["config"].get("OnBuild"):
-            # `buildah from` would carry the triggers out.
-            return self._unpacked(image, found)
-        container = run([*self._command, "from", "--pull-never", image]).strip()
         try:
-            mounted = run([*self._command, "mount", container]).strip()
-            return image_facts(Path(mounted), found)
+            found = json.loads(self("inspect", "--type", "image", image))["Docker"]
+            if found["config"].get("OnBuild"):
+                # `buildah from` would carry the triggers out.
+                return self._unpacked(image, found)
+            return self._mounted(image, found)
         finally:
-            run([*self._command, "rm", container])
-            # containers/storage mounts its folder over itself and now and then leaves it so. A mount of the same filesystem can't
-            # be told by stat(2).
+            # containers/storage mounts its folder over itself, sometimes twice, and now and then leaves it so. A mount of the same
+            # filesystem can't be told by stat(2).
             own = str(self._folder / "root" / "overlay")
-            if own in mounts():
+            while own in mounts():
                 run(["umount", "--lazy", own])
+
+    def _mounted(self, image: str, document: dict[str, Any]) -> ImageFacts:
+        container = self("from", "--pull-never", image).strip()
+        try:
+            return image_facts(Path(self("mount", container).strip()), document)
+        finally:
+            self("rm", container)
 
     def _unpacked(self, image: str, document: dict[str, Any]) -> ImageFacts:
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            run([*self._command, "push", "--quiet", image, f"oci-archive:{folder}/archive:image"])
+            self("push", "--quiet", image, f"oci-archive:{folder}/archive:image")
             return replace(
                 archive_facts(Path(folder, "archive"), "image", Path(folder, "unpacked")), config=config_facts(document)
             )
