@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..images.digest import Digest
-    from .driver import Lower, Plan
+    from .driver import Plan
 
 
 class SnapshotLayerStore(LayerStore):
@@ -45,17 +45,7 @@ class SnapshotLayerStore(LayerStore):
     def _fill(self, job: Filling, tar: BinaryIO) -> dict[str, Any]:
         (job.folder / "diff").rmdir()
         with open_directory(job.folder) as folder_fd:
-            counts: dict[str, Any] = run_job(
-                "unpack-snapshot",
-                job.request | {"lowers": job.lowers()},
-                fds={"layers_fd": job.layers_fd, "folder_fd": folder_fd},
-                userns_fd=self._identity.userns_fd(),
-                held_fds=(job.lock_fd,),
-                tar=tar,
-                digest=job.digest,
-                cancelled=job.cancelled,
-            )
-        return counts
+            return self._unpack("unpack-snapshot", job, tar, folder_fd=folder_fd)
 
 
 class BtrfsDriver(VfsDriver):
@@ -79,9 +69,6 @@ class BtrfsDriver(VfsDriver):
         except (CellwallError, OSError) as error:
             return f"{self._directory.parent}: {error}; {mend}"
         return None
-
-    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
-        return [str(self._layers.tree(chain_id)) for chain_id in self._layers.stack(layers)]
 
     def prepare(
         self,

@@ -106,8 +106,8 @@ class StorageDriver(Protocol):
 
         The layer appears whole, synced, or not at all; where it is there already the stream is left unread.
         ``tar.read`` may return less than it is asked for. ``digest`` names the layer in errors. ``parents_ready`` is called
-        before ``parents`` are looked at, as late as possible: it returns when they are there, so layers are added side by side. Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing),
-        OSError (the disk is full).
+        before ``parents`` are looked at, as late as possible: it returns when they are there, so layers are added side by side.
+        Raises LayerError (a bad archive), Cancelled, NotFound (a parent is missing), OSError (the disk is full).
         """
 
     def layer_info(self, chain_id: Digest) -> LayerInfo:

@@ -139,10 +139,14 @@ class LayerStore:
 
     def _fill(self, job: Filling, tar: BinaryIO) -> dict[str, Any]:
         """Make what the layer is of ``tar`` in ``job.folder``, synced; returns the worker's counts."""
+        return self._unpack("unpack", job, tar)
+
+    def _unpack(self, name: str, job: Filling, tar: BinaryIO, **fds: int) -> dict[str, Any]:
+        """Have the worker do the job ``name``, which unpacks ``tar``; it gets ``fds`` as well."""
         counts: dict[str, Any] = run_job(
-            "unpack",
+            name,
             job.request | {"lowers": job.lowers()},
-            fds={"layers_fd": job.layers_fd},
+            fds={"layers_fd": job.layers_fd, **fds},
             userns_fd=self._identity.userns_fd(),
             held_fds=(job.lock_fd,),
             tar=tar,

@@ -9,41 +9,34 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from .. import boot_stamp
 from ..errors import CellwallError, SpecError, UnsupportedError
 from ..results import Change
 from .jobs import run_job
-from .layers import LayerStore
+from .layered import LayeredDriver
 from .scratch import remove_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..images.digest import Digest
-    from ..paths import Paths
-    from .driver import Identity, LayerInfo, Limits, Lower, Plan
+    from .driver import Plan
 
 # Linux's OVL_MAX_STACK. Source: fs/overlayfs/params.h
 LAYERS_MAX = 500
 _STAMP = "checked"
 
 
-class OverlayDriver:
+class OverlayDriver(LayeredDriver):
     name = "overlay"
     _mount_type = "overlay"
     # What to use where this one can't work.
     _instead = "vfs"
-    _store: type[LayerStore] = LayerStore
     _layers_max = LAYERS_MAX
     # Whose marks of deletion the writable layer has beside overlayfs's, see scan_upper in changes.py.
     _marks: str | None = None
-
-    def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
-        self._directory = paths.storage / self.name
-        self._identity = identity
-        self._layers: LayerStore = self._store(self._directory / "layers", identity, limits)
 
     def check(self) -> str | None:
         """Mounts a small overlay on this disk and tries a whiteout and an opaque directory; remembered until the next boot."""
@@ -72,31 +65,6 @@ class OverlayDriver:
             userns_fd=self._identity.userns_fd(),
             held_fds=(lock_fd,),
         )
-
-    def has_layer(self, chain_id: Digest) -> bool:
-        return self._layers.has(chain_id)
-
-    def layer_info(self, chain_id: Digest) -> LayerInfo:
-        return self._layers.info(chain_id)
-
-    def add_layer(
-        self,
-        chain_id: Digest,
-        parent: Digest | None,
-        parents: Sequence[Digest],
-        tar: BinaryIO,
-        *,
-        digest: object,
-        cancelled: Callable[[], bool] | None = None,
-        parents_ready: Callable[[], object] | None = None,
-    ) -> LayerInfo:
-        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled, parents_ready=parents_ready)
-
-    def remove_layer(self, chain_id: Digest) -> None:
-        self._layers.remove(chain_id)
-
-    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
-        return [self._layers.lower(chain_id) for chain_id in self._layers.stack(layers)]
 
     def prepare(
         self,
@@ -216,6 +184,3 @@ class OverlayDriver:
         if upper is None or not Path(upper).parent.is_dir():
             return
         remove_folders(Path(upper).parent, ["upper", "work"], self._identity)
-
-    def sweep(self) -> int:
-        return self._layers.sweep()

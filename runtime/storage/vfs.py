@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
 from ..results import Change
 from .jobs import run_job
-from .layers import LayerStore, folder_name, folders_of
+from .layered import LayeredDriver
+from .layers import folder_name, folders_of
 from .scratch import Scratch, open_directory, remove_folders
 
 if TYPE_CHECKING:
@@ -21,17 +22,14 @@ if TYPE_CHECKING:
 
     from ..images.digest import Digest
     from ..paths import Paths
-    from .driver import Identity, LayerInfo, Limits, Lower, Plan
+    from .driver import Identity, Limits, Lower, Plan
 
 
-class VfsDriver:
+class VfsDriver(LayeredDriver):
     name = "vfs"
-    _store: type[LayerStore] = LayerStore
 
     def __init__(self, paths: Paths, identity: Identity, limits: Limits) -> None:
-        self._directory = paths.storage / self.name
-        self._identity = identity
-        self._layers: LayerStore = self._store(self._directory / "layers", identity, limits)
+        super().__init__(paths, identity, limits)
         # Locks of the copies of this process's ephemeral containers, by container id: held while the process lives.
         self._held: dict[str, int] = {}
 
@@ -42,31 +40,6 @@ class VfsDriver:
 
     def check(self) -> str | None:
         return None
-
-    def has_layer(self, chain_id: Digest) -> bool:
-        return self._layers.has(chain_id)
-
-    def layer_info(self, chain_id: Digest) -> LayerInfo:
-        return self._layers.info(chain_id)
-
-    def add_layer(
-        self,
-        chain_id: Digest,
-        parent: Digest | None,
-        parents: Sequence[Digest],
-        tar: BinaryIO,
-        *,
-        digest: object,
-        cancelled: Callable[[], bool] | None = None,
-        parents_ready: Callable[[], object] | None = None,
-    ) -> LayerInfo:
-        return self._layers.add(chain_id, parents, tar, digest=digest, cancelled=cancelled, parents_ready=parents_ready)
-
-    def remove_layer(self, chain_id: Digest) -> None:
-        self._layers.remove(chain_id)
-
-    def stack(self, layers: Sequence[Digest]) -> list[Lower]:
-        return [self._layers.lower(chain_id) for chain_id in self._layers.stack(layers)]
 
     def prepare(
         self,
@@ -201,4 +174,4 @@ class VfsDriver:
             os.close(lock_fd)
 
     def sweep(self) -> int:
-        return self._layers.sweep() + Scratch(self._copies, self._identity).sweep("*")
+        return super().sweep() + Scratch(self._copies, self._identity).sweep("*")
