@@ -46,8 +46,7 @@ def btrfs() -> Iterator[Path | str]:
     tidy = 'read _; mountpoint -q "$1/m" && umount -l "$1/m"; rm -r "$1"'
     guard = subprocess.Popen(["sh", "-c", tidy, "sh", str(folder)], stdin=subprocess.PIPE, start_new_session=True)
     with image.open("wb") as file:
-        # A hole: room for what tests have removed, which btrfs gives back half a minute later.
-        file.truncate(4 << 30)
+        file.truncate(640 << 20)
     environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     try:
         for command in (["mkfs.btrfs", "-q", str(image)], ["mount", "-o", "loop", str(image), str(point)]):
@@ -82,6 +81,11 @@ def disk(request: pytest.FixtureRequest, btrfs: Path | str, leaks: Leaks | None)
     if root.name == "d":
         destroy(root.name, dirfd)
         os.close(dirfd)
+        room = os.statvfs(btrfs)
+        if room.f_bavail < room.f_blocks // 2:
+            # A test has filled it, and btrfs gives back what was destroyed only when it gets round to it.
+            for words in (["filesystem", "sync"], ["subvolume", "sync"]):
+                subprocess.run(["btrfs", *words, str(btrfs)], check=True, capture_output=True)
     else:
         shutil.rmtree(root)
 
