@@ -19,7 +19,6 @@ from .selection import Item, SelectionFault
 from .tree import Tree
 
 _MADE_MODE = 0o755
-_FILE_MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,11 @@ class Settings:
     parents: bool = False
     epoch: int | None = None
     now: int = 0
+
+    @property
+    def made(self) -> int:
+        """The time of what is made here."""
+        return self.now if self.epoch is None else self.epoch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,8 +261,8 @@ class Placement:
         found = self.directories[path]
         if found is None:
             uid, gid = self._settings.owner or (0, 0)
-            now = self._settings.now if self._settings.epoch is None else self._settings.epoch
-            writer.tar.entry(path + b"/", DIRECTORY, mode=_MADE_MODE, uid=uid, gid=gid, mtime=now)
+            made = self._settings.made
+            writer.tar.entry(path + b"/", DIRECTORY, mode=_MADE_MODE, uid=uid, gid=gid, mtime=made)
             return
         # An unpacker that looks at this layer alone must not make it with a mode of its own.
         fd = self._target.open(path)
@@ -284,7 +288,6 @@ class Placement:
         if settings.chmod:
             mode = changed_mode(settings.chmod, mode, directory=False)
         uid, gid = settings.owner or (0, 0)
-        now = settings.now if settings.epoch is None else settings.epoch
-        writer.tar.entry(path, REGULAR, mode=mode, uid=uid, gid=gid, size=len(content), mtime=now)
+        writer.tar.entry(path, REGULAR, mode=mode, uid=uid, gid=gid, size=len(content), mtime=settings.made)
         writer.tar.content(content)
         writer.tar.pad(len(content))

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -53,6 +55,36 @@ class Part:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where the worker puts what it copies, and how, see jobs.py. ``files`` are (name, content in Base64, mode).
+
+    ``only_missing``: nothing, where the destination is a directory already.
+    """
+
+    destination: str
+    chown: str = ""
+    chmod: str = ""
+    link: bool = False
+    parents: bool = False
+    files: tuple[tuple[str, str, int], ...] = ()
+    only_missing: bool = False
+
+
+@contextmanager
+def faults_of(instruction: Instruction, what: str, *, at: str | None = None) -> Iterator[None]:
+    """What selecting and copying raise leaves the block with the instruction's place: at the faulty source, or at ``at``.
+
+    Raises DockerfileError, whose message begins with ``what``, and Cancelled where it was stopped.
+    """
+    try:
+        yield
+    except SelectionFault as fault:
+        raise instruction.source.fault(f"{what}: {fault}", fault.source if at is None else at) from None
+    except InterruptedError:
+        raise Cancelled("the build was stopped") from None
+
+
 class CopyStep:
     """One COPY or ADD, expanded, between ``with`` and its end."""
 
@@ -85,14 +117,11 @@ class CopyStep:
         """Find the sources and read them. Raises DockerfileError (one is missing), BuildError, Cancelled."""
         instruction = self._instruction
         try:
-            if isinstance(instruction, Add):
-                self._find_added(instruction)
-            elif instruction.sources:
-                self._find_copied(instruction)
-        except SelectionFault as fault:
-            raise self._fault(fault) from None
-        except InterruptedError:
-            raise Cancelled("the build was stopped") from None
+            with faults_of(instruction, instruction.name):
+                if isinstance(instruction, Add):
+                    self._find_added(instruction)
+                elif instruction.sources:
+                    self._find_copied(instruction)
         except OSError as error:  # an archive that may not be read, or went just now
             why = os.strerror(error.errno or 0).lower()
             raise instruction.source.fault(
@@ -104,7 +133,7 @@ class CopyStep:
             "chown": instruction.chown,
             "chmod": instruction.chmod,
             "link": instruction.link,
-            "parents": isinstance(instruction, Copy) and instruction.parents,
+            "parents": self._parents,
             "heredocs": [[file.name, hashlib.sha256(_bytes(file.content)).hexdigest()] for file in instruction.files],
             "unpacked": [archive.name for archive in self._archives],
         }
@@ -112,8 +141,9 @@ class CopyStep:
             facts["epoch"] = self._build.epoch
         return self._stage.inputs("copy", instruction, facts, self._files)
 
-    def _fault(self, fault: SelectionFault) -> BuildError:
-        return self._instruction.source.fault(f"{self._instruction.name}: {fault}", fault.source)
+    @property
+    def _parents(self) -> bool:
+        return isinstance(self._instruction, Copy) and self._instruction.parents
 
     def _changed(self) -> BuildError:
         instruction = self._instruction
@@ -134,9 +164,7 @@ class CopyStep:
         self._files |= found[1]
 
     def _selection(self, sources: tuple[str, ...]) -> Request:
-        instruction = self._instruction
-        parents = isinstance(instruction, Copy) and instruction.parents
-        return Request(sources, self._build.context.ignore, instruction.excludes, parents)
+        return Request(sources, self._build.context.ignore, self._instruction.excludes, self._parents)
 
     def _add_context(self, selection: Request, items: list[Item]) -> None:
         tree = self._build.context.tree
@@ -211,7 +239,7 @@ class CopyStep:
             return whole, files
         except (FileNotFoundError, ValueError):
             pass
-        answer = self._job("build-digests", [part], {}, {}, self._build.stopped.is_set)
+        answer = copy_job(self._stage, "build-digests", [part], None, {}, self._build.stopped.is_set)
         whole, files = answer["digests"][0]
         write_kept(path, json.dumps([whole, files]).encode())
         return whole, files
@@ -250,22 +278,22 @@ class CopyStep:
                     Request((".",), (), instruction.excludes, owners=True), {"folder": name}, as_is=True, fds={name: fd}
                 )
             )
-        heredocs = [
-            [file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE] for file in instruction.files
-        ]
         into = bool(self._archives) and not self._destination.endswith("/")
-        request = {
-            "destination": self._destination + ("/" if into else ""),
-            "chown": instruction.chown,
-            "chmod": instruction.chmod,
-            "link": instruction.link,
-            "parents": isinstance(instruction, Copy) and instruction.parents,
-            "files": heredocs,
-            "only_missing": False,
-        }
+        placing = Placing(
+            self._destination + ("/" if into else ""),
+            instruction.chown,
+            instruction.chmod,
+            instruction.link,
+            self._parents,
+            tuple(
+                (file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE)
+                for file in instruction.files
+            ),
+        )
 
         def write(fd: int, stop: Callable[[], bool]) -> None:
-            answer = self._job("build-copy", parts, request, {"out_fd": fd}, stop)
+            with faults_of(instruction, instruction.name):
+                answer = copy_job(self._stage, "build-copy", parts, placing, {"out_fd": fd}, stop)
             found = [
                 whole for (whole, _), part in zip(answer["digests"], parts, strict=True) if "context_fd" in part.fds
             ]
@@ -274,17 +302,14 @@ class CopyStep:
 
         return self._build.derive(self._stage.image, write)
 
-    def _job(
-        self, job: str, parts: list[Part], request: dict[str, Any], fds: dict[str, int], stop: Callable[[], bool]
-    ) -> Any:
-        try:
-            return copy_job(self._stage, job, parts, request, fds, stop)
-        except SelectionFault as fault:
-            raise self._fault(fault) from None
-
 
 def copy_job(
-    stage: Stage, job: str, parts: list[Part], request: dict[str, Any], fds: dict[str, int], stop: Callable[[], bool]
+    stage: Stage,
+    job: str,
+    parts: list[Part],
+    placing: Placing | None,
+    fds: dict[str, int],
+    stop: Callable[[], bool],
 ) -> Any:
     """Have the worker do ``job`` (see jobs.py) on ``parts`` and the stage's layers. Raises SelectionFault and what ``run_job`` does."""
     build = stage.build_
@@ -298,7 +323,7 @@ def copy_job(
             "target": {"lowers": target},
             "epoch": build.epoch,
             "now": int(time.time()),
-            **request,
+            **(asdict(placing) if placing is not None else {}),
         },
         fds=fds | {name: fd for part in parts for name, fd in part.fds.items()},
         userns_fd=build.engine.identity.userns_fd(),
@@ -312,21 +337,12 @@ def copy_job(
 
 def make_directory(stage: Stage, instruction: Instruction, path: str) -> Image:
     """The stage's layers with the directory ``path``, where they haven't it yet: the user's in force."""
-    request: dict[str, Any] = {
-        "destination": path.rstrip("/") + "/",
-        "chown": stage.config.inner.get("User") or "",
-        "chmod": "",
-        "link": False,
-        "parents": False,
-        "files": [],
-        "only_missing": True,
-    }
+    owner = stage.config.inner.get("User") or ""
+    placing = Placing(path.rstrip("/") + "/", chown=owner, only_missing=True)
 
     def write(fd: int, stop: Callable[[], bool]) -> None:
-        try:
-            copy_job(stage, "build-copy", [], request, {"out_fd": fd}, stop)
-        except SelectionFault as fault:
-            raise instruction.source.fault(f"{instruction.name}: {fault}", path) from None
+        with faults_of(instruction, instruction.name, at=path):
+            copy_job(stage, "build-copy", [], placing, {"out_fd": fd}, stop)
 
     return stage.build_.derive(stage.image, write)
 

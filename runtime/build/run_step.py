@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BuildError, Cancelled, LayerError
+from ..errors import BuildError, LayerError
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script
 from .cache_mounts import cache_mount
-from .copy_step import Part, copy_job, layers_of
+from .copy_step import Part, Placing, copy_job, faults_of, layers_of
 from .instructions import Mount, Run
 from .results import Output, StepFailed, shown_tail
-from .selection import Request, SelectionFault, digest, select
+from .selection import Request, digest, select
 from .source import one_line
 
 if TYPE_CHECKING:
@@ -94,17 +94,16 @@ class RunStep:
         if mount.stage:
             return [*described, layers_of(self._stage, self._instruction, mount.stage)[1]]
         selection = self._context_selection()
-        try:
+        with self._faults(mount):
             tree = self._build.context.tree
             source = mount.source.strip("/") or "."
             items = select(tree, replace(selection, sources=(source,)))
             whole, parts = digest(tree, items, selection, self._build.stopped.is_set)
-        except SelectionFault as fault:
-            raise self._fault(f"--mount: {fault}", mount.source) from None
-        except InterruptedError:
-            raise Cancelled("the build was stopped") from None
         files |= parts
         return [*described, whole]
+
+    def _faults(self, mount: Mount) -> AbstractContextManager[None]:
+        return faults_of(self._instruction, "RUN: --mount", at=mount.source)
 
     def _context_selection(self) -> Request:
         return Request((".",), self._build.context.ignore)
@@ -217,12 +216,8 @@ class RunStep:
             lowers, _ = layers_of(self._stage, self._instruction, mount.stage)
             of = mount.stage
         else:
-            try:
+            with self._faults(mount):
                 image = context_image(self._stage, self._context_selection())
-            except SelectionFault as fault:
-                raise self._fault(f"--mount: {fault}", mount.source) from None
-            except InterruptedError:
-                raise Cancelled("the build was stopped") from None
             lowers = self._build.driver.stack(image.chain_ids) if image.layers else []
             of = "the build context"
         if not lowers:
@@ -290,18 +285,9 @@ def context_image(stage: Stage, selection: Request) -> Image:
     if found is not None:
         return found
     part = Part(selection, {"folder": "context_fd"}, fds={"context_fd": build.context.fd})
-    request = {
-        "destination": "/",
-        "chown": "",
-        "chmod": "",
-        "link": True,
-        "parents": False,
-        "files": [],
-        "only_missing": False,
-    }
 
     def write(fd: int, stop: Callable[[], bool]) -> None:
-        copy_job(stage, "build-copy", [part], request, {"out_fd": fd}, stop)
+        copy_job(stage, "build-copy", [part], Placing("/", link=True), {"out_fd": fd}, stop)
 
     image = build.derive(None, write)
     build.cache.put(inputs, str(image.id))
