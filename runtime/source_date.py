@@ -27,7 +27,7 @@ def source_date_epoch(environment: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def rfc3339(epoch: int | None) -> str:
-    """The time of ``epoch``, or of now, as image configs have it."""
-    moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
-    return moment.isoformat(timespec="microseconds" if epoch is None else "seconds").replace("+00:00", "Z")
+def rfc3339(seconds: float | None) -> str:
+    """The time ``seconds`` after 1970 (None: now) as image configs have it: in whole seconds where it is an integer, as an epoch is."""
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="seconds" if isinstance(seconds, int) else "microseconds").replace("+00:00", "Z")

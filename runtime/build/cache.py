@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Set
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,12 +92,10 @@ class Cache:
                         yield record
 
     def clear(self) -> None:
-        """Take all records away, damaged and half-written ones too."""
+        """Take all records away, damaged and half-written ones too. Their folders stay, for those who are writing."""
         if self._directory.is_dir():
             for folder in self._directory.iterdir():
-                with suppress(OSError):  # it has a new record already, or another process was quicker
-                    clear_files(folder)
-                    os.rmdir(folder)
+                clear_files(folder)
 
     def why(self, inputs: Inputs, others: Set[str] = frozenset()) -> tuple[str, tuple[str, ...]]:
         """Why there is no record of ``inputs``: a phrase, and the names of what changed since the nearest step, if any.
@@ -109,12 +105,12 @@ class Cache:
         best: tuple[tuple[bool, bool, float, float], Record] | None = None
         for record in self.records():
             other = record.inputs
-            if other.kind != inputs.kind or other.key in others:
+            if other.kind != inputs.kind:
                 continue
             same, above = other.text == inputs.text, other.parent == inputs.parent
             likeness = 1.0 if same else _likeness(other.text, inputs.text) if above else 0.0
             # Another step on the same layers is no earlier form of this one, unless it reads alike.
-            if likeness < _LIKENESS:
+            if likeness < _LIKENESS or other.key in others:
                 continue
             score = (same, above, likeness, record.created)
             if best is None or score > best[0]:
@@ -186,11 +182,15 @@ def _read(path: Path) -> Record | None:
 
 
 def write_kept(path: Path, content: bytes) -> None:
-    """``write_atomically`` in a folder that another process may be clearing: then it is made once more."""
+    """``write_atomically`` beside a process that may be clearing half-written files: then it is written once more.
+
+    Nothing waits for the disk: a record that a power cut tears counts for nothing. Waiting would also leave the half-written
+    file to the clearing process for so long that no number of attempts need be enough.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     while True:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            return write_atomically(path, content)
+            return write_atomically(path, content, sync=False)
         except FileNotFoundError:
             continue
 

@@ -12,16 +12,15 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, CellwallError, InvalidReference, NotFound
+from ..errors import Cancelled, CellwallError
 from ..images.image import Image
 from ..images.platforms import Platform
 from ..source_date import rfc3339, source_date_epoch
 from ..storage.scratch import Scratch
-from .cache import Cache, Inputs
+from .cache import Cache, Inputs, Record
 from .context import Context
 from .dockerfile import Dockerfile, parse
 from .results import BuildRequest, BuildResult, Event, OnEvent, Remarked, Step
@@ -73,9 +72,7 @@ class Build:
 
     def created(self, moment: float | None) -> str:
         """``moment`` (seconds since 1970, None: now) as image configs have it; with SOURCE_DATE_EPOCH, always that."""
-        if self.epoch is not None or moment is None:
-            return rfc3339(self.epoch)
-        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return rfc3339(moment if self.epoch is None else self.epoch)
 
     def run(self, on_event: OnEvent | None, cancelled: Callable[[], bool] | None) -> BuildResult:
         """Build. Raises DockerfileError, StepFailed, BuildError, and what pulls and containers raise; then no name has changed."""
@@ -242,9 +239,8 @@ class Build:
         with self._lock:
             return self._images.setdefault(key, image)
 
-    def cached_image(self, inputs: Inputs) -> Image | None:
-        """The image of the layers that a step with these inputs has made, where it is still here."""
-        record = self.cache.find(inputs)
+    def cached_image(self, inputs: Inputs, record: Record | None) -> Image | None:
+        """The image of the layers that a step with these inputs has made, as its ``record`` says, where it is still here."""
         image_id = record.image_id if record is not None else self.imported.get(inputs.key, "")
         if not image_id:
             return None
@@ -280,7 +276,7 @@ class Build:
                 image = self.engine.image(
                     reference, platform=self.request.platform, storage_driver=self.request.storage_driver
                 )
-            except (NotFound, InvalidReference, CellwallError) as error:
+            except CellwallError as error:
                 self.remark(f"--cache-from {reference}: {error}")
                 continue
             self._import_steps(image)
@@ -300,24 +296,12 @@ class Build:
     def _finish(self) -> Image:
         """Give the target its image and its names, once everything is there."""
         result = self.stage_result(self.plan.target)
-        config = result.config
+        tags = self.request.tags
+        inner = result.config.inner
         if self.request.labels:
-            config.inner["Labels"] = {**(config.inner.get("Labels") or {}), **self.request.labels}
-        full: dict[str, Any] = {
-            "created": result.created,
-            "architecture": result.platform.architecture,
-            "os": result.platform.os,
-            "config": config.inner,
-            "history": result.history,
-        }
-        if result.platform.variant:
-            full["variant"] = result.platform.variant
-        if config.author:
-            full["author"] = config.author
-        first, *others = [*self.request.tags, None][: max(1, len(self.request.tags))]
-        image = self.store.derive(result.image, first, lambda empty: full, None)
-        for tag in others:
-            assert tag is not None
+            inner["Labels"] = {**(inner.get("Labels") or {}), **self.request.labels}
+        image = self.store.derive(result.image, tags[0] if tags else None, lambda empty: result.to_config(), None)
+        for tag in tags[1:]:
             self.store.tag(str(image.id), tag)
         return image
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..source_date import rfc3339
 from ..storage.jobs import run_job
-from ..storage.scratch import open_directory
+from ..storage.scratch import remove_folders
 from .cache import Cache, clear_files
 
 if TYPE_CHECKING:
@@ -92,13 +92,7 @@ def _prune_mounts(engine: Engine, top: Path) -> int:
             continue
         else:
             freed += _usage(engine, folder)
-            with open_directory(top) as top_fd:
-                run_job(
-                    "remove",
-                    {"names": [folder.name]},
-                    fds={"directory_fd": top_fd},
-                    userns_fd=engine.identity.userns_fd(),
-                )
+            remove_folders(top, [folder.name], engine.identity)
         finally:
             os.close(lock_fd)
     return freed

@@ -281,7 +281,7 @@ def context_image(stage: Stage, selection: Request) -> Image:
     tree = build.context.tree
     whole, files = digest(tree, select(tree, selection), selection, build.stopped.is_set)
     inputs = Inputs("context", "", "", {"content": whole}, files)
-    found = build.cached_image(inputs)
+    found = build.cached_image(inputs, build.cache.find(inputs))
     if found is not None:
         return found
     part = Part(selection, {"folder": "context_fd"}, fds={"context_fd": build.context.fd})

@@ -46,7 +46,7 @@ class Sandbox:
         self._image = image
         self._options = options
         self._script = script
-        self._mounts = list(mounts)
+        self._mounts = mounts
         self._files = files
         self._record: dict[str, Any] = {}
 
@@ -60,7 +60,8 @@ class Sandbox:
         record |= {"remover": record["maker"], "hidden": True}
         self._record = record
         keep(engine, record)
-        record["plan"] = [*record["plan"], *self._mounts]
+        self._own_plan = record["plan"]
+        record["plan"] = [*self._own_plan, *self._mounts]
         return self
 
     def __exit__(
@@ -84,7 +85,7 @@ class Sandbox:
         driver, _ = self._engine.of_driver(record["driver"])
         points = [*mount_points(record), *(entry["at"] for entry in self._mounts), *self._files]
         driver.write_layer(
-            record["plan"][: len(record["plan"]) - len(self._mounts)],
+            self._own_plan,
             layers_of(record),
             fd,
             mount_points=points,

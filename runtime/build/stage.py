@@ -14,8 +14,9 @@ from ..errors import ImageError, InvalidReference, NotFound
 from ..images.history import CACHE_COMMENT, entries
 from ..images.image import Image
 from ..images.platforms import Platform
+from ..launcher import DEFAULT_PATH
 from .cache import Inputs, Record
-from .config_steps import DEFAULT_PATH, Config
+from .config_steps import Config
 from .dockerfile import parse_trigger
 from .expansion import expand
 from .instructions import Add, Arg, Copy, Env, From, Instruction, Label, Run, Workdir
@@ -41,6 +42,21 @@ class StageResult:
     scope: Scope
     platform: Platform
     created: str
+
+    def to_config(self) -> dict[str, Any]:
+        """The image config, but for ``rootfs``."""
+        full: dict[str, Any] = {
+            "created": self.created,
+            "architecture": self.platform.architecture,
+            "os": self.platform.os,
+            "config": self.config.inner,
+            "history": self.history,
+        }
+        if self.platform.variant:
+            full["variant"] = self.platform.variant
+        if self.config.author:
+            full["author"] = self.config.author
+        return full
 
 
 class Stage:
@@ -68,6 +84,9 @@ class Stage:
         for instruction in [*triggers, *instructions]:
             self.build_.check()
             self._do(instruction)
+        return self._result()
+
+    def _result(self) -> StageResult:
         return StageResult(self.image, self.config, self.history, self.scope, self.platform, self.created)
 
     # -- FROM
@@ -209,9 +228,8 @@ class Stage:
         build = self.build_
         started = self._start(instruction)
         before = self.image
-        # Looked up first: a record whose image turns out to be gone is forgotten.
         record = build.cache.find(inputs)
-        found = None if build.request.no_cache else build.cached_image(inputs)
+        found = None if build.request.no_cache else build.cached_image(inputs, record)
         status: Status = "hit"
         reason = ""
         changed: tuple[str, ...] = ()
@@ -283,11 +301,4 @@ class Stage:
         """The layers so far with the config so far, as an image without a name; None where there is no layer to look into."""
         if self.image is None:
             return None
-        full = {
-            "created": self.created,
-            "architecture": self.platform.architecture,
-            "os": self.platform.os,
-            "config": self.config.inner,
-            "history": self.history,
-        }
-        return self.build_.store.derive(self.image, None, lambda empty: full, None)
+        return self.build_.store.derive(self.image, None, lambda empty: self._result().to_config(), None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SpecError
 from . import values
 from .parser import Parser
-from .run_options import OPTIONS, add_run_options, run_options_of
+from .run_options import add_run_options, run_options_of
 
 if TYPE_CHECKING:
     from ..build.results import BuildRequest, Secret
@@ -39,7 +39,6 @@ OF_STEPS = (
     "--security-opt",
     "--storage-driver",
 )
-_HERE = {name for option in OPTIONS for name in option.names if not set(option.names).intersection(OF_STEPS)}
 _REFUSED = {
     "--squash": "layers stay apart here: that is what the cache and pushes live by",
     "--ssh": "keys aren't passed on to RUN steps; give what they need as --secret",
@@ -67,16 +66,10 @@ def add_build_options(parser: Parser) -> None:
         help="what RUN --mount=type=secret may read",
         read=_secret,
     )
-    add_run_options(parser, omit=_omitted())
+    add_run_options(parser, only=OF_STEPS)
     for name, why in _REFUSED.items():
         names = ("-o", name) if name == "--output" else (name,)
         parser.refuse(*names, why=why, takes_value=name != "--squash")
-
-
-def _omitted() -> set[str]:
-    from .run_options import _NOT_THERE, _NOT_THERE_FLAGS
-
-    return {*_HERE, *_NOT_THERE, *_NOT_THERE_FLAGS, "-a"}
 
 
 def request_of(

@@ -318,9 +318,14 @@ _NOT_THERE = (
 _NOT_THERE_FLAGS = ("--disable-content-trust", "--no-healthcheck", "--oom-kill-disable", "--sig-proxy")
 
 
-def add_run_options(parser: Parser, *, omit: Collection[str] = ()) -> None:
-    """Put the run options on ``parser``, without the names in ``omit`` (``{"-i"}``: the magic has another ``-i``)."""
+def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collection[str] | None = None) -> None:
+    """Put the run options on ``parser``, without the names in ``omit`` (``{"-i"}``: the magic has another ``-i``).
+
+    ``only``: those alone that have one of these names, and none that is only refused.
+    """
     for option in OPTIONS:
+        if only is not None and not set(option.names).intersection(only):
+            continue
         names = tuple(name for name in option.names if name not in omit)
         if not names:
             continue
@@ -337,7 +342,7 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = ()) -> None:
                 metavar=option.metavar,
                 help=option.help,
             )
-    for name in (*_NOT_THERE, *_NOT_THERE_FLAGS):
+    for name in (*_NOT_THERE, *_NOT_THERE_FLAGS) if only is None else ():
         if name not in omit:
             names = ("-a", name) if name == "--attach" else (name,)
             why = "cellwall doesn't have this option of docker's"

@@ -66,20 +66,22 @@ def _remove_folder(folder: Path) -> None:
     folder.rmdir()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """``path`` holds ``content`` or what it held before, also after a power cut."""
+def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """``path`` holds ``content`` or what it held before, also after a power cut unless ``sync`` is false."""
     temporary = path.parent / _temporary_name()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_directory(path.parent)
+    if sync:
+        fsync_directory(path.parent)
 
 
 class Transaction:

@@ -200,7 +200,7 @@ class ImageStore(Exchange):
         except (NotFound, ImageError):
             # Not here, or damaged: what follows says so, or mends it.
             return None
-        return image if image is not None and all(map(self._driver.has_layer, image.chain_ids)) else None
+        return image if image is not None and self.is_unpacked(image) else None
 
     def _ready_here(self, source: LocalSource, platform: Platform | None) -> Image | None:
         if source != HOST:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ImageError, SpecError, UnsupportedError
+from ..launcher import DEFAULT_PATH
 from .driver import RootIdentity
 from .scratch import Scratch
 
@@ -81,7 +82,7 @@ class Base:
     @property
     def config(self) -> dict[str, Any]:
         """The ``config`` part of the image's OCI configuration."""
-        return {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["bash"]}
+        return {"Env": [f"PATH={DEFAULT_PATH}"], "Cmd": ["bash"]}
 
 
 def own_distribution(os_release: Path = Path("/etc/os-release")) -> str:

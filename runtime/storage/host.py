@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnsupportedError
+from ..launcher import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +132,7 @@ def config() -> dict[str, Any]:
     if shell is None:
         raise UnsupportedError("the image host", "this machine has neither bash nor sh in /bin; name another image")
     return {
-        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "Env": [f"PATH={DEFAULT_PATH}"],
         "Cmd": [os.path.basename(shell)],
         "Labels": {"org.cellwall.host": "1"},
     }

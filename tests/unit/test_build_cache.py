@@ -119,11 +119,11 @@ def test_damaged_records_count_for_nothing(cache: Cache, tmp_path: Path, damage:
     path.write_bytes(damage)
     (path.parent / ".tmp-half").write_bytes(b"half")
     cache.clear()
-    assert list((tmp_path / "steps").iterdir()) == []
+    assert [file for folder in (tmp_path / "steps").iterdir() for file in folder.iterdir()] == []
 
 
 def test_records_written_while_others_are_cleared(cache: Cache) -> None:
-    """A folder that goes between its making and its first file is made once more."""
+    """A half-written record that is cleared away is written once more."""
     ended = threading.Event()
 
     def clear() -> None:
