@@ -137,8 +137,6 @@ class CopyStep:
             "heredocs": [[file.name, hashlib.sha256(_bytes(file.content)).hexdigest()] for file in instruction.files],
             "unpacked": [archive.name for archive in self._archives],
         }
-        if self._build.epoch is not None:
-            facts["epoch"] = self._build.epoch
         return self._stage.inputs("copy", instruction, facts, self._files)
 
     @property

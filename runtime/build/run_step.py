@@ -71,8 +71,6 @@ class RunStep:
             "network": self._network(),
             "mounts": {mount.target or mount.id: self._mount_facts(mount, files) for mount in instruction.mounts},
         }
-        if self._build.epoch is not None:
-            facts["epoch"] = self._build.epoch
         return self._stage.inputs("run", instruction, facts, files)
 
     def _network(self) -> str:

@@ -221,7 +221,10 @@ class Stage:
         from .executor import chain_of
 
         text = instruction.source.text.strip()
-        return Inputs(kind, text, chain_of(self.image), facts | {"platform": str(self.platform)}, files or {})
+        given: dict[str, Any] = {"platform": str(self.platform)}
+        if self.build_.epoch is not None:
+            given["epoch"] = self.build_.epoch
+        return Inputs(kind, text, chain_of(self.image), facts | given, files or {})
 
     def layer(self, instruction: Instruction, inputs: Inputs, make: Callable[[], Image]) -> None:
         """A step that makes a layer: from the cache, or by ``make``, which gives the image of the layers with the new one."""
