@@ -197,8 +197,9 @@ class Container(Task):
         """Take addresses and ports on the container's networks: what fails of it fails before anything is made."""
         from ..network.attached import Attached
 
-        self.server.network_worker().start()
         self.network = Attached(self.request["network"], self.server.owner)
+        if self.network.wanted:
+            self.server.network_worker().start()
         self.network.claim()
 
     def _joined_network(self) -> Inside:

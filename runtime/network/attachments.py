@@ -85,8 +85,9 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
     network = record["network"]
     if network["mode"].startswith("container:"):
         return {"join": _joined(engine, network["mode"].removeprefix("container:"))}
-    if network["mode"] != "networks":
+    if network["mode"] == "host" or engine.identity.rootless:
         return None
+    # Also for one on no network: it may be put on one while it runs, and its launcher takes down what it has then.
     return {
         "networks": str(engine.paths.networks),
         "run": str(engine.paths.endpoints),
