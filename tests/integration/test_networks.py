@@ -229,7 +229,7 @@ def test_a_shared_network_namespace(cellwall: Cellwall, image: str, host: Namesp
     )
     assert inside.split() == [os.readlink(f"/proc/{web}/ns/net"), "eth0", "lo"]
     # Whoever it is there, ports below 1024 are for all that share the namespace; and a link of it is nobody's to change.
-    script = "nc -l -p 79 < /etc/motd & ip link set eth0 down 2>&1; nc 127.0.0.1 79"
+    script = "nc -l -p 79 < /etc/motd & ip link set eth0 down 2>&1; until nc 127.0.0.1 79; do kill -0 $! || exit; done"
     told = cellwall("run", "--rm", "--network", "container:web", "--cap-add", "NET_ADMIN", image, "sh", "-c", script)
     assert "not permitted" in told and told.endswith("hello from a layer")
     assert "exited" in cellwall.failure(
