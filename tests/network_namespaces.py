@@ -176,7 +176,7 @@ def _text(peer: Any) -> bytes:
     return str(peer[0]).removeprefix("::ffff:").encode()
 
 
-def ask(namespace: Namespace, address: str, port: int, protocol: str = "tcp") -> str:
+def ask(namespace: Namespace, address: str, port: int, protocol: str = "tcp", *, source_port: int = 0) -> str:
     """Who the server at ``address`` says that asked, or why there is no answer: ``refused``, ``unreachable`` or ``silence``."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
@@ -184,6 +184,7 @@ def ask(namespace: Namespace, address: str, port: int, protocol: str = "tcp") ->
     def answer() -> str:
         with socket.socket(family, kind) as sock:
             sock.settimeout(PATIENCE_S)
+            sock.bind(("", source_port))
             try:
                 sock.connect((address, port))
                 if kind == socket.SOCK_DGRAM:

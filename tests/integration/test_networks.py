@@ -138,6 +138,26 @@ def test_published_ports(cellwall: Cellwall, host: Namespace, client: Namespace,
         assert found == [(address, port, seen) for _, address, port, _, seen in table]
 
 
+def test_a_udp_client_that_goes_on_follows_the_port(
+    cellwall: Cellwall, image: str, client: Namespace, up: None
+) -> None:
+    """The kernel remembers where a flow went, which has no end; it is told to forget."""
+
+    def again() -> str:
+        return ask(client, HOST, 8400, "udp", source_port=4400)
+
+    assert again() in ("silence", "refused")
+    for address in ("10.77.0.50", "10.77.0.51"):
+        there = ("--network", "lab", "--ip", address, "-p", "8400:53/udp")
+        cellwall("run", "-d", "--name", "moved", *there, image, "sleep", "1000")
+        try:
+            with cellwall.namespace("moved") as moved, Echo(moved, 53, "udp"):
+                assert again() == CLIENT
+        finally:
+            cellwall("rm", "-f", "moved")
+    assert again() in ("silence", "refused")
+
+
 def test_who_reaches_whom(cellwall: Cellwall, host: Namespace, client: Namespace, up: None) -> None:
     """Each "silence" has its counterpart that is answered, so that it can't pass for want of a server."""
     names = ("web", "near", "far", "shut", "shut2", "lone", "lone2")
