@@ -18,7 +18,7 @@ def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
     found = engine.known.state(container.id)
     if found is not None:
         if not force:
-            raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force")
+            raise StatusError(f"container {container.name}", container.status, "stopped: stop it, or use --force")
         kill_and_wait(engine.known, found)
     keeper = engine.keepers.pop(container.id, None)
     if keeper is not None:

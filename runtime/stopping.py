@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import StatusError
 from .linux.files import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
+from .pausing import thaw
 from .signal_names import signal_number
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
     found = known.state(container.id)
     if found is None or not found["pid"] or not _send(found, number):
         raise StatusError(f"container {container.name}", container.status if found is None else "exited", "running")
+    # What stands still takes no signal: as docker's, one that is paused goes on with it.
+    thaw(found)
 
 
 def stop(known: Containers, name_or_id: str, timeout_s: float | None) -> None:
@@ -42,6 +45,7 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None) -> None:
         return
     stop_signal, stop_timeout_s = found["cellwall"]["stop"]
     _send(found, signal_number("--stop-signal", stop_signal))
+    thaw(found)
     if not wait_ended(known, found, stop_timeout_s if timeout_s is None else timeout_s):
         kill_and_wait(known, found)
 
@@ -49,6 +53,8 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None) -> None:
 def kill_and_wait(known: Containers, found: dict[str, Any]) -> None:
     """Kill the container of that state, and wait until its launcher has cleaned up."""
     _send(found, SIGKILL)
+    # In version 1 even SIGKILL waits for the thaw.
+    thaw(found)
     wait_ended(known, found, _KILL_S)
 
 

@@ -49,7 +49,7 @@ def logs(context: Context, words: list[str]) -> int:
             out.write(stamp(when) + b" " + line if said.timestamps else line)
             out.flush()
 
-    if said.follow and box.status == "running":
+    if said.follow and box.runs:
         follow(context.engine.known.folder(box.id) / "log.jsonl", box.pid, tail, put)
         return 0
     joined = Lines()

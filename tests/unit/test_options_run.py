@@ -180,7 +180,17 @@ def test_everything_lands_in_its_field() -> None:
 def test_every_field_of_run_options_has_an_option() -> None:
     """A field that no option fills would be out of the command line's reach."""
     filled = {option.field for option in OPTIONS if option.field}
-    joined = {"env", "labels", "sysctls", "mounts", "entrypoint", "network", "storage_size_bytes", "stop_signal"}
+    joined = {
+        "env",
+        "labels",
+        "annotations",
+        "sysctls",
+        "mounts",
+        "entrypoint",
+        "network",
+        "storage_size_bytes",
+        "stop_signal",
+    }
     outside = {"image", "command", "record_changes"}
     assert filled | joined | outside == {field.name for field in dataclasses.fields(RunOptions)}
     assert not filled & joined
@@ -251,7 +261,7 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "-a stdout x",
         "--sig-proxy=false x",
         "--no-healthcheck x",
-        "--oom-kill-disable x",
+        "--cgroup-parent y x",
     ],
 )
 def test_what_isnt_there_yet_is_said_not_ignored(line: str) -> None:
