@@ -14,6 +14,7 @@ from .describing_network import network_settings, published_ports
 from .describing_options import config_of, host_config_of, mounts_of
 from .errors import CellwallError
 from .launcher.listing import without_mount_points
+from .log_file import NAME as LOG_NAME
 from .preparing import layers_of, mount_points
 from .results import Change
 
@@ -38,15 +39,15 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
         "Created": rfc3339(container.created),
         "Path": command[0] if command else "",
         "Args": command[1:],
-        "State": _state(container, running, record),
+        "State": _state(container, health_of(engine, container.id)),
         "Image": container.image_id,
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "LogPath": str(folder / "log.jsonl") if record is not None else "",
+        "LogPath": str(folder / LOG_NAME) if record is not None else "",
         # docker's names begin with a slash here and nowhere else.
         "Name": f"/{container.name}",
-        "RestartCount": restart_count(running, record),
+        "RestartCount": container.restart_count,
         "Driver": known.get("driver"),
         "Platform": "linux",
         "MountLabel": "",
@@ -86,22 +87,20 @@ def ports_of(engine: Engine, container_id: str) -> dict[str, list[dict[str, str]
     return published_ports(engine.paths, container_id, known, running=bool(running))
 
 
-def restart_count(running: dict[str, Any], record: dict[str, Any] | None) -> int:
-    """How often its restart policy has started it again."""
-    return int(running.get("restarts") or (record or {}).get("restarts") or 0)
+def health_of(engine: Engine, container_id: str) -> dict[str, Any] | None:
+    """docker's ``State.Health`` of a container that has a health check; None where it has none."""
+    found = engine.known.health(container_id)
+    if found is not None:
+        for check in found["Log"]:
+            check |= {"Start": rfc3339(check["Start"]), "End": rfc3339(check["End"])}
+    return found
 
 
-def health_of(running: dict[str, Any]) -> dict[str, Any] | None:
-    """docker's ``State.Health`` of a running container that has a health check; None where it has none."""
-    found = running.get("health")
-    return dict(found) if isinstance(found, dict) else None
-
-
-def _state(container: Container, running: dict[str, Any], record: dict[str, Any] | None) -> dict[str, Any]:
+def _state(container: Container, health: dict[str, Any] | None) -> dict[str, Any]:
     ended = container.exit
     described: dict[str, Any] = {
         "Status": container.status,
-        "Running": container.runs,
+        "Running": container.runs or container.status == "restarting",
         "Paused": container.status == "paused",
         "Restarting": container.status == "restarting",
         "OOMKilled": bool(ended and ended.oom_killed),
@@ -114,7 +113,7 @@ def _state(container: Container, running: dict[str, Any], record: dict[str, Any]
         # Not docker's: why it ended, in one sentence.
         "Reason": ended.reason if ended else "",
     }
-    if (health := health_of(running)) is not None:
+    if health is not None:
         described["Health"] = health
     return described
 

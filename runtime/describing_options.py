@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .resources import MEMORY_SHARE, total_memory_bytes
 from .security.profile import parse_security_opt
+from .supervision import restart_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +57,29 @@ def config_of(
         described["StopSignal"] = options.stop_signal or image["StopSignal"]
     if options.stop_timeout_s is not None:
         described["StopTimeout"] = int(options.stop_timeout_s)
-    if health := image.get("Healthcheck"):
+    if (health := _healthcheck(options, image)) is not None:
         described["Healthcheck"] = health
     return described
+
+
+def _healthcheck(options: RunOptions, image: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The health check as an image config has it (times in nanoseconds), with what the options change."""
+    if options.no_healthcheck:
+        return {"Test": ["NONE"]}
+    found = dict(image.get("Healthcheck") or {})
+    if options.health_cmd is not None:
+        found["Test"] = ["CMD-SHELL", options.health_cmd]
+    for key, seconds in (
+        ("Interval", options.health_interval_s),
+        ("Timeout", options.health_timeout_s),
+        ("StartPeriod", options.health_start_period_s),
+        ("StartInterval", options.health_start_interval_s),
+    ):
+        if seconds is not None:
+            found[key] = round(seconds * 1e9)
+    if options.health_retries is not None:
+        found["Retries"] = options.health_retries
+    return found or None
 
 
 def host_config_of(options: RunOptions, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,14 +88,14 @@ def host_config_of(options: RunOptions, known: Mapping[str, Any]) -> dict[str, A
     memory = options.memory_bytes
     if memory is None:
         memory = int(total_memory_bytes() * MEMORY_SHARE)
-    name, _, retries = str(getattr(options, "restart", None) or "no").partition(":")
+    restart = restart_policy(options)
     return {
         "Binds": [_bind_text(mount) for mount in options.mounts if mount.type in ("bind", "volume")] or None,
         "ContainerIDFile": options.cidfile or "",
-        "LogConfig": {"Type": "json-file", "Config": dict(getattr(options, "log_opts", None) or {})},
+        "LogConfig": {"Type": options.log_driver or "json-file", "Config": dict(options.log_opts)},
         "NetworkMode": options.network or "none",
         "PortBindings": _port_bindings(options),
-        "RestartPolicy": {"Name": name, "MaximumRetryCount": int(retries) if retries.isdecimal() else 0},
+        "RestartPolicy": {"Name": restart["name"], "MaximumRetryCount": restart["retries"]},
         "AutoRemove": options.rm,
         "VolumeDriver": "",
         "VolumesFrom": list(getattr(options, "volumes_from", ())) or None,

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .errors import StatusError
+from .events import emit_container
 from .stopping import kill_and_wait
 
 if TYPE_CHECKING:
@@ -35,16 +36,23 @@ def remove_record(engine: Engine, record: dict[str, Any]) -> None:
         return
     from .storage.scratch import remove_folders
 
-    with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except FileNotFoundError:  # the same, a moment later
+        return
     if folders := [name for name, is_folder in found.items() if is_folder]:
         # Writable layers: their files may belong to any id of the container.
         remove_folders(folder, folders, engine.identity)
     for name, is_folder in found.items():
         if not is_folder and name != "record.json":
-            (folder / name).unlink()
-    (folder / "record.json").unlink()
-    folder.rmdir()
+            (folder / name).unlink(missing_ok=True)
+    try:
+        (folder / "record.json").unlink()
+        folder.rmdir()
+    except FileNotFoundError:  # the shim of one that goes with its command was quicker
+        return
+    emit_container(str(engine.paths.run), "destroy", record["id"], record)
 
 
 def release(engine: Engine, record: dict[str, Any]) -> None:

@@ -10,11 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import events, state
+from .attaching import ask
 from .cgroups.extending import extend, lacking, planned
 from .cgroups.group import Group
 from .containers import options_from_dict, options_to_dict
 from .errors import AlreadyExists, NotFound, SpecError, UnsupportedError
 from .resources import changed_resources
+from .supervision import restart_policy
 
 if TYPE_CHECKING:
     from .containers import Containers
@@ -41,6 +43,7 @@ def rename(known: Containers, name_or_id: str, name: str) -> None:
         if found is not None:
             found["cellwall"]["name"] = name
             state.save(str(known.paths.running), container.id, found)
+            ask(str(known.paths.running), container.id, {"changed": {"record": {"name": name}}})
     told = record or (found or {}).get("cellwall")
     if told is not None:
         events.emit_container(
@@ -60,6 +63,8 @@ def update(engine: Engine, name_or_id: str, changes: dict[str, Any]) -> list[str
     told = record or (found or {}).get("cellwall")
     if told is None:
         raise NotFound(f"no container {name_or_id}: cellwall ps -a lists them")
+    if "restart" in changes and record is None:
+        raise SpecError("--restart", f"container {container.name} is removed at its end: run it without --rm")
     if not told.get("options"):
         raise UnsupportedError(
             f"container {container.name}", "it was started by an earlier cellwall, which kept no options of it"
@@ -68,8 +73,14 @@ def update(engine: Engine, name_or_id: str, changes: dict[str, Any]) -> list[str
     after: RunOptions = replace(before, **changes)
     check_together(after)
     warnings: list[str] = []
+    resources = changed_resources(after, changes)
     if found is not None and found["pid"]:
-        warnings = _limit(known, found, changed_resources(after, changes))
+        warnings = _limit(known, found, resources)
+    if found is not None:
+        # Its shim, where it has one, may start it again.
+        ask(str(known.paths.running), container.id, {"changed": {"resources": resources}})
+        if "restart" in changes:
+            ask(str(known.paths.running), container.id, {"restart": restart_policy(after)})
     options = options_to_dict(after)
     if record is not None:
         known.update({**record, "options": options})

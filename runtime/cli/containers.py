@@ -1,4 +1,4 @@
-"""``cellwall ps, start, stop, kill, rm, diff``: what concerns containers that exist.
+"""``cellwall ps, stop, kill, rm, diff``: what concerns containers that exist.
 
 May import the engine, which the context makes at its first use.
 """
@@ -107,6 +107,9 @@ def row(engine: Engine, box: Container, whole: bool = False, *, size: bool = Fal
     }
 
 
+_HEALTH = {"starting": "health: starting"}
+
+
 def ports_text(ports: dict[str, list[dict[str, str]] | None]) -> str:
     """``0.0.0.0:8080->80/tcp, 443/tcp``, as docker's column PORTS; neighbours on one address in one piece."""
     parts: list[str] = []
@@ -141,27 +144,16 @@ def status(box: Container) -> str:
     if box.runs:
         started = table.epoch(box.started)
         up = "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
-        return f"{up} (Paused)" if box.status == "paused" else up
+        told = "Paused" if box.status == "paused" else _HEALTH.get(box.health, box.health) if box.health else ""
+        return f"{up} ({told})" if told else up
+    if box.status == "restarting":
+        code = f" ({box.exit.status})" if box.exit else ""
+        return f"Restarting{code} {table.ago(box.finished)}".rstrip()
     if box.status == "exited":
         code = f" ({box.exit.status})" if box.exit else ""
         finished = table.ago(box.finished)
         return f"Exited{code}{' ' if finished else ''}{finished}"
     return box.status.capitalize()
-
-
-def start(context: Context, words: list[str]) -> int:
-    """Start stopped containers in the background, or one in the foreground with ``-a``; prints the name of each."""
-    parser = context.parser("[OPTIONS] CONTAINER…")
-    parser.flag("-a", "--attach", help="join its output to this terminal, and exit as it does")
-    parser.flag("-i", "--interactive", help="pass standard input on to it as well")
-    said, names = parser.parse(words)
-    from .run import start_attached, start_detached
-
-    if said.attach or said.interactive:
-        if len(names) != 1:
-            raise SpecError(parser.command, f"needs one container to attach to: {parser.command} -a CONTAINER")
-        return start_attached(context, names[0], said.interactive)
-    return each(parser, names, lambda name: start_detached(context, name))
 
 
 def stop(context: Context, words: list[str]) -> int:
@@ -177,8 +169,8 @@ def stop(context: Context, words: list[str]) -> int:
         help="seconds to wait before killing",
     )
     said, names = parser.parse(words)
-    keywords = {} if said.time is None else {"timeout_s": float(said.time)}
-    return each(parser, names, lambda name: context.engine.stop(name, **keywords))
+    timeout_s = None if said.time is None else float(said.time)
+    return each(parser, names, lambda name: context.engine.stop(name, timeout_s))
 
 
 def kill(context: Context, words: list[str]) -> int:

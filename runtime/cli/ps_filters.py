@@ -93,7 +93,7 @@ def _test(engine: Callable[[], Engine], key: str, value: str) -> Test:
             return lambda box: box.created < other.created and box.id != other.id
         return lambda box: box.created > other.created and box.id != other.id
     if key == "health":
-        return lambda box: _has_health(engine(), box, value)
+        return lambda box: (box.health or "none") == value
     if key == "volume":
         return lambda box: _has_volume(engine(), box, value)
     if key == "network":
@@ -104,13 +104,6 @@ def _test(engine: Callable[[], Engine], key: str, value: str) -> Test:
 def _known(engine: Engine, box: Container) -> dict[str, Any]:
     """A container's record, or its state's ``cellwall`` part."""
     return engine.known.record(box.id) or (engine.known.state(box.id) or {}).get("cellwall", {})
-
-
-def _has_health(engine: Engine, box: Container, value: str) -> bool:
-    from ..describing import health_of
-
-    found = health_of((engine.known.state(box.id) or {}).get("cellwall", {}))
-    return ((found or {}).get("Status") or "none") == value
 
 
 def _has_volume(engine: Engine, box: Container, value: str) -> bool:
