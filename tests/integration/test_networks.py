@@ -232,6 +232,7 @@ def test_what_is_told(cellwall: Cellwall, up: None) -> None:
     assert settings["Ports"]["80/tcp"] == list(at)
     assert settings["Ports"]["70/tcp"] is None
     assert settings["Networks"]["lab"]["Gateway"] == "10.77.0.1"
+    assert cellwall("ps", "-f", "name=web", "--format", "{{.Ports}}").startswith("0.0.0.0:8080->80/tcp, 0.0.0.0:8053->53/udp, ")
     users = json.loads(cellwall("network", "inspect", "lab"))[0]["Containers"].values()
     assert sorted(one["Name"] for one in users) == ["near", "web"]
     listed = {one["Name"]: one for one in json.loads(cellwall("network", "ls", "--format", "json"))}
