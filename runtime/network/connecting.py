@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NetworkError, NotFound, SpecError, StatusError
 from ..linux.process import is_running, pidfd_open
 from . import endpoints
-from .attached import attach_message, detach_message
+from .attached import attach_message, detach_message, tell
 from .client import Worker
 from .definitions import Definitions
 
@@ -71,6 +71,7 @@ def _attach(engine: Engine, container: Container, network: dict[str, Any], wante
             try:
                 message = attach_message(run, [made], {network["id"]: network}, default_route=not has_route)
                 worker.call(message, [netns_fd])
+                tell(run, "connect", [made])
             except BaseException:
                 worker.call(detach_message(run, [made], str(engine.paths.networks)))
                 raise
@@ -95,6 +96,7 @@ def disconnect(engine: Engine, network_name: str, name_or_id: str) -> None:
         raise StatusError(f"container {container.name}", f"not on network {network_name}", "on it")
     if endpoint is not None:
         _detach(engine, container, endpoint)
+        tell(run, "disconnect", [endpoint])
     _change(engine, container.id, rest)
 
 
