@@ -97,17 +97,27 @@ class Attached:
             done()
             return
 
+        tries = [1, 2]
+
         def answered(answer: dict[str, Any]) -> None:
+            if "error" in answer and tries:
+                # Perhaps only the worker was killed: another does what is left to do.
+                begin()
+                return
             if "error" in answer:
-                # The files stay, and their owner will have ended: the next start tries again.
+                # The files stay until their owner has ended; the next start tries again.
                 os.write(2, f"networks of {self._request['container']['id'][:12]}: {answer['error']}\n".encode())
             tell(run, "disconnect", found)
             done()
 
-        try:
-            worker.ask(detach_message(run, found, self._request["networks"]), answered)
-        except NetworkError as error:
-            answered({"error": str(error)})
+        def begin() -> None:
+            tries.pop()
+            try:
+                worker.ask(detach_message(run, found, self._request["networks"]), answered)
+            except NetworkError as error:
+                answered({"error": str(error)})
+
+        begin()
 
 
 def tell(run: str, action: str, found: list[dict[str, Any]]) -> None:

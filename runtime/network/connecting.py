@@ -32,6 +32,10 @@ def connect(engine: Engine, use: NetworkUse, name_or_id: str) -> None:
     mode = known["mode"]
     if mode not in ("none", "networks"):
         raise StatusError(f"container {container.name}", f"on --network {mode}", "on networks of its own, or on none")
+    if mode == "none" and engine.known.record(container.id) is None:
+        raise NetworkError(
+            f"container {container.name} was made without a network, to be forgotten at its end: give it a --name or a --network"
+        )
     if use.aliases and not network["user_defined"]:
         raise SpecError("--alias", f"network {network['name']} has no aliases: make one (cellwall network create)")
     if any(one["network"] == network["id"] for one in known["attachments"]):
