@@ -53,7 +53,7 @@ def inspected(shell: Any, printed: bytes) -> bool:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         return False
     if found:
-        parts = [html.folded(_title(one), html.data(one), open=len(found) == 1) for one in found]
+        parts = [html.folded(_title(one), html.members(one), open=len(found) == 1) for one in found]
         publish(
             shell,
             {"text/plain": printed.decode(errors="replace").rstrip("\n"), "text/html": html.box("".join(parts))},

@@ -102,26 +102,26 @@ def folded(summary: str, inner: str, *, open: bool = False) -> str:
     return f'<details{" open" if open else ""} style="margin:2px 0"><summary style="cursor:pointer">{summary}</summary>{inner}</details>'
 
 
-def data(value: Any, name: str = "", *, depth: int = 0) -> str:
-    """JSON as lines that fold: an object's keys, a list's items; what is short stands on one line."""
+def data(value: Any, name: str = "") -> str:
+    """JSON as lines that fold: an object's keys, a list's items; what is short and flat stands on one line."""
     label = f'<span style="color:{FAINT}">{text(name)}</span> ' if name else ""
-    if isinstance(value, (dict, list)) and value:
-        pairs = list(value.items()) if isinstance(value, dict) else [(str(at), item) for at, item in enumerate(value)]
-        flat = json.dumps(value, ensure_ascii=False, default=str)
-        if depth and len(flat) <= 60 and not any(isinstance(item, (dict, list)) and item for _, item in pairs):
-            return _line(label + f'<span style="font-family:{CODE_FONT};font-size:12px">{text(flat)}</span>')
-        inner = "".join(data(item, str(key), depth=depth + 1) for key, item in pairs[:_MOST_ITEMS])
-        if len(pairs) > _MOST_ITEMS:
-            inner += paragraph(f"… and {len(pairs) - _MOST_ITEMS} more")
-        count = f"{len(pairs)} {'key' if isinstance(value, dict) else 'item'}{'' if len(pairs) == 1 else 's'}"
-        return folded(
-            f'{label}<span style="color:{FAINT}">{count}</span>',
-            f'<div style="margin-left:16px;border-left:1px solid {LINE};padding-left:8px">{inner}</div>',
-            open=depth == 0,
-        )
     flat = json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, (dict, list)) and value:
+        items = list(value.values()) if isinstance(value, dict) else value
+        if len(flat) > 60 or any(isinstance(item, (dict, list)) and item for item in items):
+            count = f"{len(items)} {'key' if isinstance(value, dict) else 'item'}{'' if len(items) == 1 else 's'}"
+            return folded(f'{label}<span style="color:{FAINT}">{count}</span>', members(value))
     flat = flat if len(flat) <= _MOST_LETTERS else f"{flat[:_MOST_LETTERS]}…"
     return _line(f'{label}<span style="font-family:{CODE_FONT};font-size:12px">{text(flat)}</span>')
+
+
+def members(value: dict[str, Any] | list[Any]) -> str:
+    """The keys of an object, or the items of a list, each a line that folds."""
+    pairs = list(value.items()) if isinstance(value, dict) else [(str(at), item) for at, item in enumerate(value)]
+    inner = "".join(data(item, str(key)) for key, item in pairs[:_MOST_ITEMS])
+    if len(pairs) > _MOST_ITEMS:
+        inner += paragraph(f"… and {len(pairs) - _MOST_ITEMS} more")
+    return f'<div style="margin-left:6px;border-left:1px solid {LINE};padding-left:10px">{inner}</div>'
 
 
 def _line(inner: str) -> str:
