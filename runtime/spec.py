@@ -228,8 +228,9 @@ def _mounts(
         _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
         _entry("/dev/pts", "devpts", "devpts", pts),
-        _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),
     ]
+    if options.ipc != "none":
+        mounts.append(_entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]))
     if "ipc" in kinds:
         mounts.append(_entry("/dev/mqueue", "mqueue", "mqueue", safe))
     if options.network != "host":
@@ -240,6 +241,8 @@ def _mounts(
         mounts.append(_entry("/sys", "bind", "/sys", [*(["rbind"] if rootless else []), *safe, "ro"]))
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
+    elif "cgroup" in kinds:
+        mounts.append(_entry("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "ro"]))
     taken = {mount.target for mount in options.mounts}
     extra = [Mount("tmpfs", path) for path in config.get("Volumes") or {} if path not in taken]
     for mount in sorted([*options.mounts, *extra], key=lambda mount: mount.target.count("/")):
@@ -402,7 +405,7 @@ def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless
         memory["reservation"] = options.memory_reservation_bytes
     resources: dict[str, Any] = {"memory": memory}
     cpu: dict[str, Any] = {}
-    if options.cpus is not None:
+    if options.cpus:
         cpu |= {"quota": int(options.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
     if options.cpu_shares is not None:
         cpu["shares"] = options.cpu_shares

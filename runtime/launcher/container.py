@@ -287,6 +287,8 @@ class Container(Task):
                             "filesystem": kind,
                             "options": item.get("options", []),
                             "optional": kind in ("mqueue", "cgroup", "cgroup2"),
+                            # Version 1's trees are mounts of their own below one folder.
+                            **({"trees": self.group.v1_trees} if kind == "cgroup" and self.group else {}),
                         }
                     )
             files_mount(self.rootfs, self.request.get("files") or {}, ids)
