@@ -207,7 +207,7 @@ class Container(Task):
 
         Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
         """
-        return Inside((self.request.get("network") or {}).get("join"))
+        return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
