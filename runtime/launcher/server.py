@@ -69,10 +69,10 @@ class Server:
         self._children_ended = False
         self._watch_children()
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever ``fd`` is readable or its peer has gone."""
+    def watch(self, fd: int, callback: Callable[[], None], events: int = select.POLLIN) -> None:
+        """Call ``callback`` whenever ``fd`` is ready for ``events`` (readable, unless said otherwise) or its peer has gone."""
         self.callbacks[fd] = callback
-        self.poll.register(fd, select.POLLIN)
+        self.poll.register(fd, events)
 
     def forget(self, fd: int) -> None:
         if self.callbacks.pop(fd, None) is not None:
