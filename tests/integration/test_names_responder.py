@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -37,40 +38,61 @@ OUTSIDE = table(
 class Served:
     """A responder of its own process, with its host's and its container's namespace."""
 
-    def __init__(self, host: Netns, inside: Netns, process: subprocess.Popen[Any], resolv_conf: Path) -> None:
+    def __init__(
+        self,
+        host: Netns,
+        inside: Netns,
+        process: subprocess.Popen[Any],
+        resolv_conf: Path,
+        servers: list[NameServer],
+    ) -> None:
         self.host = host
         self.inside = inside
         self.process = process
         self.resolv_conf = resolv_conf
+        self.servers = servers
 
     def ask(self, name: str, kind: int = message.A, edns: int | None = None) -> message.Answer:
         data = ask_udp(self.inside, question(name, kind, edns=edns))
         return message.read_answer(data, message.labels(name))
+
+    def allowed(self) -> list[Any]:
+        """What an egress list has let through next."""
+        assert self.process.stdout is not None
+        found: list[Any] = json.loads(self.process.stdout.readline())
+        return found
 
     def addresses(self, name: str) -> list[str]:
         return [address for address, _ in self.ask(name).addresses]
 
 
 @contextmanager
-def serving(folder: Path, upstreams: dict[str, Script] | None = None, dns: tuple[str, ...] = ()) -> Iterator[Served]:
+def serving(
+    folder: Path,
+    upstreams: dict[str, Script] | None = None,
+    dns: tuple[str, ...] = (),
+    egress: tuple[str, ...] = (),
+) -> Iterator[Served]:
     """A responder whose host has these upstreams; the resolv.conf names them all in order where ``dns`` doesn't."""
     upstreams = {"127.0.0.53": OUTSIDE} if upstreams is None else upstreams
     resolv_conf = folder / "resolv.conf"
     resolv_conf.write_text("".join(f"nameserver {address}\n" for address in upstreams))
     with ExitStack() as stack:
         host, inside = stack.enter_context(Netns()), stack.enter_context(Netns())
-        for address, script in upstreams.items():
-            stack.callback(NameServer(host, address, script).close)
+        servers = [NameServer(host, address, script) for address, script in upstreams.items()]
+        for upstream in servers:
+            stack.callback(upstream.close)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), inside.fd]
-        driver = [sys.executable, "-m", "tests.names_driver", *map(str, fds), str(resolv_conf), json.dumps(WEB), *dns]
+        driver = [sys.executable, "-m", "tests.names_driver", *map(str, fds), str(resolv_conf), json.dumps(WEB)]
+        driver += [json.dumps(egress), *dns]
         environment = os.environ | {"PYTHONPATH": f"{TOP / 'src'}:{TOP}"}
         process = host.popen(driver, pass_fds=fds, stdout=subprocess.PIPE, text=True, cwd=TOP, env=environment)
         theirs.close()
         assert process.stdout is not None
         try:
             assert process.stdout.readline() == "ready\n"
-            yield Served(host, inside, process, resolv_conf)
+            yield Served(host, inside, process, resolv_conf, servers)
         finally:
             ours.close()
             process.stdout.close()
@@ -260,3 +282,53 @@ def test_an_idle_responder_uses_no_time(served: Served) -> None:
     time.sleep(0.3)
     # How often it was scheduled: not once, unless something wakes it up.
     assert ticks() - before <= 1
+
+
+def test_an_egress_list_answers_allowed_names_alone(tmp_path: Path) -> None:
+    """Nothing of the container's goes out but a name of the list; nothing comes in but addresses that are let through first."""
+
+    def alias(query: message.Query, tcp: bool) -> bytes:
+        # Its chain leads over another name to the address, with a text beside it that nobody asked for.
+        target = message.encode(message.labels("cdn.example.net"))
+        whole = message.write_answer(query, message.NOERROR, [(message.CNAME, 20, target)], tcp=tcp)
+        more = target + struct.pack("!2HIH4s", 1, 1, 4000, 4, b"\xcb\x00\x71\x09")
+        more += target + struct.pack("!2HIH4s", 1, 1, 4000, 4, b"\x7f\x00\x00\x01")
+        more += target + struct.pack("!2HIH", 16, 1, 4000, 4) + b"\3txt"
+        return whole[:6] + b"\0\4" + whole[8:] + more
+
+    def script(query: message.Query, tcp: bool) -> bytes | None:
+        return alias(query, tcp) if query.name[0] == b"cdn" else OUTSIDE(query, tcp)
+
+    listed = ("example.org", "cdn.test:8443", "*.below.test", "large.org", "nowhere.test")
+    with serving(tmp_path, {"127.0.0.53": script}, egress=listed) as served:
+        upstream = served.servers[0]
+        assert served.addresses("example.org") == ["203.0.113.7"]
+        assert served.allowed() == [["203.0.113.7"], [["tcp", 443], ["tcp", 80]], 330]
+        # What came with options and in capitals goes out without.
+        marked = question("example.org", edns=4000).replace(b"example", b"eXaMpLe")
+        assert message.read_answer(ask_udp(served.inside, marked), message.labels("example.org")).addresses
+        assert upstream.asked[-1][2:] == question("example.org")[2:]
+        served.allowed()
+        assert served.addresses("cdn.test") == ["203.0.113.9"]
+        assert served.allowed() == [["203.0.113.9"], [["tcp", 8443]], 90]
+        assert served.ask("large.org").truncated
+        (data,) = ask_tcp(served.inside, question("large.org"))
+        assert len(message.read_answer(data, message.labels("large.org")).addresses) == 249
+        count = len(upstream.asked)
+        for name in ("evil.test", "www.example.org", "below.test", "web.evil.test"):
+            refused = ask_udp(served.inside, question(name, edns=1232))
+            assert message.rcode_of(refused) == message.NXDOMAIN
+            assert refused.endswith(b"not on this container's list: --network egress=\xe2\x80\xa6")
+        for kind in (message.AAAA, 16, 65, message.ANY):
+            answer = ask_udp(served.inside, question("example.org", kind))
+            assert (message.rcode_of(answer), answer[6:8]) == (message.NOERROR, b"\0\0")
+        assert len(upstream.asked) == count, "a name that isn't on the list, or a kind that isn't an address, went out"
+        assert served.ask("nowhere.test").rcode == message.NXDOMAIN
+        assert served.ask("x.below.test").rcode == message.NXDOMAIN
+        assert served.addresses("web") == ["172.30.0.2"]
+
+
+def test_an_address_that_could_not_be_let_through_is_not_told(tmp_path: Path) -> None:
+    stuck = table({("stuck.test", message.A): [message.address_record("203.0.113.99", 5)]})
+    with serving(tmp_path, {"127.0.0.53": stuck}, egress=("stuck.test",)) as served:
+        assert served.ask("stuck.test").rcode == message.SERVFAIL
