@@ -168,7 +168,10 @@ class Engine:
         from . import launching
 
         options = self.config.fill(options)
-        self.launcher_for(own_users=options.userns != "host").start()
+        launcher = self.launcher_for(own_users=options.userns != "host")
+        launcher.start()
+        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+            launcher.request({"operation": "network"}).close()
         while True:
             image = self._image_of(options, progress, cancelled)
             with ExitStack() as holding:

@@ -14,6 +14,7 @@ from .containers import options_from_dict
 from .errors import CellwallError, NotFound, StatusError
 from .launcher.client import Process
 from .linux.process import CLONE_NEWUSER
+from .network import attachments
 from .preparing import keep, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
@@ -224,6 +225,7 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "layers",
         "plan",
         "ephemeral",
+        "network",
         "stop",
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
@@ -241,6 +243,7 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
+        "network": attachments.request(engine, record, made.spec["hostname"]),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
