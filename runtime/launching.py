@@ -230,20 +230,22 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
+    network = attachments.request(engine, record, made.spec["hostname"])
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files,
+        "files": made.files | _shared_files(engine, network),
+        "names": made.names,
         "running": str(engine.paths.running),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
-        "network": attachments.request(engine, record, made.spec["hostname"]),
+        "network": network,
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
@@ -252,3 +254,11 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
             "process": {**made.process, "script": None},
         },
     }
+
+
+def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
+    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
+    if network is None or "join" not in network:
+        return {}
+    found = engine.known.state(network["join"]["id"])
+    return dict(found["cellwall"].get("files", {})) if found else {}

@@ -57,8 +57,7 @@ def _in_the_child(theirs: socket.socket, netns_fd: int) -> None:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             made.append(sock)
-            # So that a name server in the container may take port 53 of all its other addresses.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Without SO_REUSEADDR: with it any process of the container could take the place over, and answer all others.
             sock.bind((ADDRESS, PORT))
         made[1].listen(_BACKLOG)
         socket.send_fds(theirs, [b"ok"], [sock.fileno() for sock in made])
