@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..names.serving import Names
     from ..network.attached import Attached
+    from ..network.user_mode import UserMode
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -71,7 +72,7 @@ class Container(Task):
         self.has_state = False
         self.state: dict[str, Any] = {}
         # What it has on networks, and its names there; None where it has none of its own.
-        self.network: Attached | None = None
+        self.network: Attached | UserMode | None = None
         self.names: Names | None = None
 
     def launch(self) -> None:
@@ -203,16 +204,23 @@ class Container(Task):
 
     def _claim_network(self) -> None:
         """Take addresses and ports on the container's networks, and write its names down: what fails of it fails early."""
-        from ..network.attached import Attached
-
-        self.server.network_worker().start()
-        request = self.request["network"]
-        self.network = Attached(request, self.server.owner)
-        self.network.claim()
         from ..names.serving import Names
 
+        request = self.request["network"]
+        host_address = ""
+        if "user_mode" in request:
+            from ..network.user_mode import UserMode, own_address
+
+            self.network = UserMode(request, self)
+            host_address = own_address()
+        else:
+            from ..network.attached import Attached
+
+            self.server.network_worker().start()
+            self.network = Attached(request, self.server.owner)
+        self.network.claim()
         self.names = Names(self.server, self.request["names"], request["run"], self.id)
-        self.request["files"] |= self.names.files(self.network.endpoints)
+        self.request["files"] |= self.names.files(self.network.endpoints, host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
