@@ -212,7 +212,8 @@ class Container(Task):
             from ..network.user_mode import UserMode, own_address
 
             self.network = UserMode(request, self)
-            host_address = own_address()
+            # Of pasta's the container has this machine's own address.
+            host_address = own_address() if request["user_mode"] == "slirp4netns" else ""
         else:
             from ..network.attached import Attached
 

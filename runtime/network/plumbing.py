@@ -48,7 +48,9 @@ def detach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             with endpoints.Locked(run):
                 if endpoints.load(run, endpoint["network"], endpoint["container"]) is None:
                     continue
-                last = all(one["container"] == endpoint["container"] for one in endpoints.each(run, endpoint["network"]))
+                last = all(
+                    one["container"] == endpoint["container"] for one in endpoints.each(run, endpoint["network"])
+                )
                 links.remove_link(route, endpoint["link"])
                 if last:
                     rules.remove(endpoint["network"])

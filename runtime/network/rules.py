@@ -42,9 +42,7 @@ def remove(network_id: str) -> None:
 def publish(network: dict[str, Any], endpoint: dict[str, Any]) -> None:
     """Send the endpoint's published ports on to its container."""
     name = table_of(network)
-    found = [
-        nft.element(name, map_name, key, data, endpoint["name"]) for map_name, key, data in _elements(endpoint)
-    ]
+    found = [nft.element(name, map_name, key, data, endpoint["name"]) for map_name, key, data in _elements(endpoint)]
     if found:
         nft.commit(found)
 
@@ -109,7 +107,9 @@ def _messages(network: dict[str, Any]) -> list[nft.Message]:
         size, offset = (4, 16) if version == 4 else (16, 24)
         words = size // 4
         to_port = nft.meta(16, nft.REG) + nft.payload(2, 2, 2, nft.REG + 1)
-        to_both = nft.payload(1, offset, size) + nft.meta(16, nft.REG + words) + nft.payload(2, 2, 2, nft.REG + words + 1)
+        to_both = (
+            nft.payload(1, offset, size) + nft.meta(16, nft.REG + words) + nft.payload(2, 2, 2, nft.REG + words + 1)
+        )
         for loaded, suffix in ((to_both, "_at"), (to_port, "")):
             rule(
                 "published",

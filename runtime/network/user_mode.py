@@ -91,41 +91,39 @@ class UserMode:
         """Start the program for that network namespace. Doesn't wait for it."""
         words = [self._request["program"]]
         userns_fd = fcntl.ioctl(netns_fd, _NS_GET_USERNS)
-        try:
-            own = os.stat("/proc/self/ns/user").st_ino == os.fstat(userns_fd).st_ino
-        finally:
-            os.close(userns_fd)
-        pid = self._container.pid
-        userns = "" if own else f"/proc/{pid}/ns/user"
         fifo = f"{self._folder}/ready"
         os.mkfifo(fifo, 0o600)
         self._ready_fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         ready_fd = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
         try:
+            own = os.stat("/proc/self/ns/user").st_ino == os.fstat(userns_fd).st_ino
+            # By descriptor: in /proc the namespaces of a process can't be opened by those who have given up their capabilities.
+            netns, userns = f"/proc/self/fd/{netns_fd}", f"/proc/self/fd/{userns_fd}"
             if self._kind == "slirp4netns":
                 words += ["--configure", f"--mtu={_MTU}", "--disable-host-loopback", "--disable-dns"]
                 words += ["--enable-sandbox", "--enable-seccomp", "--netns-type=path", f"--ready-fd={ready_fd}"]
-                words += [f"--userns-path={userns}"] if userns else []
+                words += [] if own else [f"--userns-path={userns}"]
                 # A path relative to its folder: that of a socket may be 107 bytes long, and a container's id is most of it.
                 words += ["--api-socket=ports"] if self._request["publish"] else []
-                words += [f"/proc/{pid}/ns/net", _INTERFACE]
+                words += [netns, _INTERFACE]
             else:
                 # Its ports are its own to open; nothing of the container's becomes this machine's loopback.
                 self._release_ports()
                 words += ["--foreground", "--quiet", "--config-net", "--no-map-gw", "--ns-ifname", "eth0"]
                 words += ["--runas", "0:0", "--pid", "ready", *self._pasta_ports(), "-T", "none", "-U", "none"]
-                words += ["--userns", userns] if userns else ["--netns-only"]
-                words += ["--netns", f"/proc/{pid}/ns/net"]
-            self._start(words, ready_fd if self._kind == "slirp4netns" else -1)
+                words += ["--netns-only"] if own else ["--userns", userns]
+                words += ["--netns", netns]
+            self._start(words, [netns_fd, userns_fd, ready_fd])
         finally:
             os.close(ready_fd)
+            os.close(userns_fd)
 
-    def _start(self, words: list[str], kept_fd: int) -> None:
+    def _start(self, words: list[str], kept: list[int]) -> None:
         self._output_fd = os.memfd_create("cellwall-user-mode", os.MFD_CLOEXEC)
         launcher = os.getpid()
         pid, pidfd = clone3(0)
         if pid == 0:
-            _become(words, self._output_fd, kept_fd, self._folder, launcher)
+            _become(words, self._output_fd, kept, self._folder, launcher)
         self._pid, self._pidfd = pid, pidfd
         self._server.expected.add(pid)
         self.endpoints[0]["helper"] = {"pid": pid, "started": start_time(pid)}
@@ -241,7 +239,7 @@ def own_address() -> str:
             return "127.0.0.1"
 
 
-def _become(words: list[str], output_fd: int, kept_fd: int, folder: str, launcher: int) -> NoReturn:
+def _become(words: list[str], output_fd: int, kept: list[int], folder: str, launcher: int) -> NoReturn:
     try:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -250,8 +248,8 @@ def _become(words: list[str], output_fd: int, kept_fd: int, folder: str, launche
         os.chdir(folder)
         for fd in (1, 2):
             os.dup2(output_fd, fd, inheritable=True)
-        if kept_fd >= 0:
-            os.set_inheritable(kept_fd, True)
+        for fd in kept:
+            os.set_inheritable(fd, True)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.execve(words[0], words, {"PATH": os.defpath, "LC_ALL": "C.UTF-8"})
