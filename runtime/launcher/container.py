@@ -204,8 +204,6 @@ class Container(Task):
 
     def _claim_network(self) -> None:
         """Take addresses and ports on the container's networks, and write its names down: what fails of it fails early."""
-        from ..names.serving import Names
-
         request = self.request["network"]
         host_address = ""
         if "user_mode" in request:
@@ -217,11 +215,16 @@ class Container(Task):
         else:
             from ..network.attached import Attached
 
-            self.server.network_worker().start()
             self.network = Attached(request, self.server.owner)
+            if self.network.wanted:
+                self.server.network_worker().start()
         self.network.claim()
-        self.names = Names(self.server, self.request["names"], request["run"], self.id)
-        self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+        if self.network.endpoints:
+            # One that is on no network has names from its next start on, where it is put on one while it runs.
+            from ..names.serving import Names
+
+            self.names = Names(self.server, self.request["names"], request["run"], self.id)
+            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.

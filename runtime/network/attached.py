@@ -4,7 +4,7 @@ The launcher calls, in this order: ``claim`` before the clone, ``attach`` when t
 first process sets itself up (a sysctl may name an interface), ``release`` when nothing of the container runs any more. ``endpoints``
 (see endpoints.py) are there from ``claim`` on: what /etc/hosts and the name server need of them is in the files.
 
-The request's part, ``request["network"]`` (None: there are no networks to attach):
+The request's part, ``request["network"]`` (None: it has no network namespace of its own):
 
     networks, run   the folders of definitions and of endpoints
     container       {"id", "name", "hostname"}
@@ -39,6 +39,7 @@ class Attached:
         self._sockets: list[socket.socket] = []
         self._number = 0
         self._error = ""
+        self.wanted = _wanted(request)
         self.endpoints: list[dict[str, Any]] = []
         self.definitions: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
@@ -46,11 +47,11 @@ class Attached:
     def claim(self) -> None:
         """Take addresses and the host's ports. Raises NetworkError, NotFound; what it took meanwhile, ``release`` gives back."""
         request = self._request
-        for index, wanted in enumerate(_attachments(request)):
+        for index, one in enumerate(self.wanted):
             with endpoints.Locked(request["run"]):
-                network = endpoints.definition(request["networks"], wanted["network"], wanted["name"])
+                network = endpoints.definition(request["networks"], one["network"], one["name"])
                 self.definitions[network["id"]] = network
-                made = endpoints.new(request["run"], network, wanted, request["container"], self._owner, index)
+                made = endpoints.new(request["run"], network, one, request["container"], self._owner, index)
                 self.endpoints.append(made)
         if request["publish"]:
             self._publish()
@@ -122,7 +123,7 @@ def detach_message(run: str, found: list[dict[str, Any]], networks: str) -> dict
     return {"operation": "detach", "run": run, "networks": networks, "endpoints": found}
 
 
-def _attachments(request: dict[str, Any]) -> list[dict[str, Any]]:
+def _wanted(request: dict[str, Any]) -> list[dict[str, Any]]:
     """What was asked for, or what ``network connect`` and ``disconnect`` have made of it since."""
     if request.get("record"):
         try:

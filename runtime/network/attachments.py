@@ -127,8 +127,9 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
             "container": {"id": record["id"], "name": record["name"], "hostname": hostname},
             "publish": network["publish"],
         }
-    if network["mode"] != "networks":
+    if network["mode"] == "host" or engine.identity.rootless:
         return None
+    # Also for one on no network: it may be put on one while it runs, and its launcher takes down what it has then.
     return {
         "networks": str(engine.paths.networks),
         "run": str(engine.paths.endpoints),

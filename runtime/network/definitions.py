@@ -148,13 +148,16 @@ class Definitions:
         if not found["user_defined"]:
             raise NetworkError(f"network {found['name']} is one of cellwall's own and stays")
         with endpoints.Locked(self.run):
-            users = [one["name"] for one in endpoints.each(self.run, found["id"])]
-            if users:
+            if users := self.users(found["id"]):
                 raise StatusError(
                     f"network {found['name']}", f"used by {', '.join(users)}", "unused: stop or disconnect them first"
                 )
             (self.folder / f"{found['id']}.json").unlink(missing_ok=True)
         return found
+
+    def users(self, network_id: str) -> list[str]:
+        """The names of the running containers on a network."""
+        return [one["name"] for one in endpoints.each(self.run, network_id)]
 
     def _new(
         self,

@@ -6,6 +6,7 @@ Questions and answers are in attached.py. Whatever fails is an answer ``{"error"
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import socket
@@ -27,12 +28,9 @@ def main(package_folder: str) -> None:
     sock = socket.socket(fileno=3)
     os.set_inheritable(3, False)
     os.chdir("/")
-    try:
-        from . import plumbing
-    except ImportError:
-        # Installed for one user alone, which an isolated interpreter doesn't see: then it lies beside this package.
-        sys.path.append(os.path.dirname(package_folder))
-        from . import plumbing
+    # Installed for one user alone it isn't seen by an isolated interpreter: then it lies beside this package.
+    sys.path.append(os.path.dirname(package_folder))
+    plumbing = importlib.import_module(".plumbing", __package__)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     while True:
