@@ -20,7 +20,7 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
 # For each name its address, or that there is none; as the C library finds it.
-LOOK = 'for name in "$@"; do ping -c1 -w1 $name 2>&1 | sed -n "1s/PING \\([^ ]*\\) (\\([^)]*\\)).*/\\1 \\2/p; 1s/.*bad address.*/$name -/p"; done'
+LOOK = 'for name in "$@"; do ping -c1 -W1 $name 2>&1 | sed -n "1s/PING \\([^ ]*\\) (\\([^)]*\\)).*/\\1 \\2/p; 1s/.*bad address.*/$name -/p"; done'
 
 
 @pytest.fixture
