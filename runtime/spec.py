@@ -17,6 +17,7 @@ from typing import Any
 from .errors import NotFound, SpecError, VolumeError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
+from .names import files
 from .options import Mount, RunOptions, Script
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
@@ -52,12 +53,13 @@ _INTERPRETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files."""
+    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files and names."""
 
     spec: dict[str, Any]
     process: dict[str, Any]
     files: dict[str, str | dict[str, Any]]
     argv: list[str]
+    names: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
@@ -113,7 +115,6 @@ def plan(
     devices, device_rules = _devices(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
-    host_network = "network" not in kinds
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "hostname": hostname,
@@ -160,7 +161,8 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
     }
-    return Plan(spec, process, _files(options, hostname, host_network), argv, _warnings(options, image))
+    names = _names(options, hostname)
+    return Plan(spec, process, _files(options, hostname), argv, names, _warnings(options, image))
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
@@ -279,21 +281,25 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
-    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
-    for item in options.add_hosts:
-        name, _, address = item.partition(":")
-        hosts.append(f"{address}\t{name}")
-    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
-    if options.dns:
-        files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
-    elif host_network:
-        try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-                files["/etc/resolv.conf"] = file.read(65536)
-        except FileNotFoundError:
-            files["/etc/resolv.conf"] = ""
-    return files
+def _names(options: RunOptions, hostname: str) -> dict[str, Any]:
+    return files.wanted(
+        hostname, options.domainname or "", options.add_hosts, options.dns, options.dns_search, options.dns_options
+    )
+
+
+def _files(options: RunOptions, hostname: str) -> dict[str, str | dict[str, Any]]:
+    """/etc/hosts, /etc/hostname, /etc/resolv.conf: of the machine's own network, or of no network; the launcher puts others in place.
+
+    Source: docker's reading of ``--network host`` (this machine's files, and what was said added).
+    """
+    names = _names(options, hostname)
+    host = options.network == "host"
+    machine = files.read("/etc/hosts") if host else ""
+    # Of one's own network namespace the machine's name servers are out of reach.
+    resolv_conf = files.resolv_conf(names, files.read("/etc/resolv.conf") if host else "", served=False)
+    own = [] if host and hostname in machine.split() else [files.NO_ADDRESS]
+    hosts = files.hosts(names, own, "127.0.0.1", usual=machine) if machine else files.hosts(names, own, "127.0.0.1")
+    return {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n", "/etc/resolv.conf": resolv_conf}
 
 
 def _rlimits(options: RunOptions) -> list[dict[str, Any]]:

@@ -278,11 +278,13 @@ def host_name(flag: str, text: str) -> str:
 
 
 def add_host(flag: str, text: str) -> str:
-    """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``."""
+    """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``; an address may be ``host-gateway``, which is this machine's."""
     sign = "=" if "=" in text else ":"
     name, _, text_address = text.partition(sign)
     if not text_address or not _HOST_NAME.fullmatch(name):
         raise SpecError(flag, f"{text!r} needs the form NAME:ADDRESS")
+    if text_address == "host-gateway":
+        return f"{name}:{text_address}"
     return f"{name}:{address(flag, text_address.removeprefix('[').removesuffix(']'))}"
 
 
@@ -294,6 +296,20 @@ def address(flag: str, text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise SpecError(flag, f"{text!r} isn't an IPv4 or IPv6 address") from None
+
+
+def dns_search(flag: str, text: str) -> str:
+    """One domain of a resolv.conf's search list; ``.`` alone is an empty list."""
+    if text != "." and not (_HOST_NAME.fullmatch(text.removesuffix(".")) and len(text) < 254):
+        raise SpecError(flag, f"{text!r} is no domain; write one such as example.org, or . for none")
+    return text
+
+
+def dns_option(flag: str, text: str) -> str:
+    """One option of a resolv.conf, such as ``ndots:2``. Source: resolv.conf(5)."""
+    if not re.fullmatch(r"[a-z0-9-]{1,40}(:[0-9]{1,9})?", text):
+        raise SpecError(flag, f"{text!r} is no option of resolv.conf; write one such as ndots:2")
+    return text
 
 
 def absolute(flag: str, text: str) -> str:
