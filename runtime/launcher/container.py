@@ -397,9 +397,17 @@ class Container(Task):
             os.close(self.mounts_fd)
             self.mounts_fd = -1
 
+    def _know_whole_group(self) -> None:
+        """Take up the trees that an update has added since (cgroups/extending.py)."""
+        found = state.load(self.request["running"], self.id)
+        paths = (found or self.state).get("cellwall", {}).get("cgroup")
+        if paths and self.group is not None and paths != self.group.paths:
+            self.group = Group.open(paths)
+
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
+            self._know_whole_group()
             self.group.kill()
             if not self.group.remove() and self.retries:
                 self.server.after(self.retries.pop(0), self._remove_group)
