@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .launcher.listing import without_mount_points
 from .preparing import layers_of, mount_points
 from .results import Change
+from .volumes.attaching import shown
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -41,7 +42,8 @@ def inspect(engine: Engine, name_or_id: str) -> dict[str, Any]:
             "Options": known.get("options", {}),
         },
         "Driver": known.get("driver"),
-        "Mounts": known.get("plan"),
+        "Mounts": shown(known.get("mounts") or []),
+        "MountPlan": known.get("plan"),
         "CgroupPaths": found.get("cgroup", {}),
     }
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .images.store import ImageStore
     from .results import Change
     from .storage.driver import StorageDriver
+    from .volumes.store import VolumeStore
 
 Cancelled = Callable[[], bool]
 
@@ -62,6 +63,7 @@ class Engine:
         self._pid = os.getpid()
         self.lock = threading.RLock()
         self.stores = Stores(self)
+        self._volumes: VolumeStore | None = None
         # The named containers that this engine has started, by id: they end with it.
         self.keepers: dict[str, Process] = {}
         self._containers: Containers | None = None
@@ -105,6 +107,22 @@ class Engine:
             lambda record: removing.release(self, record),
             lambda record: removing.remove_record(self, record),
         )
+        self.volumes.sweep()
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The volumes of this store."""
+        with self.lock:
+            if self._volumes is None:
+                from .volumes.store import VolumeStore
+
+                self._volumes = VolumeStore(self.paths, self.identity, self._volume_users)
+            return self._volumes
+
+    def _volume_users(self) -> Iterator[tuple[str, list[str]]]:
+        for record in self.known.records():
+            if names := [volume["name"] for volume in record.get("volumes") or ()]:
+                yield record["id"], names
 
     @property
     def driver(self) -> StorageDriver:
@@ -298,9 +316,12 @@ class Engine:
         """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise)."""
         stopping.stop(self.known, name_or_id, timeout_s)
 
-    def remove(self, name_or_id: str, *, force: bool = False) -> None:
-        """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
-        removing.remove(self, name_or_id, force=force)
+    def remove(self, name_or_id: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container with its writable layer and log, with ``volumes`` its anonymous volumes as well.
+
+        Raises StatusError where it runs, unless ``force``.
+        """
+        removing.remove(self, name_or_id, force=force, volumes=volumes)
 
     def logs(self, name_or_id: str) -> Iterator[tuple[str, float, bytes]]:
         """A kept container's output so far: ``(stream, seconds since 1970, bytes)``, oldest first."""

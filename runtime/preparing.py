@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from .images.digest import Digest
 from .linux.process import start_time
 from .removing import remove_record
 from .spec import MOUNT_POINTS
+from .volumes.attaching import drop, names_of, provide
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -30,11 +32,19 @@ _NOUNS = "ash bay birch brook cedar cliff cove dale dune elm fern fjord glen gro
 
 
 def new_record(
-    engine: Engine, container_id: str, options: RunOptions, image: Image, argv: list[str], *, keeper: bool = False
+    engine: Engine,
+    container_id: str,
+    options: RunOptions,
+    image: Image,
+    argv: list[str],
+    *,
+    keeper: bool = False,
+    mounts: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """What is known of a new container. ``keep`` or ``prepare`` adds its storage.
 
-    ``keeper``: it has no command of its own, but stays for commands that join it.
+    ``keeper``: it has no command of its own, but stays for commands that join it. ``mounts`` are as volumes/attaching.py
+    resolved them.
     """
     kept = not options.rm or options.name is not None
     config = image.config.get("config") or {}
@@ -59,6 +69,8 @@ def new_record(
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
         ],
         "host": image.reference == HOST,
+        "mounts": list(mounts),
+        "volumes": names_of(list(mounts)),
         "plan": None,
         "slot": None,
     }
@@ -81,7 +93,10 @@ def keep(engine: Engine, record: dict[str, Any]) -> None:
 
 
 def prepare(engine: Engine, record: dict[str, Any], folder: Path | None) -> None:
-    """Have the storage driver make the container's plan: in ``folder`` where it is kept, else one that ends with it."""
+    """Have the storage driver make the container's plan: in ``folder`` where it is kept, else one that ends with it.
+
+    Its volumes are made and filled as well, where they aren't there.
+    """
     id_map = None
     if not engine.idmapped:
         from .cgroups.files import first_user_namespace
@@ -104,7 +119,25 @@ def prepare(engine: Engine, record: dict[str, Any], folder: Path | None) -> None
         from .storage import host
 
         plan = plan + [_kept_on_disk(entry, folder) if folder else entry for entry in host.mounts()]
+    if not record.get("volumes"):
+        record["plan"] = plan
+        return
+    try:
+        provide(engine, record)
+    except BaseException:
+        let_volumes_go(engine, record)
+        driver.release(record["id"], plan)
+        release_ids(engine, record)
+        raise
     record["plan"] = plan
+
+
+def let_volumes_go(engine: Engine, record: dict[str, Any]) -> None:
+    """Give up the volumes of a container that won't be launched, or has ended and is to go."""
+    if record["ephemeral"]:
+        engine.volumes.release(record["id"])
+    else:
+        drop(engine, record, anonymous=True)
 
 
 def release_ids(engine: Engine, record: dict[str, Any]) -> None:
@@ -120,7 +153,8 @@ def layers_of(record: dict[str, Any]) -> list[Digest]:
 
 def mount_points(record: dict[str, Any]) -> list[str]:
     """What was made in the container's root only to be mounted over."""
-    return [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
+    mounts = [*(record["options"] or {"mounts": ()})["mounts"], *(record.get("mounts") or ())]
+    return [*MOUNT_POINTS, *dict.fromkeys(mount["target"] for mount in mounts)]
 
 
 def _kept_on_disk(entry: dict[str, Any], folder: Path) -> dict[str, Any]:

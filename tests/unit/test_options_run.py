@@ -244,7 +244,6 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "--network container:a x",
         "--ip 10.0.0.1 x",
         "--gpus all x",
-        "--volumes-from a x",
         "--log-driver syslog x",
         "--restart=always x",
         "--runtime crun x",
