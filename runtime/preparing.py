@@ -19,6 +19,7 @@ from .images.digest import Digest
 from .linux.process import start_time
 from .removing import remove_record
 from .spec import MOUNT_POINTS
+from .supervision import health_of
 from .volumes.attaching import drop, names_of, provide
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ def new_record(
     argv: list[str],
     *,
     keeper: bool = False,
+    kept: bool = False,
     mounts: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """What is known of a new container. ``keep`` or ``prepare`` adds its storage.
 
-    ``keeper``: it has no command of its own, but stays for commands that join it. ``mounts`` are as volumes/attaching.py
-    resolved them.
+    ``keeper``: it has no command of its own, but stays for commands that join it. ``kept``: on disk also where it is to be
+    removed at its end, which is its shim's to do once it is started. ``mounts`` are as volumes/attaching.py resolved them.
     """
-    kept = not options.rm or options.name is not None
+    supervised = kept
+    kept = kept or not options.rm or options.name is not None
     config = image.config.get("config") or {}
     return {
         "id": container_id,
@@ -63,7 +66,7 @@ def new_record(
         "ephemeral": not kept,
         "maker": _own_process(),
         # Whose command it is that removes a named container at its end; a killed one leaves that to reconcile.
-        "remover": _own_process() if options.rm else None,
+        "remover": _own_process() if options.rm and not supervised else None,
         "stop": [
             options.stop_signal or config.get("StopSignal") or "TERM",
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
@@ -71,6 +74,7 @@ def new_record(
         "host": image.reference == HOST,
         "mounts": list(mounts),
         "volumes": names_of(list(mounts)),
+        "health": health_of(options, image.config),
         "plan": None,
         "slot": None,
     }

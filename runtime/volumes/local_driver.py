@@ -11,15 +11,12 @@ from pathlib import Path
 
 from ..errors import SpecError, SyscallError, UnsupportedError, VolumeError
 from ..linux.mounts import (
-    MNT_DETACH,
     MS_NOATIME,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
     MS_RDONLY,
-    UMOUNT_NOFOLLOW,
     mount,
-    umount2,
 )
 
 _FLAGS = {
@@ -88,12 +85,6 @@ def mount_options(options: dict[str, str], target: Path, name: str) -> None:
             f"volume {name}: mount {options['device']} as {options['type']}: {(error.strerror or '').lower()}: "
             "see the options that it was made with (cellwall volume inspect)"
         ) from error
-
-
-def unmount(target: Path) -> None:
-    """Take down what is mounted on ``target``; nothing where nothing is."""
-    if os.path.ismount(target):
-        umount2(str(target), MNT_DETACH | UMOUNT_NOFOLLOW)
 
 
 def mounted_below(folder: Path) -> list[Path]:

@@ -1,8 +1,7 @@
 """Volumes on disk: ``<data>/volumes/<name>/`` with ``volume.json``, ``_data`` and ``lock``.
 
 A volume appears whole or not at all (a rename), and goes by a rename as well, so a killed process leaves nothing but
-``.tmp-`` folders, which the next start sweeps. Which containers use a volume is told by their records, and for those that
-have none by *claims*: ``<run>/volumes/VOLUME@CONTAINER``, links whose text names the process that answers for them.
+``.tmp-`` folders, which the next start sweeps. Who uses which is in uses.py.
 Source: docker volume reference; flock(2), rename(2).
 """
 
@@ -14,7 +13,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,14 +23,13 @@ from .. import state
 from ..errors import AlreadyExists, NotFound, SpecError, VolumeError
 from ..linux.process import start_time
 from ..storage.jobs import run_job
-from ..storage.scratch import LOCK, Scratch, new_name, write_synced
-from . import local_driver
+from ..storage.scratch import LOCK, Scratch, remove_folders, write_synced
+from . import local_driver, uses
 
 if TYPE_CHECKING:
     from ..paths import Paths
     from ..storage.driver import Identity
 
-DATA = "_data"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -55,35 +53,24 @@ def check_name(flag: str, name: str) -> str:
 
 
 class VolumeStore:
-    """The volumes below ``paths.volumes``. ``known_users`` gives container id and volume names of every recorded container."""
+    """The volumes below ``paths.volumes``; ``identity`` says whose the files in them are."""
 
-    def __init__(
-        self, paths: Paths, identity: Identity, known_users: Callable[[], Iterable[tuple[str, list[str]]]]
-    ) -> None:
+    def __init__(self, paths: Paths, identity: Identity) -> None:
         self.folder = paths.volumes
-        self._claims = paths.volume_claims
-        self._running = paths.running
+        folders = (paths.volumes, paths.volume_claims, paths.containers, paths.running)
+        self.places = uses.Places(*map(str, folders))
         self._identity = identity
-        self._known_users = known_users
         self._scratch = Scratch(self.folder, identity)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody makes or removes a volume meanwhile, on the whole machine; a killed process gives the lock up."""
-        # A container may leave files of root with the setuid bit in them: nobody else comes here.
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def locked(self) -> uses.Locked:
+        """Nobody makes or removes a volume while this is entered."""
+        return uses.Locked(self.places)
 
     # -- what there is
 
     def data(self, name: str) -> Path:
         """The folder that containers see of the volume ``name``."""
-        return self.folder / name / DATA
+        return self.folder / name / uses.DATA
 
     def each(self) -> list[Volume]:
         """All volumes, by name."""
@@ -153,9 +140,9 @@ class VolumeStore:
         checked = local_driver.check(options or {}, rootless=self._identity.rootless)
         volume = Volume(name, time.time(), labels or {}, checked, anonymous)
         with self._scratch.folder() as (folder, _):
-            (folder / DATA).mkdir()
+            (folder / uses.DATA).mkdir()
             # Whatever the umask: as docker makes it, until the image's folder says otherwise.
-            (folder / DATA).chmod(0o755)
+            (folder / uses.DATA).chmod(0o755)
             write_synced(folder / "volume.json", json.dumps(asdict(volume)).encode())
             folder.rename(self.folder / name)
         return volume
@@ -165,7 +152,7 @@ class VolumeStore:
         with self.locked():
             self.get(name)
             self._check_unused(name)
-            taken = self._take(name)
+            taken = uses.take(self.places, name)
         self._finish_removal(*taken)
 
     def remove_unused(self, names: Iterable[str], besides: str = "") -> list[str]:
@@ -177,39 +164,24 @@ class VolumeStore:
         with self.locked():
             users = self.users()
             for name in names:
-                if not set(users.get(name, ())) - {besides} and self._load(name) is not None:
-                    taken.append((name, self._take(name)))
+                if not set(users.get(name, ())) - {besides} and uses.is_there(self.places, name):
+                    taken.append((name, uses.take(self.places, name)))
         for _, one in taken:
             self._finish_removal(*one)
         return [name for name, _ in taken]
 
-    def _take(self, name: str) -> tuple[str, int]:
-        """Rename a volume away, its lock held: from here on it isn't there."""
-        local_driver.unmount(self.data(name))
-        lock_fd = os.open(self.folder / name / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock_fd, fcntl.LOCK_EX)
-        temporary = new_name()
-        os.rename(self.folder / name, self.folder / temporary)
-        return temporary, lock_fd
-
-    def _finish_removal(self, temporary: str, lock_fd: int) -> None:
+    def _finish_removal(self, temporary: str, held: list[int]) -> None:
         try:
-            self._scratch.remove(temporary, lock_fd)
+            remove_folders(self.folder, [temporary], self._identity, held_fds=tuple(held))
         finally:
-            os.close(lock_fd)
+            for fd in held:
+                os.close(fd)
 
     # -- who uses them
 
     def users(self) -> dict[str, list[str]]:
         """The ids of the containers, running or not, that use each volume."""
-        found: dict[str, list[str]] = {}
-        for container_id, names in self._known_users():
-            for name in names:
-                found.setdefault(name, []).append(container_id)
-        for name, container_id, owner, _ in self._each_claim():
-            if state.owner_lives(owner) or state.load(str(self._running), container_id) is not None:
-                found.setdefault(name, []).append(container_id)
-        return {name: list(dict.fromkeys(ids)) for name, ids in found.items()}
+        return uses.users(self.places)
 
     def _check_unused(self, name: str) -> None:
         ids = self.users().get(name)
@@ -221,42 +193,28 @@ class VolumeStore:
 
     def claim(self, container_id: str, names: Iterable[str], anonymous: Iterable[str]) -> None:
         """Hold volumes for a container without a record; ``anonymous`` are those of them that go with it."""
-        self._claims.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(self.places.claims, 0o700, exist_ok=True)
         own = set(anonymous)
         maker = f"{os.getpid()}:{start_time(os.getpid())}"
         for name in names:
-            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", self._claims / f"{name}@{container_id}")
+            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", f"{self.places.claims}/{name}@{container_id}")
 
     def release(self, container_id: str) -> None:
         """Give up what ``claim`` held, and remove the anonymous volumes that nobody else uses."""
-        self._drop([claim for claim in self._each_claim() if claim[1] == container_id])
+        self._drop([claim for claim in uses.each_claim(self.places) if claim[1] == container_id])
 
-    def _each_claim(self) -> Iterator[tuple[str, str, dict[str, int], bool]]:
-        """Volume, container, owner, and whether the volume goes with the container."""
-        try:
-            entries = os.listdir(self._claims)
-        except FileNotFoundError:
-            return
-        for entry in entries:
-            name, _, container_id = entry.rpartition("@")
-            try:
-                pid, started, word = os.readlink(self._claims / entry).split(":")
-            except FileNotFoundError:  # given up between the look and the read
-                continue
-            yield name, container_id, {"pid": int(pid), "started": int(started)}, word == "rm"
-
-    def _drop(self, claims: list[tuple[str, str, dict[str, int], bool]]) -> None:
+    def _drop(self, claims: list[uses.Claim]) -> None:
         # First those that only hold: a volume is removed by whoever lets it go last.
         for name, container_id, _, goes in sorted(claims, key=lambda claim: claim[3]):
-            path = self._claims / f"{name}@{container_id}"
+            path = Path(self.places.claims, f"{name}@{container_id}")
             if not goes:
                 path.unlink(missing_ok=True)
                 continue
             taken = None
             with self.locked():
                 users = [user for user in self.users().get(name, []) if user != container_id]
-                if not users and self._load(name) is not None:
-                    taken = self._take(name)
+                if not users and uses.is_there(self.places, name):
+                    taken = uses.take(self.places, name)
                 # Last: killed before this, the next start finds the claim and goes on.
                 path.unlink(missing_ok=True)
             if taken is not None:
@@ -266,8 +224,8 @@ class VolumeStore:
         """Remove what killed processes left: folders in the making, claims of containers that are gone, unused mounts."""
         stale = [
             claim
-            for claim in self._each_claim()
-            if not state.owner_lives(claim[2]) and state.load(str(self._running), claim[1]) is None
+            for claim in uses.each_claim(self.places)
+            if not state.owner_lives(claim[2]) and state.load(self.places.running, claim[1]) is None
         ]
         self._drop(stale)
         if not self.folder.is_dir():
@@ -280,12 +238,12 @@ class VolumeStore:
             busy = {name for name, ids in self.users().items() if any(self._runs(container_id) for container_id in ids)}
             for path in mounted:
                 if path.parent.name not in busy:
-                    local_driver.unmount(path)
+                    uses.unmount(str(path))
 
     def _runs(self, container_id: str) -> bool:
-        if state.load(str(self._running), container_id) is not None:
+        if state.load(self.places.running, container_id) is not None:
             return True
-        return any(claim[1] == container_id and state.owner_lives(claim[2]) for claim in self._each_claim())
+        return any(claim[1] == container_id and state.owner_lives(claim[2]) for claim in uses.each_claim(self.places))
 
     # -- before a container sees them
 

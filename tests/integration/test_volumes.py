@@ -98,6 +98,10 @@ def test_volumes_are_kept_by_reference(cli: Cli, cellwall_root: Path) -> None:
     # What goes with --rm: the anonymous ones of both kinds of containers.
     cli("run", "--rm", "-v", "/more", "IMAGE:data", "true")
     cli("run", "--rm", "--name", "three", "-v", "/more", "IMAGE:data", "true")
+    cli("run", "-d", "--rm", "--name", "shim", "-v", "/more", "IMAGE:data", "sleep", "60")
+    assert len(names(cli)) == 3
+    cli("stop", "-t", "0", "shim")
+    assert names(cli) == ["named"]
     cli("run", "--name", "four", "-v", "/more", "IMAGE:plain", "true")
     cli("rm", "four")
     assert len(names(cli)) == 2
