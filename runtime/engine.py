@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .images.store import ImageStore
     from .results import Change
     from .storage.driver import StorageDriver
+    from .volumes.store import VolumeStore
 
 Cancelled = Callable[[], bool]
 
@@ -65,6 +66,7 @@ class Engine:
         self._pid = os.getpid()
         self.lock = threading.RLock()
         self.stores = Stores(self)
+        self._volumes: VolumeStore | None = None
         # The named containers that this engine has started, by id: they end with it.
         self.keepers: dict[str, Process] = {}
         self._containers: Containers | None = None
@@ -115,6 +117,18 @@ class Engine:
                 free(self.paths)
             except NetworkError as error:
                 self.warn(f"what a killed container left on networks is still there: {error}")
+        self.volumes.sweep()
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The volumes of this store; as with ``known`` the first use cleans up."""
+        with self.lock:
+            if self._volumes is None:
+                from .volumes.store import VolumeStore
+
+                self._volumes = VolumeStore(self.paths, self.identity)
+                _ = self.known
+            return self._volumes
 
     @property
     def driver(self) -> StorageDriver:
@@ -178,7 +192,8 @@ class Engine:
         options = self.config.fill(options)
         launcher = self.launcher_for(own_users=options.userns != "host")
         launcher.start()
-        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+        special = options.network in (None, "none", "host") or (options.network or "").startswith("container:")
+        if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
             process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)
@@ -398,9 +413,12 @@ class Engine:
 
         return update(self, name_or_id, changes)
 
-    def remove(self, name_or_id: str, *, force: bool = False) -> None:
-        """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
-        removing.remove(self, name_or_id, force=force)
+    def remove(self, name_or_id: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container with its writable layer and log, with ``volumes`` its anonymous volumes as well.
+
+        Raises StatusError where it runs, unless ``force``.
+        """
+        removing.remove(self, name_or_id, force=force, volumes=volumes)
 
     def logs(self, name_or_id: str, *, tail: int | None = None) -> Iterator[logs.Entry]:
         """A kept container's output so far, oldest first; the last ``tail`` entries of it."""

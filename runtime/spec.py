@@ -9,18 +9,21 @@ from __future__ import annotations
 import base64
 import os
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .errors import SpecError, VolumeError
+from .errors import SpecError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
-from .options import Mount, RunOptions, Script
+from .names import files
+from .options import RunOptions, Script
 from .resources import devices_of, resources_of
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
+from .volumes.mounts import plain, user_mount
 
 OCI_VERSION = "1.2.0"
 SHM_BYTES = 64 << 20
@@ -49,12 +52,13 @@ _INTERPRETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files."""
+    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files and names."""
 
     spec: dict[str, Any]
     process: dict[str, Any]
     files: dict[str, str | dict[str, Any]]
     argv: list[str]
+    names: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
@@ -86,14 +90,17 @@ def plan(
     rootless: bool = False,
     id_count: int = 65536,
     size: tuple[int, int] | None = None,
+    mounts: Sequence[dict[str, Any]] | None = None,
 ) -> Plan:
     """The bundle's config for ``options`` on the image config ``image`` (the whole JSON).
 
+    ``mounts`` are as volumes/attaching.py resolved them; without it those of ``options`` that need no store.
     ``keeper``: the container's first process is cellwall's own small init, and commands join it. Raises SpecError for
     what can't be, VolumeError for a bind mount's missing folder, NotFound for a missing device.
     """
     config = image.get("config") or {}
     hostname = options.hostname or container_id[:12]
+    attached = [plain(mount) for mount in options.mounts] if mounts is None else list(mounts)
     argv = command_of(options, image)
     if script is not None:
         argv = list(options.command)
@@ -105,7 +112,6 @@ def plan(
     devices, device_rules = devices_of(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
-    host_network = "network" not in kinds
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "hostname": hostname,
@@ -121,7 +127,7 @@ def plan(
             "rlimits": _rlimits(options),
             "noNewPrivileges": security.options.no_new_privileges,
         },
-        "mounts": _mounts(options, config, kinds, id_count, rootless),
+        "mounts": _mounts(options, kinds, id_count, rootless, attached),
         "annotations": {
             **{f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
             **options.annotations,
@@ -155,7 +161,10 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
     }
-    return Plan(spec, process, _files(options, hostname, host_network), argv, _warnings(options, image))
+    # Who mounts a file of his own there wants that one.
+    taken = {one["target"] for one in attached}
+    made = {path: text for path, text in _files(options, hostname).items() if path not in taken}
+    return Plan(spec, process, made, argv, _names(options, hostname), _warnings(options, image))
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
@@ -215,10 +224,10 @@ def _network_kind(options: RunOptions) -> str:
 
 def _mounts(
     options: RunOptions,
-    config: dict[str, Any],
     kinds: set[str],
     id_count: int,
     rootless: bool,
+    attached: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     safe = ["nosuid", "noexec", "nodev"]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
@@ -231,8 +240,9 @@ def _mounts(
         _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
         _entry("/dev/pts", "devpts", "devpts", pts),
-        _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),
     ]
+    if options.ipc != "none":
+        mounts.append(_entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]))
     if "ipc" in kinds:
         mounts.append(_entry("/dev/mqueue", "mqueue", "mqueue", safe))
     if options.network != "host":
@@ -243,10 +253,11 @@ def _mounts(
         mounts.append(_entry("/sys", "bind", "/sys", [*(["rbind"] if rootless else []), *safe, "ro"]))
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
-    taken = {mount.target for mount in options.mounts}
-    extra = [Mount("tmpfs", path) for path in config.get("Volumes") or {} if path not in taken]
-    for mount in sorted([*options.mounts, *extra], key=lambda mount: mount.target.count("/")):
-        mounts.append(_user_mount(mount))
+    elif "cgroup" in kinds:
+        mounts.append(_entry("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "ro"]))
+    # A mount on another's folder goes after it; on one depth the order is the caller's.
+    for one in sorted(attached, key=lambda one: one["target"].count("/")):
+        mounts.append(user_mount(one, own_users="user" in kinds))
     return mounts
 
 
@@ -254,46 +265,25 @@ def _entry(target: str, kind: str, source: str, options: list[str]) -> dict[str,
     return {"destination": target, "type": kind, "source": source, "options": options}
 
 
-def _user_mount(mount: Mount) -> dict[str, Any]:
-    if mount.type == "tmpfs":
-        said = list(mount.options)
-        own = ["nosuid", "nodev"] + ([] if "exec" in said else ["noexec"])
-        if not any(option.startswith("mode=") for option in said):
-            own.append("mode=1777")
-        return _entry(mount.target, "tmpfs", "tmpfs", own + said + (["ro"] if mount.read_only else []))
-    if mount.type == "volume":
-        raise SpecError(
-            mount.flag,
-            f"{mount.source or mount.target}: volumes aren't available yet, name a host folder by its path: -v /FOLDER:{mount.target}",
-        )
-    if not os.path.exists(mount.source):
-        raise VolumeError(
-            f"{mount.flag}: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})"
-        )
-    said = [option for option in mount.options if option in ("noexec", "rbind", "bind")]
-    return _entry(
-        mount.target,
-        "bind",
-        os.path.realpath(mount.source),
-        ["rbind", "nosuid", "nodev", *said, *(["ro"] if mount.read_only else [])],
+def _names(options: RunOptions, hostname: str) -> dict[str, Any]:
+    return files.wanted(
+        hostname, options.domainname or "", options.add_hosts, options.dns, options.dns_search, options.dns_options
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
-    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
-    for item in options.add_hosts:
-        name, _, address = item.partition(":")
-        hosts.append(f"{address}\t{name}")
-    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
-    if options.dns:
-        files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
-    elif host_network:
-        try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-                files["/etc/resolv.conf"] = file.read(65536)
-        except FileNotFoundError:
-            files["/etc/resolv.conf"] = ""
-    return files
+def _files(options: RunOptions, hostname: str) -> dict[str, str | dict[str, Any]]:
+    """/etc/hosts, /etc/hostname, /etc/resolv.conf: of the machine's own network, or of no network; the launcher puts others in place.
+
+    Source: docker's reading of ``--network host`` (this machine's files, and what was said added).
+    """
+    names = _names(options, hostname)
+    host = options.network == "host"
+    machine = files.read("/etc/hosts") if host else ""
+    # Of one's own network namespace the machine's name servers are out of reach.
+    resolv_conf = files.resolv_conf(names, files.read("/etc/resolv.conf") if host else "", served=False)
+    own = [] if host and hostname in machine.split() else [files.NO_ADDRESS]
+    hosts = files.hosts(names, own, "127.0.0.1", usual=machine) if machine else files.hosts(names, own, "127.0.0.1")
+    return {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n", "/etc/resolv.conf": resolv_conf}
 
 
 def _rlimits(options: RunOptions) -> list[dict[str, Any]]:

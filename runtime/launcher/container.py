@@ -25,10 +25,11 @@ from ..linux.process import (
     start_time,
 )
 from . import init, layer_mounts, rootfs
+from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
 from .network_namespace import Inside
-from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts, split_options
+from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
@@ -37,7 +38,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..names.serving import Names
     from ..network.attached import Attached
+    from ..network.user_mode import UserMode
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -49,6 +52,8 @@ _NAMESPACE_FLAGS = {
     "user": CLONE_NEWUSER,
     "uts": CLONE_NEWUTS,
 }
+# What goes with a network namespace, whoever shares it.
+SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
 
@@ -70,8 +75,9 @@ class Container(Task):
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
-        # What it has on networks; None where it has none of its own.
-        self.network: Attached | None = None
+        # What it has on networks, and its names there; None where it has none of its own.
+        self.network: Attached | UserMode | None = None
+        self.names: Names | None = None
 
     def launch(self) -> None:
         """Make it and let it run. Whatever fails, nothing of it is left."""
@@ -149,6 +155,8 @@ class Container(Task):
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self.network.attach(server.network_worker(), netns_fd)
+                if self.names is not None:
+                    self.names.serve(netns_fd)
             finally:
                 os.close(netns_fd)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
@@ -190,6 +198,8 @@ class Container(Task):
             "setgroups": count > 1,
             "id_count": count,
             "slot": self.slot,
+            # For those that share its network.
+            "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -200,13 +210,28 @@ class Container(Task):
             self.tell({"event": "warnings", "messages": warnings})
 
     def _claim_network(self) -> None:
-        """Take addresses and ports on the container's networks: what fails of it fails before anything is made."""
-        from ..network.attached import Attached
+        """Take addresses and ports on the container's networks, and write its names down: what fails of it fails early."""
+        request = self.request["network"]
+        host_address = ""
+        if "user_mode" in request:
+            from ..network.user_mode import UserMode, own_address
 
-        self.network = Attached(self.request["network"], self.server.owner)
-        if self.network.wanted:
-            self.server.network_worker().start()
+            self.network = UserMode(request, self)
+            # Of pasta's the container has this machine's own address.
+            host_address = own_address() if request["user_mode"] == "slirp4netns" else ""
+        else:
+            from ..network.attached import Attached
+
+            self.network = Attached(request, self.server.owner)
+            if self.network.wanted:
+                self.server.network_worker().start()
         self.network.claim()
+        if self.network.endpoints:
+            # One that is on no network has names from its next start on, where it is put on one while it runs.
+            from ..names.serving import Names
+
+            self.names = Names(self.server, self.request["names"], request["run"], self.id)
+            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
@@ -286,6 +311,7 @@ class Container(Task):
     def _make_mounts(self, base: int, count: int, new_user: bool) -> None:
         rootless = self.server.rootless
         userns_fd = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        binds = None
         try:
             ids = Ids(
                 base,
@@ -303,10 +329,11 @@ class Container(Task):
                 upper_bytes=self.request.get("upper_bytes") or 0,
                 userxattr=rootless,
             )
+            binds = BindMounts(self.rootfs, ids, self.request["process"]["user"])
             for item in self.spec["mounts"]:
                 kind = item["type"]
                 if kind == "bind":
-                    bind_mount(self.rootfs, item, ids)
+                    binds.add(item)
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
                     with self._joined_network():
@@ -314,6 +341,10 @@ class Container(Task):
                         self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
                 elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
                     self.rootfs.add("/dev/shm", self.shared.shm())
+                elif kind == "image":
+                    upper_bytes = self.request.get("upper_bytes") or 0
+                    root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
+                    self.rootfs.entries[-1]["user"] = True
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -324,10 +355,15 @@ class Container(Task):
                             "filesystem": kind,
                             "options": item.get("options", []),
                             "optional": kind in ("mqueue", "cgroup", "cgroup2"),
+                            # Version 1's trees are mounts of their own below one folder.
+                            **({"trees": self.group.v1_trees} if kind == "cgroup" and self.group else {}),
+                            "user": bool(item.get("user")),
                         }
                     )
             files_mount(self.rootfs, self.request.get("files") or {}, ids)
         finally:
+            if binds is not None:
+                binds.close()
             os.close(userns_fd)
 
     def on_running(self) -> None:
@@ -391,6 +427,9 @@ class Container(Task):
         tell_end(self.request, message)
 
     def _clean_up(self) -> None:
+        if self.names is not None:
+            self.names.close()
+            self.names = None
         self._close_mounts()
         held_layers = bool(self.rootfs.layers)
         self.rootfs.close_uppers()
