@@ -202,6 +202,9 @@ def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
     ):
         if value == "host":
             continue
+        if (kind in ("pid", "ipc") and (value or "").startswith("container:")) or (kind, value) == ("ipc", "shareable"):
+            kinds.append(kind)  # which of them it shares is told to the launcher, launching.py
+            continue
         if value not in (None, "private", "none", ""):
             raise SpecError(flag, f"{value!r} is not available yet: use host, or leave it out")
         kinds.append(kind)
