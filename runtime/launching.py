@@ -263,6 +263,9 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
     network = attachments.request(engine, record, made.spec["hostname"])
+    if network is not None and "join" in network and options.uts != "host":
+        # As docker: who shares a network is known by one name there.
+        made.process["env"]["HOSTNAME"] = made.spec["hostname"] = network["join"]["hostname"]
     return {
         "operation": "run",
         "id": record["id"],
