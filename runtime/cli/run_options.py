@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import SpecError, UnsupportedError
+from ..errors import SpecError
 from ..names.files import needs_gateway
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
-from . import mount_values, network_values, values
+from . import log_values, mount_values, network_values, values
 from .parser import Parser
 from .values import integer
 
@@ -297,7 +297,61 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _value("--platform", metavar="OS/ARCH", help="platform of the image", read=values.platform, field="platform"),
     _one_of("--pull", help="when to pull the image", choices=("missing", "always", "never"), field="pull"),
-    _value("--log-driver", metavar="NAME", help="json-file, the only one so far", choices=("json-file",)),
+    _value(
+        "--log-driver",
+        metavar="NAME",
+        help="where the output is kept: json-file, local, none",
+        read=log_values.driver,
+        choices=log_values.DRIVERS,
+        field="log_driver",
+    ),
+    _list(
+        "--log-opt", metavar="NAME=VALUE", help="max-size=, max-file=, labels=, env= of the log", read=log_values.option
+    ),
+    _value(
+        "--restart",
+        metavar="POLICY",
+        help="start it again when it ends: no, on-failure[:N], always, unless-stopped",
+        read=log_values.restart,
+        field="restart",
+    ),
+    _value("--health-cmd", metavar="COMMAND", help="shell command that checks its health", field="health_cmd"),
+    _value(
+        "--health-interval",
+        metavar="TIME",
+        help="time between checks (30s)",
+        read=values.duration,
+        field="health_interval_s",
+    ),
+    _value(
+        "--health-timeout",
+        metavar="TIME",
+        help="longest time that a check may take (30s)",
+        read=values.duration,
+        field="health_timeout_s",
+    ),
+    _value(
+        "--health-retries",
+        metavar="NUMBER",
+        help="failed checks in a row that make it unhealthy (3)",
+        read=integer(1, 10**6),
+        field="health_retries",
+    ),
+    _value(
+        "--health-start-period",
+        metavar="TIME",
+        help="time in which failed checks don't count (0s)",
+        read=log_values.duration_or_none,
+        field="health_start_period_s",
+    ),
+    _value(
+        "--health-start-interval",
+        metavar="TIME",
+        help="time between checks meanwhile (5s)",
+        read=values.duration,
+        field="health_start_interval_s",
+    ),
+    _flag("--no-healthcheck", help="leave out the image's health check", field="no_healthcheck"),
     _value(
         "-s",
         "--storage-driver",
@@ -329,22 +383,14 @@ _NOT_THERE = (
     "--cpu-rt-runtime",
     "--detach-keys",
     "--device-cgroup-rule",
-    "--health-cmd",
-    "--health-interval",
-    "--health-retries",
-    "--health-start-interval",
-    "--health-start-period",
-    "--health-timeout",
     "--isolation",
     "--link",
     "--link-local-ip",
-    "--log-opt",
     "--memory-swappiness",
-    "--restart",
     "--runtime",
     "--volume-driver",
 )
-_NOT_THERE_FLAGS = ("--disable-content-trust", "--no-healthcheck", "--oom-kill-disable", "--sig-proxy")
+_NOT_THERE_FLAGS = ("--disable-content-trust", "--oom-kill-disable", "--sig-proxy")
 
 
 def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collection[str] | None = None) -> None:
@@ -378,6 +424,11 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collect
             parser.refuse(*names, why=why, takes_value=name not in _NOT_THERE_FLAGS)
 
 
+def asked_flags(said: argparse.Namespace) -> list[str]:
+    """The flags of what was said, for warnings about what isn't in force."""
+    return [option.flag for option in OPTIONS if getattr(said, option.dest, None) not in (None, [], False)]
+
+
 def run_options_of(
     parsed: argparse.Namespace,
     image: str,
@@ -409,8 +460,7 @@ def run_options_of(
     if said["entrypoint"] is not None:
         fields["entrypoint"] = (said["entrypoint"],) if said["entrypoint"] else ()
     fields |= network_values.fields_of(said)
-    if said["log_driver"] not in (None, "json-file"):
-        raise UnsupportedError(f"--log-driver {said['log_driver']}", "json-file is the only one so far")
+    fields["log_opts"] = log_values.options(said["log_opt"], fields.get("log_driver"))
     if said["storage_opt"]:
         fields["storage_size_bytes"] = _storage_size(said["storage_opt"])
     if said["stop_signal"] is not None:
@@ -439,6 +489,11 @@ def check_together(options: RunOptions) -> None:
             "--memory-reservation",
             f"{values.size_text(soft)} is out of range: at most --memory's {values.size_text(memory)}",
         )
+    if options.rm and options.restart not in (None, "no"):
+        raise SpecError("--restart", "starts a container again that --rm would have removed: take one of them")
+    health = ("health_cmd", "health_interval_s", "health_timeout_s", "health_retries", "health_start_period_s")
+    if options.no_healthcheck and any(getattr(options, name) is not None for name in health):
+        raise SpecError("--no-healthcheck", "goes with none of the --health options")
     if options.network == "host" and (bad := next((name for name in options.sysctls if name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own network under --network host")
     if (options.network or "").startswith("container:"):
