@@ -54,7 +54,8 @@ class Names:
             raise NetworkError(f"--add-host {item}: nothing leads to this machine from the container's networks")
         return {
             "/etc/hosts": files.hosts(self._wanted, addresses, gateway),
-            RESOLV_CONF: files.resolv_conf(self._wanted, files.read(RESOLV_CONF), served=True),
+            # With an egress allow-list a name stands for itself: the machine's search list would have others asked for as well.
+            RESOLV_CONF: files.resolv_conf(self._wanted, "" if self._entries else files.read(RESOLV_CONF), served=True),
         }
 
     def serve(self, netns_fd: int) -> None:
