@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
-from .containers import options_from_dict
+from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
 from .launcher.client import Launcher, Process
@@ -137,6 +137,8 @@ def join(
     found = engine.known.state(container.id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
+    if container.status == "paused":
+        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -245,6 +247,8 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
             **{key: record[key] for key in keys},
+            # A kept one's are in its record.
+            **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
             "process": {**made.process, "script": None},

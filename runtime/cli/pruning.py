@@ -13,6 +13,7 @@ from ..errors import CellwallError, SpecError
 from . import table
 from .build_report import one_line_of
 from .images import row
+from .network import prune_all as prune_networks
 
 if TYPE_CHECKING:
     from ..containers import Container
@@ -71,20 +72,20 @@ def image_prune(context: Context, words: list[str]) -> int:
 
 
 def system_prune(context: Context, words: list[str]) -> int:
-    """Remove stopped containers, images without a name and the build cache, with -a all images that no container uses; asks first."""
+    """Remove stopped containers, unused networks, images without a name and the build cache, with -a all images that no container uses; asks first."""
     parser = context.parser("[OPTIONS]")
     parser.flag("-a", "--all", help="all images that no container uses, and the folders of RUN --mount=type=cache")
     parser.flag("-f", "--force", help="don't ask")
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
-    question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n  - the build cache\n"
+    question = f"WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n  - {what}\n  - the build cache\n"
     if not said.force and not agreed(question):
         return 0
     engine = context.engine
     removed, freed = [], 0
     for container in engine.containers(all=True):
-        if container.status == "running" or container.ephemeral:
+        if container.runs or container.ephemeral:
             continue
         size = _size(context, container)
         try:
@@ -93,9 +94,11 @@ def system_prune(context: Context, words: list[str]) -> int:
             continue
         removed.append(container.id)
         freed += size
+    networks = [] if engine.identity.rootless else prune_networks(context)
     lines, freed_by_images = engine.images.prune(all=said.all)
     freed += freed_by_images + engine.prune_builds(mounts=said.all)
     _tell("Deleted Containers:", removed)
+    _tell("Deleted Networks:", networks)
     _tell("Deleted Images:", lines)
     print(f"Total reclaimed space: {table.human_size(freed)}")
     return 0
@@ -134,13 +137,13 @@ def _summary(
     listed = store.list()
     used = [image for image, shown in zip(listed, images, strict=False) if shown["Containers"]]
     whole, needed = store.footprint(listed), store.footprint(used)
-    stopped = sum(one["SizeBytes"] for one in containers if one["Status"] != "running")
+    stopped = sum(one["SizeBytes"] for one in containers if one["Status"] not in ("running", "paused"))
     return [
         _line("Images", len({image.id for image in listed}), len({image.id for image in used}), whole.size_bytes, whole.without(needed)),
         _line(
             "Containers",
             len(containers),
-            sum(one["Status"] == "running" for one in containers),
+            sum(one["Status"] in ("running", "paused") for one in containers),
             sum(one["SizeBytes"] for one in containers),
             stopped,
         ),

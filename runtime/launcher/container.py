@@ -149,7 +149,7 @@ class Container(Task):
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
-        if self.network is not None:
+        if self.network is not None and self.network.endpoints:
             # The worker makes links, addresses and rules while the mounts are made here.
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -181,7 +181,7 @@ class Container(Task):
             "readonly_paths": linux.get("readonlyPaths", []),
             "readonly_root": bool(spec["root"].get("readonly")),
         }
-        if self.network is not None:
+        if self.network is not None and self.network.endpoints:
             self.network.wait(server.network_worker())
         self._send(setup, self.rootfs.fds)
         for entry in self.rootfs.entries:
@@ -409,9 +409,17 @@ class Container(Task):
             os.close(self.mounts_fd)
             self.mounts_fd = -1
 
+    def _know_whole_group(self) -> None:
+        """Take up the trees that an update has added since (cgroups/extending.py)."""
+        found = state.load(self.request["running"], self.id)
+        paths = (found or self.state).get("cellwall", {}).get("cgroup")
+        if paths and self.group is not None and paths != self.group.paths:
+            self.group = Group.open(paths)
+
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
+            self._know_whole_group()
             self.group.kill()
             if not self.group.remove() and self.retries:
                 self.server.after(self.retries.pop(0), self._remove_group)

@@ -349,7 +349,13 @@ def test_addresses_are_let_through_for_a_time(world: World, busybox: str) -> Non
     # The record has five seconds: a minute at least, and a little more for who uses it in its last moment.
     assert 60 < first[f"{GOOD}:443/tcp"] <= 90
     assert first[f"{OTHER}:80/tcp"] == 0
-    assert json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Networks"]["egress"]
+    settings = json.loads(run("inspect", "box"))[0]["NetworkSettings"]
+    assert settings["Egress"] == {"Allowed": ["good.test:443", OTHER], "Refused": []}
+    run("exec", "box", "sh", "-c", f"! wget -qO- http://{EVIL}/")
+    run("stop", "-t", "0", "box")
+    (refused,) = json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Egress"]["Refused"]
+    assert refused == f"--network egress=… has refused address {EVIL}:80/tcp (once)"
+    run("start", "box")
 
     # Killed with its launcher: the next start takes its rules away, and its address may be given to another.
     before = world.machine.run("nft", "list", "tables")
