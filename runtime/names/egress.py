@@ -80,7 +80,10 @@ class Egress:
         if answer.rcode != message.NOERROR:
             reply(message.write_answer(query, answer.rcode))
             return
-        found = [(address, min(ttl, CEILING_S)) for address, ttl in answer.addresses if may_lead_to(address)]
+        private = self._policy.is_written_out(query.name)
+        found = [
+            (address, min(ttl, CEILING_S)) for address, ttl in answer.addresses if may_lead_to(address, private=private)
+        ]
         if not found:
             reply(message.write_answer(query, message.NOERROR))
             return

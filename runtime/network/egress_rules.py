@@ -28,6 +28,8 @@ _ESTABLISHED_RELATED = 0b110
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 # So many different places that were refused are kept for the person who is told.
 _NOTED = 200
+# So many places may be let through at a time: a ``*.`` has as many names as somebody asks for.
+_ALLOWED = 16384
 _ADMIN_PROHIBITED = 3
 
 
@@ -121,9 +123,9 @@ def _packets(name: str, network: dict[str, Any], endpoint: dict[str, Any]) -> li
     place = (_IPV4 << 12 | _PROTOCOL << 6 | _PORT, 12)
     found = [
         nft.table(name),
-        nft.members(name, "allowed", 1, place, timed=True),
-        nft.members(name, "refused", 2, place, counts=_NOTED),
-        nft.members(name, "refused_others", 3, (_IPV4 << 6 | _PROTOCOL, 8), counts=_NOTED),
+        nft.members(name, "allowed", 1, place, size=_ALLOWED, timed=True),
+        nft.members(name, "refused", 2, place, size=_NOTED, counts=True),
+        nft.members(name, "refused_others", 3, (_IPV4 << 6 | _PROTOCOL, 8), size=_NOTED, counts=True),
         nft.chain(name, "refuse"),
         nft.chain(name, "forward", "filter", _FORWARD, _BEFORE_FILTER),
         nft.chain(name, "input", "filter", _INPUT, _BEFORE_FILTER),

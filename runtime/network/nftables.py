@@ -203,13 +203,19 @@ def element(table_name: str, name: str, key: bytes, data: bytes, comment: str) -
 
 
 def members(
-    table_name: str, name: str, identity: int, key: tuple[int, int], *, timed: bool = False, counts: int = 0
+    table_name: str,
+    name: str,
+    identity: int,
+    key: tuple[int, int],
+    *,
+    size: int,
+    timed: bool = False,
+    counts: bool = False,
 ) -> Message:
-    """A set; ``key`` is type and bytes. ``timed``: elements may end; ``counts``: packets put them there, so many at most."""
+    """A set of ``size`` elements at most; ``key`` is type and bytes. ``timed``: they may end; ``counts``: packets put them there."""
     flags = (0x10 if timed else 0) | (0x20 if counts else 0)  # NFT_SET_TIMEOUT, NFT_SET_EVAL
     parts = text(1, table_name) + text(2, name) + number(3, flags) + number(4, key[0]) + number(5, key[1])
-    if counts:
-        parts += nest(9, number(1, counts))
+    parts += nest(9, number(1, size))
     return NEWSET, CREATE, parts + number(10, identity)
 
 
