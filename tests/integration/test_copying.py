@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from cellwall.runtime.copying_tree import Placer
 from cellwall.runtime.pausing import paused
+from cellwall.runtime.storage.tarheader import TarError
+from cellwall.runtime.storage.tarstream import TarStream
 
 from ..volume_image import write_images
 
@@ -289,3 +292,36 @@ def test_links_that_are_swapped_lead_nowhere_else(cli: Cli, box: str, tmp_path: 
     assert contents <= {"mine\n", "evil", ""}, contents
     assert (secret / "file").read_text() == "of this machine"
     assert sorted(os.listdir(secret)) == ["file"]
+
+
+def test_what_comes_out_is_put_nowhere_else(tmp_path: Path) -> None:
+    """The half that is in the container could be anything: its archive leads nowhere but below the destination."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "file").write_text("mine")
+    lies: dict[str, list[tuple[str, bytes | str]]] = {
+        "through a link that came along": [("top/l", str(secret)), ("top/l/file", b"x")],
+        "through a link that was there": [("top/there/file", b"x")],
+        "beside it": [("other", b"x")],
+        "above it": [("top/../../secret/file", b"x")],
+        "no directory at the top": [("top", b"x"), ("top/f", b"x")],
+    }
+    for number, (what, entries) in enumerate(lies.items()):
+        dest = tmp_path / f"dest{number}"
+        dest.mkdir()
+        (dest / "there").symlink_to(secret)
+        top = tarfile.TarInfo("top")
+        top.type, top.mode = tarfile.DIRTYPE, 0o755
+        head = b"" if what.startswith("no directory") else top.tobuf()
+        fd = os.memfd_create("archive")
+        os.write(fd, head + tar(entries))
+        os.lseek(fd, 0, os.SEEK_SET)
+        placer = Placer(os.open, str(dest), base=b"base", content=True, owned=False, plain=True)
+        try:
+            with pytest.raises((TarError, OSError)):
+                placer.place_tree(TarStream(fd))
+        finally:
+            os.close(fd)
+        assert (secret / "file").read_text() == "mine", what
+        assert sorted(os.listdir(secret)) == ["file"], what
+        assert not (tmp_path / "other").exists()
