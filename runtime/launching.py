@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
-from .containers import options_from_dict
+from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
 from .launcher.client import Launcher, Process
@@ -147,6 +147,8 @@ def join(
     found = engine.known.state(container.id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
+    if container.status == "paused":
+        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -220,6 +222,26 @@ def wait_for_place(engine: Engine, container_id: str) -> None:
         engine.reconcile()
 
 
+def _joined(engine: Engine, options: RunOptions) -> dict[str, str]:
+    """Which containers' namespaces are shared, by id: ``{"pid": …, "ipc": …}``. Raises NotFound, StatusError."""
+    found: dict[str, str] = {}
+    for kind, said in (("pid", options.pid), ("ipc", options.ipc)):
+        if not (said or "").startswith("container:"):
+            continue
+        other = engine.known.find((said or "").removeprefix("container:"))
+        if not other.runs:
+            raise StatusError(f"--{kind} {said}: the container", other.status, "running: start it first")
+        if kind == "ipc":
+            known = engine.known.record(other.id) or (engine.known.state(other.id) or {}).get("cellwall", {})
+            theirs = (known.get("options") or {}).get("ipc") or "private"
+            if theirs != "shareable" and not theirs.startswith("container:"):
+                raise StatusError(
+                    f"--ipc {said}: the IPC of that container", theirs, "shareable: run it with --ipc shareable"
+                )
+        found[kind] = other.id
+    return found
+
+
 def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
     """What the launcher is asked for."""
     keys = (
@@ -253,10 +275,13 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
+        "join": _joined(engine, options),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
             **{key: record.get(key) for key in keys},
+            # A kept one's are in its record.
+            **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
             "process": {**made.process, "script": None},

@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import os
 import resource
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .errors import NotFound, SpecError
+from .errors import SpecError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
 from .options import RunOptions, Script
+from .resources import devices_of, resources_of
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
@@ -28,9 +28,6 @@ OCI_VERSION = "1.2.0"
 SHM_BYTES = 64 << 20
 # Where every container has something mounted, whether the image has a folder or file there or not.
 MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-CPU_PERIOD_US = 100_000
-# What one container may take of the machine's memory where nothing was said: the notebook itself must live on.
-MEMORY_SHARE = 0.8
 
 # Sysctls that belong to a namespace of the container's own. Source: runc's and docker's list; sysctl(8).
 _SYSCTL_NAMESPACES = {
@@ -61,11 +58,6 @@ class Plan:
     files: dict[str, str | dict[str, Any]]
     argv: list[str]
     warnings: tuple[str, ...] = ()
-
-
-@lru_cache(maxsize=1)
-def total_memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def script_message(script: Script, name: str) -> dict[str, Any]:
@@ -115,7 +107,7 @@ def plan(
     namespaces = _namespaces(options)
     kinds = {namespace["type"] for namespace in namespaces}
     security = _security(options, str(image.get("architecture") or ""))
-    devices, device_rules = _devices(options, rootless)
+    devices, device_rules = devices_of(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
     host_network = "network" not in kinds
@@ -135,11 +127,14 @@ def plan(
             "noNewPrivileges": security.options.no_new_privileges,
         },
         "mounts": _mounts(options, kinds, id_count, rootless, attached),
-        "annotations": {f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
+        "annotations": {
+            **{f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
+            **options.annotations,
+        },
         "linux": {
             "namespaces": namespaces,
             "devices": devices,
-            "resources": _resources(options, device_rules, rootless),
+            "resources": resources_of(options, device_rules, rootless),
             "sysctl": _sysctls(options, kinds),
             "maskedPaths": list(security.options.masked_paths),
             "readonlyPaths": list(security.options.readonly_paths),
@@ -205,6 +200,9 @@ def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
         ("cgroup", options.cgroupns, "--cgroupns"),
     ):
         if value == "host":
+            continue
+        if (kind in ("pid", "ipc") and (value or "").startswith("container:")) or (kind, value) == ("ipc", "shareable"):
+            kinds.append(kind)  # which of them it shares is told to the launcher, launching.py
             continue
         if value not in (None, "private", "none", ""):
             raise SpecError(flag, f"{value!r} is not available yet: use host, or leave it out")
@@ -315,107 +313,3 @@ def _filter(
     # A 32-bit C library makes every socket through socketcall.
     profile = parsed.seccomp_profile(capabilities, multiplexed_sockets=architecture == "386")
     return profile, compile_filter(profile) if profile else b""
-
-
-def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The extra device nodes, and the allow-list of the devices controller. Source: config-linux.md#devices."""
-    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
-    # Docker's list, without the permission to make nodes that are nobody's.
-    for kind, major, minor in (
-        ("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9), ("c", 5, 0), ("c", 5, 1), ("c", 5, 2), ("c", 136, None),
-    ):  # fmt: skip
-        rule = {"allow": True, "type": kind, "major": major, "access": "rwm"}
-        rules.append(rule if minor is None else rule | {"minor": minor})
-    devices = []
-    for item in options.devices:
-        source, _, rest = item.partition(":")
-        target, _, access = rest.partition(":")
-        if target and not target.startswith("/"):
-            target, access = "", target
-        target = target or source
-        try:
-            found = os.stat(source)
-        except OSError as error:
-            raise NotFound(
-                f"--device: {source}: {(error.strerror or '').lower()}, name a device of this machine"
-            ) from error
-        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            raise SpecError("--device", f"{source} is no device node")
-        if not target.startswith("/dev/"):
-            raise SpecError("--device", f"{target}: a device's place in the container is below /dev")
-        kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
-        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
-        mode = stat.S_IMODE(found.st_mode)
-        devices.append(
-            {
-                "path": target,
-                "type": kind,
-                "major": major,
-                "minor": minor,
-                "fileMode": mode,
-                "uid": 0,
-                "gid": 0,
-                "source": source,
-            }
-        )
-        rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": access or "rwm"})
-    if options.privileged:
-        rules = [{"allow": True, "access": "rwm"}]
-    return devices, rules
-
-
-def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless: bool) -> dict[str, Any]:
-    """``linux.resources``; an unsaid limit of memory and processes has a default. Source: config-linux.md#control-groups."""
-    memory: dict[str, Any] = {"limit": options.memory_bytes or int(total_memory_bytes() * MEMORY_SHARE)}
-    if options.memory_bytes == -1:
-        memory = {}
-    if options.memory_swap_bytes is not None:
-        memory["swap"] = options.memory_swap_bytes
-    if options.memory_reservation_bytes is not None:
-        memory["reservation"] = options.memory_reservation_bytes
-    resources: dict[str, Any] = {"memory": memory}
-    cpu: dict[str, Any] = {}
-    if options.cpus is not None:
-        cpu |= {"quota": int(options.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
-    if options.cpu_shares is not None:
-        cpu["shares"] = options.cpu_shares
-    if options.cpuset_cpus is not None:
-        cpu["cpus"] = options.cpuset_cpus
-    if options.cpuset_mems is not None:
-        cpu["mems"] = options.cpuset_mems
-    if cpu:
-        resources["cpu"] = cpu
-    if options.pids_limit is None or options.pids_limit > 0:
-        from .config import PIDS_LIMIT
-
-        resources["pids"] = {"limit": options.pids_limit or PIDS_LIMIT}
-    block: dict[str, Any] = {}
-    if options.blkio_weight is not None:
-        block["weight"] = options.blkio_weight
-    for key, flag, rates in (
-        ("throttleReadBpsDevice", "--device-read-bps", options.device_read_bps),
-        ("throttleWriteBpsDevice", "--device-write-bps", options.device_write_bps),
-        ("throttleReadIOPSDevice", "--device-read-iops", options.device_read_iops),
-        ("throttleWriteIOPSDevice", "--device-write-iops", options.device_write_iops),
-    ):
-        if rates:
-            block[key] = [{**_device_number(flag, rate.path), "rate": rate.rate} for rate in rates]
-    if block:
-        resources["blockIO"] = block
-    if options.net_cls_classid is not None:
-        resources["network"] = {"classID": options.net_cls_classid}
-    if not rootless:
-        resources["devices"] = device_rules
-    return resources
-
-
-def _device_number(flag: str, path: str) -> dict[str, int]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise NotFound(
-            f"{flag}: {path}: {(error.strerror or '').lower()}, name a block device of this machine"
-        ) from error
-    if not stat.S_ISBLK(found.st_mode):
-        raise SpecError(flag, f"{path} is no block device")
-    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

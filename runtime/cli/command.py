@@ -41,6 +41,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rm": ("containers", "rm", "Remove containers"),
     "logs": ("logs", "logs", "Print what a container has written"),
     "inspect": ("inspect", "inspect", "Show all that is known of containers and images"),
+    "pause": ("control", "pause", "Stop all processes of containers where they are"),
+    "unpause": ("control", "unpause", "Let paused containers go on"),
+    "rename": ("control", "rename", "Give a container another name"),
+    "update": ("control", "update", "Change limits of containers"),
+    "top": ("watching", "top", "List the processes of a container"),
+    "stats": ("stats", "stats", "Show what containers use, live"),
+    "events": ("watching", "events", "Print what happens to containers, images, volumes and networks"),
+    "port": ("watching", "port", "List where a container's ports are published"),
     "diff": ("containers", "diff", "List what a container has changed"),
     "commit": ("sharing", "commit", "Make an image of a container's changes"),
     "history": ("sharing", "history", "Show how an image was made"),
@@ -84,6 +92,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "rm": "rm",
         "logs": "logs",
         "inspect": "inspect",
+        "pause": "pause",
+        "unpause": "unpause",
+        "rename": "rename",
+        "update": "update",
+        "top": "top",
+        "stats": "stats",
+        "port": "port",
         "diff": "diff",
         "commit": "commit",
         "cp": "cp",
@@ -114,16 +129,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "remove": "volume rm",
         "prune": "volume prune",
     },
-    "system": {"info": "info", "df": "system df", "prune": "system prune"},
+    "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
 _LATER = {
-    "pause",
-    "unpause",
-    "top",
-    "stats",
-    "port",
-    "rename",
-    "update",
     "network",
     "layers",
     "namespaces",
@@ -268,6 +276,18 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
     module, function, _ = COMMANDS[target]
     found: Callable[[Context, list[str]], int] = getattr(import_module(f".{module}", __package__), function)
     return name, found, rest
+
+
+def help_of(words: Sequence[str]) -> str:
+    """The help text of the command that ``words`` begin with; empty where there is none. Nothing is run for it."""
+    try:
+        name, function, _ = _find(list(words))
+        function(Context(name, {}, None), ["--help"])
+    except HelpRequested as help:
+        return help.text
+    except CellwallError:
+        pass
+    return ""
 
 
 def _report(error: Exception, failed: int) -> int:

@@ -249,6 +249,23 @@ def rate_iops(flag: str, text: str) -> Rate:
     return _rate(flag, text, integer(1, LARGEST), "/dev/sda:1000")
 
 
+def file_path(flag: str, text: str) -> str:
+    """A file's path, made absolute: it is written from another folder in the background."""
+    return os.path.abspath(words(flag, text))
+
+
+def device_weight(flag: str, text: str) -> Rate:
+    """``/dev/sda:500``: a weight from 10 to 1000."""
+    return _rate(flag, text, integer(10, 1000), "/dev/sda:500")
+
+
+def device_rule(flag: str, text: str) -> str:
+    """``c 42:* rmw``: kind (a, b or c), major and minor number or ``*``, and what may be done."""
+    if not re.fullmatch(r"[abc] (\d{1,10}|\*):(\d{1,10}|\*) [rwm]{1,3}", text):
+        raise SpecError(flag, f"{text!r}: write kind, numbers and access, such as 'c 42:* rmw'")
+    return text
+
+
 def device(flag: str, text: str) -> str:
     """``/dev/fuse``, ``/dev/sda:/dev/xvda``, ``/dev/sda:/dev/xvda:rwm``: checked, and returned whole."""
     parts = text.split(":")

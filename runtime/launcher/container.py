@@ -29,6 +29,7 @@ from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts
+from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
 
@@ -80,6 +81,7 @@ class Container(Task):
         self.mount_points: list[str] = []
         self.mounts_fd = -1
         self.slot = -1
+        self.shared: Shared | None = None
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
@@ -93,6 +95,7 @@ class Container(Task):
             self.rootfs.close()
             self.rootfs.close_late()
             self.servers.kill()
+            self._forget_shared()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
             self.channel = None  # the server answers on it
@@ -123,7 +126,11 @@ class Container(Task):
         self.state = first_state(request, server.owner)
         self.take_place()
         count = server.id_count
-        if new_user and not server.rootless:
+        wish = request.get("join")
+        self.shared = Shared(request["running"], wish, new_user) if wish else None
+        if self.shared is not None and new_user:
+            base, count = self._share_ids(self.shared)
+        elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
         self.group = Group.create(self.id, linux.get("resources") or {})
@@ -133,10 +140,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-            if pid == 0:
-                self.sync.close()
-                init.main(other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -148,7 +152,7 @@ class Container(Task):
         init_started = start_time(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        if new_user:
+        if new_user and self.shared is None:
             self._map_ids(base, count)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
@@ -186,12 +190,43 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
+        self._forget_shared()
         self.rootfs.close_late()
         if self.rootfs.warnings or group_warnings:
             self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
+
+    def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
+        """The first process, in its own namespaces and those that it shares."""
+        assert self.sync is not None
+        if self.shared is not None:
+            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+        pid, pidfd = clone3(flags, clone_fd)
+        if pid == 0:
+            self.sync.close()
+            init.main(other)
+        return pid, pidfd
+
+    def _share_ids(self, shared: Shared) -> tuple[int, int]:
+        """The other container's range, held for this one too: ``(first host id, how many)``."""
+        if self.request.get("slot") is not None or not self.request.get("idmap", True):
+            raise UnsupportedError(
+                "--pid and --ipc of another container",
+                "its files have ids of their own, as mounts can't translate them here",
+            )
+        slot = shared.found.get("slot", -1)
+        if slot >= 0:
+            state.share_ids(self.request["ids"], slot, shared.id, self.id, self.server.owner)
+            self.slot = slot
+        return shared.ids()
+
+    def _forget_shared(self) -> None:
+        if self.shared is not None:
+            self.shared.close()
+            self.shared = None
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -262,6 +297,8 @@ class Container(Task):
                     upper_bytes = self.request.get("upper_bytes") or 0
                     root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
                     self.rootfs.entries[-1]["user"] = True
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -356,16 +393,24 @@ class Container(Task):
             os.close(self.mounts_fd)
             self.mounts_fd = -1
 
+    def _know_whole_group(self) -> None:
+        """Take up the trees that an update has added since (cgroups/extending.py)."""
+        found = state.load(self.request["running"], self.id)
+        paths = (found or self.state).get("cellwall", {}).get("cgroup")
+        if paths and self.group is not None and paths != self.group.paths:
+            self.group = Group.open(paths)
+
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
+            self._know_whole_group()
             self.group.kill()
             if not self.group.remove() and self.retries:
                 self.server.after(self.retries.pop(0), self._remove_group)
                 return
             self.group = None
         if self.slot >= 0:
-            state.release_ids(self.request["ids"], self.slot)
+            state.release_ids(self.request["ids"], self.slot, self.id)
         if self.has_state:
             state.remove(self.request["running"], self.id)
         # It refers back to this, and the launcher looks for no cycles.

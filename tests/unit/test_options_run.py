@@ -192,6 +192,7 @@ def test_every_field_of_run_options_has_an_option() -> None:
     joined = {
         "env",
         "labels",
+        "annotations",
         "sysctls",
         "mounts",
         "entrypoint",
@@ -267,7 +268,7 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "--runtime crun x",
         "-a stdout x",
         "--sig-proxy=false x",
-        "--oom-kill-disable x",
+        "--cgroup-parent y x",
     ],
 )
 def test_what_isnt_there_yet_is_said_not_ignored(line: str) -> None:
