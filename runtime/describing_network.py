@@ -6,6 +6,7 @@ of the run-time folder (network/endpoints.py). Source: docker's Engine API, Cont
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from .network.endpoints import of_container
