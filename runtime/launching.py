@@ -271,6 +271,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "files": made.files,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
+        "containers": str(engine.paths.containers),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
         "upper_bytes": options.storage_size_bytes,

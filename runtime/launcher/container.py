@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -9,7 +10,7 @@ from errno import ENOSPC, EPERM, EUSERS
 
 from .. import state
 from ..cgroups import Group
-from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..errors import CellwallError, StatusError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
 from ..linux.mounts import new_mount
@@ -52,6 +53,22 @@ _NAMESPACE_FLAGS = {
 }
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
+
+
+def claim_place(request: dict[str, Any], first: dict[str, Any]) -> None:
+    """Write the container's first state. Raises AlreadyExists, and StatusError while ``cp`` has its writable layer mounted (copying.py)."""
+    lock_fd = -1
+    if not request["record"]["ephemeral"]:
+        lock_fd = os.open(f"{request['containers']}/{request['id']}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if lock_fd >= 0:
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        state.create(request["running"], request["id"], first)
+    except BlockingIOError:
+        raise StatusError("the container", "being copied from or to", "left alone: try again") from None
+    finally:
+        if lock_fd >= 0:
+            os.close(lock_fd)
 
 
 class Container(Task):
@@ -262,8 +279,8 @@ class Container(Task):
             pass
 
     def take_place(self) -> None:
-        """Make the container known to everybody, unless its id is taken."""
-        state.create(self.request["running"], self.id, self.state)
+        """Make the container known to everybody, unless its id is taken, or its files are being copied."""
+        claim_place(self.request, self.state)
         self.has_state = True
 
     def _map_ids(self, base: int, count: int) -> None:
