@@ -355,17 +355,17 @@ class Container(Task):
                 kind = item["type"]
                 if kind == "bind":
                     binds.add(item)
-                elif kind == "image":
-                    upper_bytes = self.request.get("upper_bytes") or 0
-                    root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
-                    self.rootfs.entries[-1]["user"] = True
-                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
-                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
                     with self._joined_network():
                         attributes, _ = split_options(item.get("options", []))
                         self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
+                elif kind == "image":
+                    upper_bytes = self.request.get("upper_bytes") or 0
+                    root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
+                    self.rootfs.entries[-1]["user"] = True
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
