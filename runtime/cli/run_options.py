@@ -559,6 +559,9 @@ def check_together(options: RunOptions) -> None:
         raise SpecError("--add-host", f"{bad}: nothing leads to this machine under --network none")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own IPC under --ipc host")
+    if (options.ipc or "").startswith("container:"):
+        if bad := next((name for name in options.sysctls if not name.startswith("net.")), ""):
+            raise SpecError("--sysctl", f"{bad} would change the IPC of the container that this one joins")
     if options.uts == "host" and options.hostname:
         raise SpecError("--hostname", "can't be set under --uts host")
 

@@ -29,6 +29,7 @@ from .fuse_server import Servers
 from .listing import changes_of
 from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts, split_options
+from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
 
@@ -69,6 +70,7 @@ class Container(Task):
         self.mount_points: list[str] = []
         self.mounts_fd = -1
         self.slot = -1
+        self.shared: Shared | None = None
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
@@ -85,6 +87,7 @@ class Container(Task):
             self.rootfs.close()
             self.rootfs.close_late()
             self.servers.kill()
+            self._forget_shared()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
             self.channel = None  # the server answers on it
@@ -115,13 +118,17 @@ class Container(Task):
         self.state = first_state(request, server.owner)
         self.take_place()
         count = server.id_count
-        if new_user and not server.rootless:
+        wish = request.get("join")
+        self.shared = Shared(request["running"], wish, new_user) if wish else None
+        if self.shared is not None and new_user:
+            base, count = self._share_ids(self.shared)
+        elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
         if request.get("network"):
             if "join" in request["network"]:
-                shared = state.load(request["running"], request["network"]["join"]["id"])
-                request["files"] |= (shared or {"cellwall": {}})["cellwall"].get("files", {})
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
             else:
                 self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
@@ -132,10 +139,7 @@ class Container(Task):
         clone_fd = self.group.clone_fd(partial=True)
         try:
             with self._joined_network():
-                pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-                if pid == 0:
-                    self.sync.close()
-                    init.main(other)
+                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -147,7 +151,7 @@ class Container(Task):
         init_started = start_time(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        if new_user:
+        if new_user and self.shared is None:
             self._map_ids(base, count)
         if self.network is not None and self.network.endpoints:
             # The worker makes links, addresses and rules while the mounts are made here.
@@ -198,9 +202,11 @@ class Container(Task):
             "id_count": count,
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
+        self._forget_shared()
         self.rootfs.close_late()
         warnings = self.rootfs.warnings + group_warnings + (self.network.warnings if self.network else [])
         if warnings:
@@ -236,6 +242,35 @@ class Container(Task):
         Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
         """
         return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
+
+    def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
+        """The first process, in its own namespaces and those that it shares."""
+        assert self.sync is not None
+        if self.shared is not None:
+            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+        pid, pidfd = clone3(flags, clone_fd)
+        if pid == 0:
+            self.sync.close()
+            init.main(other)
+        return pid, pidfd
+
+    def _share_ids(self, shared: Shared) -> tuple[int, int]:
+        """The other container's range, held for this one too: ``(first host id, how many)``."""
+        if self.request.get("slot") is not None or not self.request.get("idmap", True):
+            raise UnsupportedError(
+                "--pid and --ipc of another container",
+                "its files have ids of their own, as mounts can't translate them here",
+            )
+        slot = shared.found.get("slot", -1)
+        if slot >= 0:
+            state.share_ids(self.request["ids"], slot, shared.id, self.id, self.server.owner)
+            self.slot = slot
+        return shared.ids()
+
+    def _forget_shared(self) -> None:
+        if self.shared is not None:
+            self.shared.close()
+            self.shared = None
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -305,6 +340,8 @@ class Container(Task):
                     with self._joined_network():
                         attributes, _ = split_options(item.get("options", []))
                         self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -434,7 +471,7 @@ class Container(Task):
     def _forget(self) -> None:
         """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
-            state.release_ids(self.request["ids"], self.slot)
+            state.release_ids(self.request["ids"], self.slot, self.id)
         if self.has_state:
             state.remove(self.request["running"], self.id)
         # It refers back to this, and the launcher looks for no cycles.

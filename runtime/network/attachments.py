@@ -7,7 +7,7 @@
     publish      [{"container_port", "protocol", "host_ip", "host_port", "host_port_end"}], ``-P`` taken into account
     exposed      ["80/tcp"], of the image and of ``--expose``
 
-``request["network"]`` is what attached.py says, ``{"join": {"id", "name"}}`` for a namespace to be joined, or None.
+``request["network"]`` is what attached.py says, ``{"join": {"id", "name", "hostname"}}`` for a namespace to be joined, or None.
 """
 
 from __future__ import annotations
@@ -159,4 +159,5 @@ def _joined(engine: Engine, container_id: str) -> dict[str, Any]:
     found = engine.known.state(other.id)
     if found is None or not found["pid"] or other.status != "running":
         raise StatusError(f"--network container:{other.name}: the container", other.status, "running: start it first")
-    return {"id": other.id, "name": other.name}
+    hostname = found["cellwall"]["process"]["env"].get("HOSTNAME") or other.id[:12]
+    return {"id": other.id, "name": other.name, "hostname": hostname}
