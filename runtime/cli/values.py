@@ -106,14 +106,14 @@ def integer(low: int, high: int, special: tuple[int, ...] = ()) -> Callable[[str
 
 
 def cpus(flag: str, text: str) -> float:
-    """A number of CPUs, such as 1.5, from 0.01 to as many as this machine has."""
+    """A number of CPUs, such as 1.5, from 0.01 to as many as this machine has; 0 is no limit, as docker's."""
     count = os.cpu_count() or 1
-    said = f"the range is 0.01 to {count}, as this machine has {count}"
+    said = f"the range is 0.01 to {count}, as this machine has {count}; 0 is no limit"
     try:
         number = float(text)
     except ValueError:
         raise SpecError(flag, f"{text!r} is no number; {said}") from None
-    if not 0.01 <= number <= count:
+    if number != 0 and not 0.01 <= number <= count:
         raise SpecError(flag, f"{text} is out of range; {said}")
     return number
 

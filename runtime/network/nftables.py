@@ -156,6 +156,11 @@ def reject_tcp() -> bytes:
     return expression("reject", number(1, 1), attribute(2, b"\0"))
 
 
+def loaded(data: bytes, register: int = REG) -> bytes:
+    """``data`` as it is."""
+    return expression("immediate", number(1, register), value(2, data))
+
+
 def destination_nat(version: int) -> bytes:
     """DNAT to the address at REG and the port behind it."""
     words = 1 if version == 4 else 4
