@@ -37,8 +37,10 @@ def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, 
     wanted = network.get("attachments") or []
     networks = {one["name"]: _endpoint(container_id, one, there.get(one["network"])) for one in wanted}
     mode = network.get("mode") or (known.get("options") or {}).get("network") or "none"
-    if not networks and mode in ("none", "host"):
-        networks = {mode: _endpoint(container_id, {"network": "", "name": mode}, None)}
+    if not networks and mode in ("none", "host", "bridge"):
+        # An ordinary user's bridge is the container's alone, and bears its id.
+        own = container_id if mode == "bridge" else ""
+        networks = {mode: _endpoint(container_id, {"network": own, "name": mode}, there.get(own))}
     first = next(iter(networks.values()), {})
     # The top level repeats the first network's, from the days when there was one.
     repeated = (

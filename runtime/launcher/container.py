@@ -25,7 +25,7 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, layer_mounts, rootfs
+from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
@@ -145,8 +145,8 @@ class Container(Task):
             count = state.IDS_PER_CONTAINER
         if request.get("network"):
             if "join" in request["network"]:
-                shared = state.load(request["running"], request["network"]["join"]["id"])
-                request["files"] |= (shared or {"cellwall": {}})["cellwall"].get("files", {})
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
             else:
                 self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
@@ -156,8 +156,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            with self._joined_network():
-                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -264,13 +263,44 @@ class Container(Task):
     def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
         """The first process, in its own namespaces and those that it shares."""
         assert self.sync is not None
-        if self.shared is not None:
-            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
-        pid, pidfd = clone3(flags, clone_fd)
-        if pid == 0:
-            self.sync.close()
-            init.main(other)
-        return pid, pidfd
+        network = self._joined_network()
+        if network.elsewhere and self.server.rootless:
+            if self.shared is not None:
+                raise UnsupportedError(
+                    "--network container:… beside --pid or --ipc container:…, as an ordinary user",
+                    "join one of them, or run as root",
+                )
+            pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+            try:
+                return network_namespace.clone_there(self.server, pidfd, self.sync, other, flags, clone_fd)
+            finally:
+                os.close(pidfd)
+        with network:
+            if self.shared is not None:
+                return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+            pid, pidfd = clone3(flags, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+            return pid, pidfd
+
+    def _sysfs_there(self, options: list[str]) -> int:
+        """A /sys of the network namespace that is shared; the caller owns the descriptor."""
+        attributes, _ = split_options(options)
+        if not self.server.rootless:
+            with self._joined_network():
+                return new_mount("sysfs", {"source": "sysfs"}, attributes)
+        pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+        try:
+            _, fds = network_namespace.there(
+                self.server,
+                pidfd,
+                [],
+                lambda: ({"mounted": True}, [new_mount("sysfs", {"source": "sysfs"}, attributes)]),
+            )
+        finally:
+            os.close(pidfd)
+        return fds[0]
 
     def _share_ids(self, shared: Shared) -> tuple[int, int]:
         """The other container's range, held for this one too: ``(first host id, how many)``."""
@@ -357,9 +387,7 @@ class Container(Task):
                     binds.add(item)
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
-                    with self._joined_network():
-                        attributes, _ = split_options(item.get("options", []))
-                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                    self.rootfs.add(item["destination"], self._sysfs_there(item.get("options", [])))
                 elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
                     self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "image":
