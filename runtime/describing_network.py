@@ -1,13 +1,14 @@
 """``NetworkSettings`` of docker's ``inspect``, and where a container's ports are published.
 
-What was asked for is in the record's ``network``; what there is now, addresses and ports, in the endpoint files of the run-time
-folder: one JSON file for each container and network. Source: docker's Engine API, ContainerInspect.
+What was asked for is in the record's ``network`` (network/attachments.py); what there is now, addresses and ports, in the endpoints
+of the run-time folder (network/endpoints.py). Source: docker's Engine API, ContainerInspect.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from .network.endpoints import of_container
 
 if TYPE_CHECKING:
     from .paths import Paths
@@ -15,23 +16,12 @@ if TYPE_CHECKING:
 Ports = dict[str, list[dict[str, str]] | None]
 
 
-def endpoints(paths: Paths, container_id: str) -> list[dict[str, Any]]:
-    """The endpoints of a container, its first interface's first; empty where it is on no network."""
-    found = []
-    for path in (paths.run / "networks").glob(f"*/{container_id}.json"):
-        try:
-            found.append(json.loads(path.read_bytes()))
-        except FileNotFoundError:  # it ended meanwhile
-            continue
-    return sorted(found, key=lambda one: int(one.get("index", 0)))
-
-
 def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> Ports:
     """Each exposed port, ``80/tcp``, and where it is published now: ``[{"HostIp", "HostPort"}]``, None where it isn't."""
     network = known.get("network") or {}
     exposed = {_with_protocol(text) for text in network.get("exposed") or ()}
     found: Ports = dict.fromkeys(sorted(exposed, key=_port_order)) if running else {}
-    for endpoint in endpoints(paths, container_id) if running else ():
+    for endpoint in of_container(str(paths.endpoints), container_id) if running else ():
         for port in endpoint.get("ports") or ():
             place = {"HostIp": port["host_ip"], "HostPort": str(port["host_port"])}
             key = f"{port['container_port']}/{port['protocol']}"
@@ -42,7 +32,7 @@ def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, r
 def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> dict[str, Any]:
     """``NetworkSettings``; ``known`` is a container's record, or its state's ``cellwall`` part."""
     network = known.get("network") or {}
-    there = {one["network"]: one for one in endpoints(paths, container_id)} if running else {}
+    there = {one["network"]: one for one in of_container(str(paths.endpoints), container_id)} if running else {}
     wanted = network.get("attachments") or []
     networks = {one["name"]: _endpoint(container_id, one, there.get(one["network"])) for one in wanted}
     mode = network.get("mode") or (known.get("options") or {}).get("network") or "none"

@@ -16,7 +16,7 @@ from . import logs, pausing, removing, state, stopping
 from .cidfile import id_file
 from .config import Config
 from .containers import Container, Containers
-from .errors import CellwallError, SpecError, StatusError
+from .errors import CellwallError, NetworkError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
@@ -110,6 +110,13 @@ class Engine:
             lambda record: removing.release(self, record),
             lambda record: removing.remove_record(self, record),
         )
+        if self.paths.endpoints.exists():
+            from .network.stale import free
+
+            try:
+                free(self.paths)
+            except NetworkError as error:
+                self.warn(f"what a killed container left on networks is still there: {error}")
         self.volumes.sweep()
 
     @property
@@ -183,7 +190,10 @@ class Engine:
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
-        self.launcher_for(own_users=options.userns != "host").start()
+        launcher = self.launcher_for(own_users=options.userns != "host")
+        launcher.start()
+        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+            launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
             process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)
             tell_id(process.container_id)

@@ -16,6 +16,7 @@ from .events import emit_container
 from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
+from .network import attachments
 from .preparing import keep, let_volumes_go, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
@@ -255,6 +256,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "layers",
         "plan",
         "ephemeral",
+        "network",
         "stop",
         "mounts",
     )
@@ -276,6 +278,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "record_changes": options.record_changes,
         "slot": record["slot"],
         "join": _joined(engine, options),
+        "network": attachments.request(engine, record, made.spec["hostname"]),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {

@@ -17,6 +17,7 @@ from .containers import options_to_dict
 from .errors import UnsupportedError
 from .images.digest import Digest
 from .linux.process import start_time
+from .network.attachments import wanted as wanted_networks
 from .removing import remove_record
 from .spec import MOUNT_POINTS
 from .supervision import health_of
@@ -72,6 +73,7 @@ def new_record(
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
         ],
         "host": image.reference == HOST,
+        "network": wanted_networks(engine, options, config),
         "mounts": list(mounts),
         "volumes": names_of(list(mounts)),
         "health": health_of(options, image.config),

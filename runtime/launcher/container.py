@@ -13,6 +13,7 @@ from ..cgroups import Group
 from ..errors import CellwallError, StatusError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
+from ..linux.mounts import new_mount
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -28,7 +29,8 @@ from . import init, layer_mounts, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
-from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts
+from .network_namespace import Inside
+from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
@@ -37,6 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..network.attached import Attached
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -85,6 +88,8 @@ class Container(Task):
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
+        # What it has on networks; None where it has none of its own.
+        self.network: Attached | None = None
 
     def launch(self) -> None:
         """Make it and let it run. Whatever fails, nothing of it is left."""
@@ -133,6 +138,8 @@ class Container(Task):
         elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
+        if request.get("network") and "join" not in request["network"]:
+            self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -140,7 +147,8 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
+            with self._joined_network():
+                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -154,6 +162,13 @@ class Container(Task):
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user and self.shared is None:
             self._map_ids(base, count)
+        if self.network is not None and self.network.endpoints:
+            # The worker makes links, addresses and rules while the mounts are made here.
+            netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.network.attach(server.network_worker(), netns_fd)
+            finally:
+                os.close(netns_fd)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
             # The child joins the rest while the mounts are made here.
@@ -177,6 +192,8 @@ class Container(Task):
             "readonly_paths": linux.get("readonlyPaths", []),
             "readonly_root": bool(spec["root"].get("readonly")),
         }
+        if self.network is not None and self.network.endpoints:
+            self.network.wait(server.network_worker())
         self._send(setup, self.rootfs.fds)
         for entry in self.rootfs.entries:
             self.mount_points += entry.get("targets") or [entry["target"]]
@@ -196,8 +213,25 @@ class Container(Task):
         self.arm()
         self._forget_shared()
         self.rootfs.close_late()
-        if self.rootfs.warnings or group_warnings:
-            self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
+        warnings = self.rootfs.warnings + group_warnings + (self.network.warnings if self.network else [])
+        if warnings:
+            self.tell({"event": "warnings", "messages": warnings})
+
+    def _claim_network(self) -> None:
+        """Take addresses and ports on the container's networks: what fails of it fails before anything is made."""
+        from ..network.attached import Attached
+
+        self.network = Attached(self.request["network"], self.server.owner)
+        if self.network.wanted:
+            self.server.network_worker().start()
+        self.network.claim()
+
+    def _joined_network(self) -> Inside:
+        """For as long as the block runs, be in the network namespace of the container that this one shares it with.
+
+        Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
+        """
+        return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
 
     def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
         """The first process, in its own namespaces and those that it shares."""
@@ -299,6 +333,11 @@ class Container(Task):
                     self.rootfs.entries[-1]["user"] = True
                 elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
                     self.rootfs.add("/dev/shm", self.shared.shm())
+                elif kind == "sysfs" and self._joined_network().elsewhere:
+                    # It shows the network namespace that it is mounted in, to those alone who own that.
+                    with self._joined_network():
+                        attributes, _ = split_options(item.get("options", []))
+                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -409,6 +448,14 @@ class Container(Task):
                 self.server.after(self.retries.pop(0), self._remove_group)
                 return
             self.group = None
+        if self.network is not None:
+            network, self.network = self.network, None
+            network.release(self.server.network_worker(), self._forget)
+            return
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
             state.release_ids(self.request["ids"], self.slot, self.id)
         if self.has_state:
