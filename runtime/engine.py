@@ -192,7 +192,8 @@ class Engine:
         options = self.config.fill(options)
         launcher = self.launcher_for(own_users=options.userns != "host")
         launcher.start()
-        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+        special = options.network in (None, "none", "host") or (options.network or "").startswith("container:")
+        if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
             process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)

@@ -262,13 +262,15 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
+    network = attachments.request(engine, record, made.spec["hostname"])
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files,
+        "files": made.files | _shared_files(engine, network),
+        "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
         "containers": str(engine.paths.containers),
@@ -278,7 +280,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "record_changes": options.record_changes,
         "slot": record["slot"],
         "join": _joined(engine, options),
-        "network": attachments.request(engine, record, made.spec["hostname"]),
+        "network": network,
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
@@ -290,3 +292,11 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             "process": {**made.process, "script": None},
         },
     }
+
+
+def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
+    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
+    if network is None or "join" not in network:
+        return {}
+    found = engine.known.state(network["join"]["id"])
+    return dict(found["cellwall"].get("files", {})) if found else {}

@@ -136,6 +136,8 @@ class RunOptions:
     # Ports as docker's EXPOSE writes them: "80/tcp".
     expose: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     add_hosts: tuple[str, ...] = ()
     # security and namespaces
     cap_add: tuple[str, ...] = ()

@@ -73,10 +73,10 @@ def new_record(
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
         ],
         "host": image.reference == HOST,
-        "network": wanted_networks(engine, options, config),
         "mounts": list(mounts),
         "volumes": names_of(list(mounts)),
         "health": health_of(options, image.config),
+        "network": wanted_networks(engine, options, config),
         "plan": None,
         "slot": None,
     }

@@ -17,6 +17,7 @@ from typing import Any
 from .errors import SpecError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
+from .names import files
 from .options import RunOptions, Script
 from .resources import devices_of, resources_of
 from .security.capabilities import resolve as resolve_capabilities
@@ -51,12 +52,13 @@ _INTERPRETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files."""
+    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files and names."""
 
     spec: dict[str, Any]
     process: dict[str, Any]
     files: dict[str, str | dict[str, Any]]
     argv: list[str]
+    names: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
@@ -110,7 +112,6 @@ def plan(
     devices, device_rules = devices_of(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
-    host_network = "network" not in kinds
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "hostname": hostname,
@@ -162,8 +163,8 @@ def plan(
     }
     # Who mounts a file of his own there wants that one.
     taken = {one["target"] for one in attached}
-    files = {path: text for path, text in _files(options, hostname, host_network).items() if path not in taken}
-    return Plan(spec, process, files, argv, _warnings(options, image))
+    made = {path: text for path, text in _files(options, hostname).items() if path not in taken}
+    return Plan(spec, process, made, argv, _names(options, hostname), _warnings(options, image))
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
@@ -234,8 +235,9 @@ def _mounts(
         _entry("/proc", "proc", "proc", safe) if own_processes else _entry("/proc", "bind", "/proc", safe),
         _entry("/dev", "tmpfs", "tmpfs", ["nosuid", "noexec", "mode=0755", "size=65536k"]),
         _entry("/dev/pts", "devpts", "devpts", pts),
-        _entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]),
     ]
+    if options.ipc != "none":
+        mounts.append(_entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]))
     if "ipc" in kinds:
         mounts.append(_entry("/dev/mqueue", "mqueue", "mqueue", safe))
     if options.network != "host":
@@ -246,6 +248,8 @@ def _mounts(
         mounts.append(_entry("/sys", "bind", "/sys", [*(["rbind"] if rootless else []), *safe, "ro"]))
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
+    elif "cgroup" in kinds:
+        mounts.append(_entry("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "ro"]))
     # A mount on another's folder goes after it; on one depth the order is the caller's.
     for one in sorted(attached, key=lambda one: one["target"].count("/")):
         mounts.append(user_mount(one, own_users="user" in kinds))
@@ -256,21 +260,25 @@ def _entry(target: str, kind: str, source: str, options: list[str]) -> dict[str,
     return {"destination": target, "type": kind, "source": source, "options": options}
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
-    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
-    for item in options.add_hosts:
-        name, _, address = item.partition(":")
-        hosts.append(f"{address}\t{name}")
-    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
-    if options.dns:
-        files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
-    elif host_network:
-        try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-                files["/etc/resolv.conf"] = file.read(65536)
-        except FileNotFoundError:
-            files["/etc/resolv.conf"] = ""
-    return files
+def _names(options: RunOptions, hostname: str) -> dict[str, Any]:
+    return files.wanted(
+        hostname, options.domainname or "", options.add_hosts, options.dns, options.dns_search, options.dns_options
+    )
+
+
+def _files(options: RunOptions, hostname: str) -> dict[str, str | dict[str, Any]]:
+    """/etc/hosts, /etc/hostname, /etc/resolv.conf: of the machine's own network, or of no network; the launcher puts others in place.
+
+    Source: docker's reading of ``--network host`` (this machine's files, and what was said added).
+    """
+    names = _names(options, hostname)
+    host = options.network == "host"
+    machine = files.read("/etc/hosts") if host else ""
+    # Of one's own network namespace the machine's name servers are out of reach.
+    resolv_conf = files.resolv_conf(names, files.read("/etc/resolv.conf") if host else "", served=False)
+    own = [] if host and hostname in machine.split() else [files.NO_ADDRESS]
+    hosts = files.hosts(names, own, "127.0.0.1", usual=machine) if machine else files.hosts(names, own, "127.0.0.1")
+    return {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n", "/etc/resolv.conf": resolv_conf}
 
 
 def _rlimits(options: RunOptions) -> list[dict[str, Any]]:

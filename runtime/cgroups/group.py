@@ -113,6 +113,11 @@ class Group:
         return {part.key: part.path for part in self.parts}
 
     @property
+    def v1_trees(self) -> list[str]:
+        """The version 1 trees that it is in, by their keys (``memory``, ``cpu,cpuacct``)."""
+        return [part.key for part in self.parts if part.version == 1]
+
+    @property
     def main(self) -> GroupV1 | GroupV2 | None:
         """The part that whole-group operations go through: version 2, else the freezer, else any that there is."""
         for part in self.parts:

@@ -82,7 +82,10 @@ def system_prune(context: Context, words: list[str]) -> int:
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
     volumes = "  - all anonymous volumes not used by at least one container\n" if said.volumes else ""
-    question = f"WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n{volumes}  - {what}\n  - the build cache\n"
+    question = (
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n"
+        f"{volumes}  - {what}\n  - the build cache\n"
+    )
     if not said.force and not agreed(question):
         return 0
     engine = context.engine

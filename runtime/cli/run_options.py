@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError
+from ..names.files import needs_gateway
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
@@ -165,9 +166,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _list("--dns", metavar="ADDRESS", help="name server for /etc/resolv.conf", read=values.address, field="dns"),
     _list(
+        "--dns-search",
+        metavar="DOMAIN",
+        help="domain that short names are looked up in; . for none",
+        read=values.dns_search,
+        field="dns_search",
+    ),
+    _list(
+        "--dns-option",
+        "--dns-opt",
+        metavar="OPTION",
+        help="option for /etc/resolv.conf, such as ndots:2",
+        read=values.dns_option,
+        field="dns_options",
+    ),
+    _list(
         "--add-host",
         metavar="NAME:ADDRESS",
-        help="one more line of /etc/hosts",
+        help="one more line of /etc/hosts; the address host-gateway is this machine",
         read=values.add_host,
         field="add_hosts",
     ),
@@ -423,8 +439,6 @@ _NOT_THERE = (
     "--cpu-rt-period",
     "--cpu-rt-runtime",
     "--detach-keys",
-    "--dns-option",
-    "--dns-search",
     "--isolation",
     "--link",
     "--link-local-ip",
@@ -545,10 +559,14 @@ def check_together(options: RunOptions) -> None:
         for flag, value in (
             ("--hostname", options.hostname),
             ("--dns", options.dns),
+            ("--dns-search", options.dns_search),
+            ("--dns-option", options.dns_options),
             ("--add-host", options.add_hosts),
         ):
             if value:
                 raise SpecError(flag, f"can't be under --network {options.network}, as that is the other container's")
+    if (options.network or "none") == "none" and (bad := needs_gateway(options.add_hosts)):
+        raise SpecError("--add-host", f"{bad}: nothing leads to this machine under --network none")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own IPC under --ipc host")
     if (options.ipc or "").startswith("container:"):

@@ -125,6 +125,11 @@ def looked_up(name: str) -> bytes:
     return expression("lookup", text(1, name), number(2, REG), number(3, REG))
 
 
+def loaded(data: bytes, register: int = REG) -> bytes:
+    """``data`` as it is."""
+    return expression("immediate", number(1, register), value(2, data))
+
+
 def destination_nat(version: int) -> bytes:
     """DNAT to the address at REG and the port behind it."""
     words = 1 if version == 4 else 4

@@ -101,7 +101,7 @@ def test_import_cellwall_loads_nothing_else() -> None:
 def test_launcher_side_stays_light() -> None:
     names = [
         "cellwall." + Path(name).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-        for folder in ("runtime/linux/", "runtime/cgroups/", "runtime/launcher/")
+        for folder in ("runtime/linux/", "runtime/cgroups/", "runtime/launcher/", "runtime/names/")
         for name in sources(folder)
         if not name.endswith(("__main__.py", "launcher/client.py"))
     ]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cellwall.runtime.cli.parser import HelpRequested, Parser
@@ -85,6 +85,7 @@ def test_values_come_through_unchanged(text: str) -> None:
     assert parse_run(["--entrypoint", text, "x"]).entrypoint == ((text,) if text else ())
 
 
+@example(["-e", "--", "x"])
 @given(
     st.lists(
         st.sampled_from(
