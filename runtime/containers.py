@@ -146,7 +146,7 @@ class Containers:
         ]
         # One that is removed at its end and has ended is gone, though its launcher may still be at it.
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
-        containers = [c for c in containers if all or c.status == "running"]
+        containers = [c for c in containers if all or c.status not in ("created", "exited")]
         return sorted(containers, key=lambda container: container.created, reverse=True)
 
     def layers(self) -> set[str]:
