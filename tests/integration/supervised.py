@@ -79,7 +79,7 @@ class Home:
                 while True:
                     while waiting:
                         event = waiting.pop(0)
-                        attributes = event["Actor"]["Attributes"]
+                        attributes: dict[str, Any] = event["Actor"]["Attributes"]
                         if event["Action"] == action and attributes.get("name") == name:
                             return attributes
                     assert time.monotonic() < deadline, f"no {action} of {name}"

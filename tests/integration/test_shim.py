@@ -55,7 +55,7 @@ class Client:
         self.socket = sock
         sock.settimeout(PATIENCE_S)
         wants = {"stdin": True, "stdout": True, "stderr": True} | wanted
-        attaching.say(sock, attaching.hello(**wants))
+        attaching.say(sock, {"attach": wants})
         self.told: list[dict[str, object]] = []
         self.output = bytearray()
         self.next()
@@ -279,13 +279,12 @@ def test_restart_policies(box: Home) -> None:
         for _ in range(5):
             wait("die")
         # The next start is 1.6 s away.
-        found = box.engine.container("ever")
-        assert (found.status, found.restart_count) == ("restarting", 5)
+        ever = box.engine.container("ever")
+        assert (ever.status, ever.restart_count) == ("restarting", 5)
         assert box.cli("ps", "--format", "{{.Names}} {{.Status}}").stdout.startswith("ever Restarting (0)")
         with pytest.raises(StatusError):
             box.engine.kill("ever")
-    found = box.engine.container("ever")
-    assert found.status == "exited"
+    assert box.engine.container("ever").status == "exited"
     assert box.left() == []
     box.engine.remove("ever")
 
