@@ -11,12 +11,15 @@ from ..runtime.options import RunOptions
 
 # What each cell has of its own in a container that stays, or what isn't the container's at all.
 _OF_THE_CELL = frozenset(
-    "image command entrypoint name env workdir user interactive tty detach rm privileged platform pull timeout_s record_changes".split()
+    "image command entrypoint name env cidfile workdir user interactive tty detach rm privileged platform pull timeout_s record_changes".split()
 )
 _FLAGS = {option.field: option.flag for option in OPTIONS if option.field} | {
     "mounts": "--volume",
     "sysctls": "--sysctl",
     "network": "--network",
+    "networks": "--network",
+    "publish": "--publish",
+    "expose": "--expose",
     "labels": "--label",
     "stop_signal": "--stop-signal",
     "storage_size_bytes": "--storage-opt",
@@ -37,4 +40,4 @@ def not_in_force(options: RunOptions, made_with: dict[str, Any]) -> list[str]:
             continue
         if said != getattr(made, field.name):
             found.append(_FLAGS.get(field.name, f"--{field.name}"))
-    return found
+    return list(dict.fromkeys(found))

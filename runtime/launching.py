@@ -10,17 +10,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
-from .containers import options_from_dict
+from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
 from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
-from .preparing import keep, new_record, prepare, release_ids
+from .network import attachments
+from .preparing import keep, let_volumes_go, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
 from .stopping import wait_ended
 from .supervision import log_config
+from .volumes.attaching import ready, resolve
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -48,8 +50,9 @@ def run(
     """
     check_it_stays(engine, options, image)
     container_id = secrets.token_hex(32)
-    made = plan(options, image.config, container_id, script=script, size=size, **engine.limits())
-    record = new_record(engine, container_id, options, image, made.argv)
+    attached = resolve(engine, options, image)
+    made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
+    record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
     if record["ephemeral"]:
         prepare(engine, record, None)
         record["plan"] = [*record["plan"], *mounts]
@@ -64,6 +67,7 @@ def run(
         if record["ephemeral"]:
             release(engine, record)
             release_ids(engine, record)
+            let_volumes_go(engine, record)
         else:
             remove_record(engine, record)
         raise
@@ -78,7 +82,8 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     The caller holds the image store. Raises ImageGone.
     """
     check_it_stays(engine, options, image)
-    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
+    attached = resolve(engine, options, image)
+    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True, mounts=attached)
     keep(engine, record)
     try:
         check_it_stays(engine, options, image, recorded=True)
@@ -98,7 +103,14 @@ def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
     """Start a container that waits for commands; the engine holds it until it is closed. Raises CellwallError."""
     options = options_from_dict(record["options"])
     image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
-    made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **engine.limits())
+    made = plan(
+        replace(options, tty=False),
+        image.config,
+        record["id"],
+        keeper=True,
+        mounts=record.get("mounts"),
+        **engine.limits(),
+    )
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         process = launch(engine, record, made, [null_fd] * 3, replace(options, timeout_s=None))
@@ -136,6 +148,8 @@ def join(
     found = engine.known.state(container.id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
+    if container.status == "paused":
+        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -169,6 +183,7 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
     kept = not record["ephemeral"]
     if kept:
         wait_for_place(engine, record["id"])
+        ready(engine, record)
     folder = engine.known.folder(record["id"])
     launcher = engine.launcher_for(own_users=options.userns != "host")
     channel = launcher.request(request_of(engine, record, made, options), fds)
@@ -180,6 +195,8 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
     if kept and options.log_driver != "none":
         process.log_path = str(folder / LOG_NAME)
         process.log_config = log_config(record, options)
+    if not kept and record.get("volumes"):
+        process.at_end(lambda: let_volumes_go(engine, record))
     if not kept and record["plan"][0]["type"] == "bind":
         # A private copy on disk, which goes with the container.
         process.at_end(lambda: release(engine, record))
@@ -219,17 +236,21 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "layers",
         "plan",
         "ephemeral",
+        "network",
         "stop",
+        "mounts",
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
+    network = attachments.request(engine, record, made.spec["hostname"])
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files,
+        "files": made.files | _shared_files(engine, network),
+        "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
         "ids": str(engine.paths.ids),
@@ -237,12 +258,23 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
+        "network": network,
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
-            **{key: record[key] for key in keys},
+            **{key: record.get(key) for key in keys},
+            # A kept one's are in its record.
+            **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
             "process": {**made.process, "script": None},
         },
     }
+
+
+def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
+    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
+    if network is None or "join" not in network:
+        return {}
+    found = engine.known.state(network["join"]["id"])
+    return dict(found["cellwall"].get("files", {})) if found else {}

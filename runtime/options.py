@@ -14,18 +14,22 @@ PullPolicy = Literal["missing", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume or tmpfs; ``target`` is an absolute container path.
+    """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume, tmpfs or image; ``target`` is an absolute container path.
 
     ``options`` are what stood behind the second colon (bind) or the tmpfs's mount options, in order. ``flag`` is the option
-    that said it, for messages.
+    that said it, for messages. ``subpath`` is what is shown of a volume or image; ``labels`` and ``driver_options``
+    (``NAME=VALUE``) are for a volume that isn't there yet.
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str = ""
     read_only: bool = False
     options: tuple[str, ...] = ()
     flag: str = field(default="--volume", compare=False)
+    subpath: str = ""
+    labels: tuple[str, ...] = ()
+    driver_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,35 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkUse:
+    """One ``--network NAME[,ip=…,alias=…]``: a network of cellwall's by name or id, and what the container is to have there.
+
+    Empty texts mean "not said": then the address comes from the network's pool.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port to be published: ``-p [host_ip:][host_port:]container_port/protocol``.
+
+    ``host_port`` 0 is any free one; ``host_port_end`` above it, the first free one of that range. ``host_ip`` "" is every address
+    of this machine.
+    """
+
+    container_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """One container to be run."""
 
@@ -65,6 +98,7 @@ class RunOptions:
     domainname: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
     workdir: str | None = None
     user: str | None = None
     group_add: tuple[str, ...] = ()
@@ -89,12 +123,21 @@ class RunOptions:
     # root filesystem and mounts
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     shm_size_bytes: int | None = None
     storage_driver: str | None = None
     storage_size_bytes: int | None = None
     # network
+    # The first --network: none, host, container:NAME, or a network's name; what belongs to it is in ``networks``.
     network: str | None = None
+    networks: tuple[NetworkUse, ...] = ()
+    publish: tuple[Port, ...] = ()
+    publish_all: bool = False
+    # Ports as docker's EXPOSE writes them: "80/tcp".
+    expose: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     add_hosts: tuple[str, ...] = ()
     # security and namespaces
     cap_add: tuple[str, ...] = ()
@@ -107,6 +150,8 @@ class RunOptions:
     uts: str | None = None
     cgroupns: str | None = None
     devices: tuple[str, ...] = ()
+    # As docker writes them: "c 42:* rmw".
+    cgroup_device_rules: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: dict[str, str] = field(default_factory=dict)
     oom_score_adj: int | None = None
@@ -114,12 +159,18 @@ class RunOptions:
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
     memory_reservation_bytes: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
     cpus: float | None = None
+    cpu_period_us: int | None = None
+    cpu_quota_us: int | None = None
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids_limit: int | None = None
     blkio_weight: int | None = None
+    # ``rate`` is the weight here.
+    blkio_weight_devices: tuple[Rate, ...] = ()
     device_read_bps: tuple[Rate, ...] = ()
     device_write_bps: tuple[Rate, ...] = ()
     device_read_iops: tuple[Rate, ...] = ()
@@ -128,6 +179,8 @@ class RunOptions:
     # image
     platform: str | None = None
     pull: PullPolicy = "missing"
+    # Where the id of a new container is written to.
+    cidfile: str | None = None
     # cellwall's own
     timeout_s: float | None = None
     record_changes: bool = False

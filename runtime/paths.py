@@ -54,9 +54,29 @@ class Paths:
         return self.data / "containers"
 
     @property
+    def volumes(self) -> Path:
+        """Volumes, one folder each."""
+        return self.data / "volumes"
+
+    @property
+    def volume_claims(self) -> Path:
+        """Which containers without a record use which volumes, one entry each."""
+        return self.run / "volumes"
+
+    @property
     def running(self) -> Path:
         """state.json of every container that has, or had, an init process."""
         return self.run / "containers"
+
+    @property
+    def networks(self) -> Path:
+        """Networks, one JSON file each."""
+        return self.data / "networks"
+
+    @property
+    def endpoints(self) -> Path:
+        """What running containers have on networks: a folder for each network, a file in it for each container."""
+        return self.run / "networks"
 
     @property
     def ids(self) -> Path:

@@ -13,39 +13,52 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
+def remove(engine: Engine, name_or_id: str, *, force: bool, volumes: bool = False) -> None:
     """See ``Engine.remove``."""
     container = engine.known.find(name_or_id)
     found = engine.known.state(container.id)
     if found is not None:
         if not force:
-            raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force")
+            raise StatusError(f"container {container.name}", container.status, "stopped: stop it, or use --force")
         kill_and_wait(engine.known, found)
     keeper = engine.keepers.pop(container.id, None)
     if keeper is not None:
         keeper.close()
     record = engine.known.record(container.id)
     if record is not None:
-        remove_record(engine, record)
+        remove_record(engine, record, volumes=volumes)
 
 
-def remove_record(engine: Engine, record: dict[str, Any]) -> None:
-    """Remove a container from the disk; the record goes last, so that a try cut short can be made again."""
+def remove_record(engine: Engine, record: dict[str, Any], *, volumes: bool = False) -> None:
+    """Remove a container from the disk; the record goes last, so that a try cut short can be made again.
+
+    Its anonymous volumes go with it where ``volumes`` says so, where it was to go with its command, or was never whole.
+    """
     folder = engine.known.folder(record["id"])
     if engine.known.record(record["id"]) is None:  # another process was quicker
         return
     from .storage.scratch import remove_folders
+    from .volumes.attaching import drop
 
-    with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    if record.get("volumes"):
+        drop(engine, record, anonymous=volumes or bool(record.get("remover")) or record["plan"] is None)
+
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except FileNotFoundError:  # the same, a moment later
+        return
     if folders := [name for name, is_folder in found.items() if is_folder]:
         # Writable layers: their files may belong to any id of the container.
         remove_folders(folder, folders, engine.identity)
     for name, is_folder in found.items():
         if not is_folder and name != "record.json":
-            (folder / name).unlink()
-    (folder / "record.json").unlink()
-    folder.rmdir()
+            (folder / name).unlink(missing_ok=True)
+    try:
+        (folder / "record.json").unlink()
+        folder.rmdir()
+    except FileNotFoundError:  # the shim of one that goes with its command was quicker
+        return
     emit_container(str(engine.paths.run), "destroy", record["id"], record)
 
 

@@ -41,6 +41,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rm": ("containers", "rm", "Remove containers"),
     "logs": ("logs", "logs", "Print what a container has written"),
     "inspect": ("inspect", "inspect", "Show all that is known of containers and images"),
+    "pause": ("control", "pause", "Stop all processes of containers where they are"),
+    "unpause": ("control", "unpause", "Let paused containers go on"),
+    "rename": ("control", "rename", "Give a container another name"),
+    "update": ("control", "update", "Change limits of containers"),
+    "top": ("watching", "top", "List the processes of a container"),
+    "stats": ("stats", "stats", "Show what containers use, live"),
+    "events": ("watching", "events", "Print what happens to containers, images, volumes and networks"),
+    "port": ("watching", "port", "List where a container's ports are published"),
     "diff": ("containers", "diff", "List what a container has changed"),
     "commit": ("sharing", "commit", "Make an image of a container's changes"),
     "history": ("sharing", "history", "Show how an image was made"),
@@ -54,6 +62,18 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "system df": ("pruning", "df", "Show what takes how much disk"),
     "system prune": ("pruning", "system_prune", "Remove what nothing uses"),
     "image prune": ("pruning", "image_prune", "Remove images that nothing uses"),
+    "network create": ("network", "create", "Make a network"),
+    "network ls": ("network", "ls", "List networks"),
+    "network inspect": ("network", "inspect", "Show all that is known of networks"),
+    "network rm": ("network", "rm", "Remove networks"),
+    "network prune": ("network", "prune", "Remove networks that nothing uses"),
+    "network connect": ("network", "connect", "Put a container on a network"),
+    "network disconnect": ("network", "disconnect", "Take a container off a network"),
+    "volume create": ("volume", "create", "Make a volume"),
+    "volume ls": ("volume", "ls", "List volumes"),
+    "volume inspect": ("volume", "inspect", "Show all that is known of volumes"),
+    "volume rm": ("volume", "rm", "Remove volumes"),
+    "volume prune": ("volume", "prune", "Remove volumes that nothing uses"),
     "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
@@ -78,6 +98,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "rm": "rm",
         "logs": "logs",
         "inspect": "inspect",
+        "pause": "pause",
+        "unpause": "unpause",
+        "rename": "rename",
+        "update": "update",
+        "top": "top",
+        "stats": "stats",
+        "port": "port",
         "diff": "diff",
         "commit": "commit",
         "export": "export",
@@ -98,19 +125,30 @@ GROUPS: dict[str, dict[str, str]] = {
         "import": "import",
         "prune": "image prune",
     },
-    "system": {"info": "info", "df": "system df", "prune": "system prune"},
+    "network": {
+        "create": "network create",
+        "ls": "network ls",
+        "list": "network ls",
+        "inspect": "network inspect",
+        "rm": "network rm",
+        "remove": "network rm",
+        "prune": "network prune",
+        "connect": "network connect",
+        "disconnect": "network disconnect",
+    },
+    "volume": {
+        "create": "volume create",
+        "ls": "volume ls",
+        "list": "volume ls",
+        "inspect": "volume inspect",
+        "rm": "volume rm",
+        "remove": "volume rm",
+        "prune": "volume prune",
+    },
+    "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
 _LATER = {
-    "pause",
-    "unpause",
-    "top",
-    "stats",
     "cp",
-    "port",
-    "rename",
-    "update",
-    "volume",
-    "network",
     "layers",
     "namespaces",
     "cgroups",
@@ -254,6 +292,18 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
     module, function, _ = COMMANDS[target]
     found: Callable[[Context, list[str]], int] = getattr(import_module(f".{module}", __package__), function)
     return name, found, rest
+
+
+def help_of(words: Sequence[str]) -> str:
+    """The help text of the command that ``words`` begin with; empty where there is none. Nothing is run for it."""
+    try:
+        name, function, _ = _find(list(words))
+        function(Context(name, {}, None), ["--help"])
+    except HelpRequested as help:
+        return help.text
+    except CellwallError:
+        pass
+    return ""
 
 
 def _report(error: Exception, failed: int) -> int:

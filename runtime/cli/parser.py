@@ -151,6 +151,12 @@ class Parser(argparse.ArgumentParser):
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         raise SpecError(self.command, message or f"ended with {status}")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """``-e --`` is the value "--": Python 3.11 and 3.12 take it away, and leave an empty list."""
+        if arg_strings == ["--"] and action.nargs is None:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Options as single ``--name=value`` words, which argparse can't misread, and the words that are no options."""
         options: list[str] = []

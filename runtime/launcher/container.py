@@ -12,6 +12,7 @@ from ..cgroups import Group
 from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
+from ..linux.mounts import new_mount
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -24,9 +25,11 @@ from ..linux.process import (
     start_time,
 )
 from . import init, layer_mounts, rootfs
+from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
-from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
+from .network_namespace import Inside
+from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .task import REMOVE_RETRIES_S, Task
 from .wire import complain, pair, send
 
@@ -34,6 +37,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..names.serving import Names
+    from ..network.attached import Attached
+    from ..network.user_mode import UserMode
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -45,6 +51,8 @@ _NAMESPACE_FLAGS = {
     "user": CLONE_NEWUSER,
     "uts": CLONE_NEWUTS,
 }
+# What goes with a network namespace, whoever shares it.
+SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
 
@@ -65,6 +73,9 @@ class Container(Task):
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
+        # What it has on networks, and its names there; None where it has none of its own.
+        self.network: Attached | UserMode | None = None
+        self.names: Names | None = None
 
     def launch(self) -> None:
         """Make it and let it run. Whatever fails, nothing of it is left."""
@@ -108,6 +119,8 @@ class Container(Task):
         if new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
+        if request.get("network") and "join" not in request["network"]:
+            self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -115,10 +128,11 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-            if pid == 0:
-                self.sync.close()
-                init.main(other)
+            with self._joined_network():
+                pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
+                if pid == 0:
+                    self.sync.close()
+                    init.main(other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -132,6 +146,15 @@ class Container(Task):
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
+        if self.network is not None and self.network.endpoints:
+            # The worker makes links, addresses and rules while the mounts are made here.
+            netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.network.attach(server.network_worker(), netns_fd)
+                if self.names is not None:
+                    self.names.serve(netns_fd)
+            finally:
+                os.close(netns_fd)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
             # The child joins the rest while the mounts are made here.
@@ -155,6 +178,8 @@ class Container(Task):
             "readonly_paths": linux.get("readonlyPaths", []),
             "readonly_root": bool(spec["root"].get("readonly")),
         }
+        if self.network is not None and self.network.endpoints:
+            self.network.wait(server.network_worker())
         self._send(setup, self.rootfs.fds)
         for entry in self.rootfs.entries:
             self.mount_points += entry.get("targets") or [entry["target"]]
@@ -168,12 +193,46 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
+            # For those that share its network.
+            "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
         self.rootfs.close_late()
-        if self.rootfs.warnings or group_warnings:
-            self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
+        warnings = self.rootfs.warnings + group_warnings + (self.network.warnings if self.network else [])
+        if warnings:
+            self.tell({"event": "warnings", "messages": warnings})
+
+    def _claim_network(self) -> None:
+        """Take addresses and ports on the container's networks, and write its names down: what fails of it fails early."""
+        request = self.request["network"]
+        host_address = ""
+        if "user_mode" in request:
+            from ..network.user_mode import UserMode, own_address
+
+            self.network = UserMode(request, self)
+            # Of pasta's the container has this machine's own address.
+            host_address = own_address() if request["user_mode"] == "slirp4netns" else ""
+        else:
+            from ..network.attached import Attached
+
+            self.network = Attached(request, self.server.owner)
+            if self.network.wanted:
+                self.server.network_worker().start()
+        self.network.claim()
+        if self.network.endpoints:
+            # One that is on no network has names from its next start on, where it is put on one while it runs.
+            from ..names.serving import Names
+
+            self.names = Names(self.server, self.request["names"], request["run"], self.id)
+            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+
+    def _joined_network(self) -> Inside:
+        """For as long as the block runs, be in the network namespace of the container that this one shares it with.
+
+        Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
+        """
+        return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -217,6 +276,7 @@ class Container(Task):
     def _make_mounts(self, base: int, count: int, new_user: bool) -> None:
         rootless = self.server.rootless
         userns_fd = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        binds = None
         try:
             ids = Ids(
                 base,
@@ -234,10 +294,20 @@ class Container(Task):
                 upper_bytes=self.request.get("upper_bytes") or 0,
                 userxattr=rootless,
             )
+            binds = BindMounts(self.rootfs, ids, self.request["process"]["user"])
             for item in self.spec["mounts"]:
                 kind = item["type"]
                 if kind == "bind":
-                    bind_mount(self.rootfs, item, ids)
+                    binds.add(item)
+                elif kind == "sysfs" and self._joined_network().elsewhere:
+                    # It shows the network namespace that it is mounted in, to those alone who own that.
+                    with self._joined_network():
+                        attributes, _ = split_options(item.get("options", []))
+                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                elif kind == "image":
+                    upper_bytes = self.request.get("upper_bytes") or 0
+                    root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
+                    self.rootfs.entries[-1]["user"] = True
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -248,10 +318,15 @@ class Container(Task):
                             "filesystem": kind,
                             "options": item.get("options", []),
                             "optional": kind in ("mqueue", "cgroup", "cgroup2"),
+                            # Version 1's trees are mounts of their own below one folder.
+                            **({"trees": self.group.v1_trees} if kind == "cgroup" and self.group else {}),
+                            "user": bool(item.get("user")),
                         }
                     )
             files_mount(self.rootfs, self.request.get("files") or {}, ids)
         finally:
+            if binds is not None:
+                binds.close()
             os.close(userns_fd)
 
     def on_running(self) -> None:
@@ -315,6 +390,9 @@ class Container(Task):
         tell_end(self.request, message)
 
     def _clean_up(self) -> None:
+        if self.names is not None:
+            self.names.close()
+            self.names = None
         self._close_mounts()
         held_layers = bool(self.rootfs.layers)
         self.rootfs.close_uppers()
@@ -329,14 +407,30 @@ class Container(Task):
             os.close(self.mounts_fd)
             self.mounts_fd = -1
 
+    def _know_whole_group(self) -> None:
+        """Take up the trees that an update has added since (cgroups/extending.py)."""
+        found = state.load(self.request["running"], self.id)
+        paths = (found or self.state).get("cellwall", {}).get("cgroup")
+        if paths and self.group is not None and paths != self.group.paths:
+            self.group = Group.open(paths)
+
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
+            self._know_whole_group()
             self.group.kill()
             if not self.group.remove() and self.retries:
                 self.server.after(self.retries.pop(0), self._remove_group)
                 return
             self.group = None
+        if self.network is not None:
+            network, self.network = self.network, None
+            network.release(self.server.network_worker(), self._forget)
+            return
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
             state.release_ids(self.request["ids"], self.slot)
         if self.has_state:

@@ -63,6 +63,8 @@ class Joined(Task):
             namespaces = container["cellwall"]["namespaces"]
             process = self.request["process"] | {
                 "new_user": bool(namespaces & CLONE_NEWUSER),
+                # As docker: only the container's own command gets its working folder made.
+                "make_cwd": False,
                 "setgroups": container["cellwall"]["setgroups"],
                 "id_count": container["cellwall"]["id_count"],
             }

@@ -80,7 +80,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     environment.setdefault("HOME", home)
     step.name = "working folder"
     cwd = process["cwd"] or "/"
-    _enter(cwd, create=True)
+    _enter(cwd, create=process.get("make_cwd", True))
     step.name = "cell"
     arguments = _arguments(process, environment)
     step.name = "capabilities"
@@ -174,7 +174,7 @@ def exec_first(candidates: list[str], arguments: list[str], environment: dict[st
 
 def _candidates(name: str, environment: dict[str, str]) -> list[str]:
     if not name:
-        raise InitError("exec", "no command: the image names none, so say one after the image", ENOENT, 127)
+        raise InitError("exec", "the command is an empty word: say a program's name", ENOENT, 127)
     if "/" in name:
         return [name]
     return [f"{folder or '.'}/{name}" for folder in environment.get("PATH", DEFAULT_PATH).split(":")]
@@ -241,7 +241,9 @@ def _change_folder(folder: str, *, create: bool) -> None:
         os.chdir(folder)
     except FileNotFoundError:
         if not create:
-            raise
+            raise InitError(
+                "working folder", f"working folder {folder}: no such folder in the container", ENOENT, 127
+            ) from None
         # As docker does for WORKDIR: made, owned by root.
         os.makedirs(folder, 0o755, exist_ok=True)
         os.chdir(folder)

@@ -28,7 +28,7 @@ class Known(Sources):
         ("localhost:5000/l", "localhost:5000/l", ["localhost:5000/lab:2"]),
         ("-m 64m h", "h", ["host"]),
         ("--bg h", "h", ["host"]),
-        ("host --memory-s", "--memory-s", ["--memory-swap"]),
+        ("host --memory-r", "--memory-r", ["--memory-reservation"]),
         ("host --no-r", "--no-r", ["--no-raise-error"]),
         ("host --name ", "", ["db", "lab"]),
         ("host --name=l", "l", ["lab"]),
@@ -52,7 +52,7 @@ def test_options_that_were_said_are_not_offered_again_unless_they_repeat() -> No
     assert "--memory" not in words
     assert "-m" not in words
     assert "--env" in words
-    assert "--publish" not in words
+    assert "--gpus" not in words
     assert "-i" not in words
 
 
@@ -76,6 +76,20 @@ def test_an_empty_word_behind_the_image_offers_long_options() -> None:
         ("image", "inspect h", "h", ["host"]),
         ("image", "rm d", "d", ["debian:latest"]),
         ("image", "pu", "pu", ["pull", "push"]),
+        ("container", "pause ", "", ["db", "lab"]),
+        ("container", "pause db l", "l", ["lab"]),
+        ("container", "rename db l", "l", []),
+        ("container", "update -m 64m d", "d", ["db"]),
+        ("container", "update -m ", "", []),
+        ("container", "update --memory-r", "--memory-r", ["--memory-reservation"]),
+        ("container", "logs --fol", "--fol", ["--follow"]),
+        ("container", "stats --no-s", "--no-s", ["--no-stream"]),
+        ("container", "top l", "l", ["lab"]),
+        ("container", "port lab ", "", []),
+        ("container", "events --fi", "--fi", ["--filter"]),
+        ("container", "nosuch ", "", []),
+        ("image", "history d", "d", ["debian:latest"]),
+        ("image", "rm debian:latest h", "h", ["host"]),
     ],
 )
 def test_command_line(group: str, line: str, fragment: str, words: list[str]) -> None:

@@ -147,7 +147,8 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 
 def test_cpus_end_at_this_machines_count() -> None:
     assert values.cpus("--cpus", "0.5") == 0.5
-    for text in ("0", "-1", "nan", "inf", str((os.cpu_count() or 1) + 1)):
+    assert values.cpus("--cpus", "0") == 0
+    for text in ("0.001", "-1", "nan", "inf", str((os.cpu_count() or 1) + 1)):
         with pytest.raises(SpecError, match=rf"out of range; the range is 0.01 to {os.cpu_count()}"):
             values.cpus("--cpus", text)
 

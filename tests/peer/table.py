@@ -1,0 +1,27 @@
+"""The whole table: every group of lines, and the images that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..registries import MadeImage, busybox_image
+from . import container_cases, run_cases
+from .cases import Group
+
+
+def full_image() -> MadeImage:
+    """An image that says all that an image can say of its containers."""
+    return busybox_image(
+        User="1000:1001",
+        Env=["PATH=/bin", "IMAGE=yes"],
+        Entrypoint=["sh", "-c", 'echo "$IMAGE $0 $* $(pwd) $(id -u):$(id -g)"'],
+        Cmd=["from", "the image"],
+        WorkingDir="/work/here",
+        Labels={"role": "image"},
+        StopSignal="SIGUSR1",
+        ExposedPorts={"8080/tcp": {}, "53/udp": {}},
+    )
+
+
+IMAGES: dict[str, Callable[[], MadeImage]] = {"box:1": busybox_image, "full:1": full_image}
+GROUPS: tuple[Group, ...] = (*run_cases.GROUPS, *container_cases.GROUPS)
