@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cellwall.runtime import attaching, detaching
+from cellwall.runtime import attaching, detaching, logs
 from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.config import Config
 from cellwall.runtime.engine import Engine
@@ -44,6 +44,18 @@ def run(box: Home, line: str, *command: str) -> str:
 
 def logged(box: Home, name: str) -> bytes:
     return b"".join(entry.data for entry in box.engine.logs(name))
+
+
+def until_logged(box: Home, name: str, wanted: bytes) -> None:
+    """Wait until the container has written ``wanted``."""
+    pidfd = os.pidfd_open(box.engine.known.state(box.engine.container(name).id)["cellwall"]["launcher"]["pid"])  # type: ignore[index]
+    try:
+        for entry in logs.follow(box.engine.known.folder(box.engine.container(name).id) / logs.NAME, pidfd):
+            if wanted in entry.data:
+                return
+    finally:
+        os.close(pidfd)
+    raise AssertionError(wanted)
 
 
 class Client:
@@ -107,8 +119,9 @@ def test_it_outlives_whoever_started_it(box: Home) -> None:
         box.engine.start("lives")
     client = Client(box, found.id)
     box.engine.reconcile()
+    until_logged(box, "lives", b"ready")
     box.engine.stop("lives")
-    assert client.rest() == b"bye\n"
+    assert client.rest().endswith(b"bye\n")
     assert client.told[-1]["exited"]["code"] == 5  # type: ignore[index]
     assert box.left() == []
     assert logged(box, "lives") == b"ready\nbye\n"
@@ -301,7 +314,10 @@ def test_who_stops_it_ends_it(box: Home) -> None:
         box.engine.remove("ends", force=True)
     # A signal that asks for no end doesn't.
     with box.events("ends") as wait:
-        run(box, "--name ends --restart always", "sh", "-c", "trap 'exit 4' USR1; echo; while :; do sleep 0.1; done")
+        run(
+            box, "--name ends --restart always", "sh", "-c", "trap 'exit 4' USR1; echo set; while :; do sleep 0.1; done"
+        )
+        until_logged(box, "ends", b"set")
         client = Client(box, box.engine.container("ends").id)
         box.engine.kill("ends", "USR1")
         client.rest()
@@ -350,8 +366,7 @@ def test_a_health_check_that_hangs_is_ended(box: Home) -> None:
 def test_exec_in_the_background(box: Home) -> None:
     container_id = run(box, "--name host1 -i", "sh", "-c", "mkfifo /f; echo ready; cat /f; read x")
     client = Client(box, container_id)
-    while b"ready" not in logged(box, "host1"):
-        client.next()
+    until_logged(box, "host1", b"ready")
     assert box.cli("exec", "-d", "-e", "A=hello", "host1", "sh", "-c", "echo $A $(tty) >/f").returncode == 0
     client.until(b"hello not a tty\n")
     assert box.cli("exec", "-d", "host1", "nosuch").returncode == 127
@@ -414,8 +429,7 @@ def test_signals_are_passed_on_by_attach_and_the_status_comes_back(box: Home) ->
     container_id = run(box, "--name proxied", "sh", "-c", command)
     watching = Client(box, container_id)
     with box.spawn("attach", "--no-stdin", "proxied", stdout=subprocess.PIPE) as attached:
-        while b"ready" not in logged(box, "proxied"):
-            watching.next()
+        until_logged(box, "proxied", b"ready")
         # Its handlers are there once its hello is answered; a signal before that ends it, as any program.
         while len(_sockets(box, attached.pid)) < 1:
             os.sched_yield()
