@@ -143,8 +143,12 @@ class Container(Task):
         elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
-        if request.get("network") and "join" not in request["network"]:
-            self._claim_network()
+        if request.get("network"):
+            if "join" in request["network"]:
+                shared = state.load(request["running"], request["network"]["join"]["id"])
+                request["files"] |= (shared or {"cellwall": {}})["cellwall"].get("files", {})
+            else:
+                self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -214,9 +218,9 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
-            "slot": self.slot,
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -247,8 +251,8 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.id)
-            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+            self.names = Names(self.server, self.request["names"], request["run"], self.network.endpoints)
+            self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
@@ -390,6 +394,16 @@ class Container(Task):
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
+        if self.names is not None:
+            # Asked for while its rules are there: they go with its links.
+            self.names.refused(lambda texts: self._ended(message, texts))
+        else:
+            self._ended(message, [])
+
+    def _ended(self, message: dict[str, Any], refused: list[str]) -> None:
+        if refused:
+            message["refused"] = refused
+            self.tell({"event": "warnings", "messages": refused})
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
