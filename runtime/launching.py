@@ -272,10 +272,11 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files | _shared_files(engine, network),
+        "files": made.files,
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
+        "containers": str(engine.paths.containers),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
         "upper_bytes": options.storage_size_bytes,
@@ -294,11 +295,3 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             "process": {**made.process, "script": None},
         },
     }
-
-
-def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
-    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
-    if network is None or "join" not in network:
-        return {}
-    found = engine.known.state(network["join"]["id"])
-    return dict(found["cellwall"].get("files", {})) if found else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -9,7 +10,7 @@ from errno import ENOSPC, EPERM, EUSERS
 
 from .. import state
 from ..cgroups import Group
-from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..errors import CellwallError, StatusError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
 from ..linux.mounts import new_mount
@@ -24,7 +25,7 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, layer_mounts, rootfs
+from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
@@ -32,7 +33,7 @@ from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
-from .wire import pair, send
+from .wire import complain, pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +57,22 @@ _NAMESPACE_FLAGS = {
 SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
+
+
+def claim_place(request: dict[str, Any], first: dict[str, Any]) -> None:
+    """Write the container's first state. Raises AlreadyExists, and StatusError while ``cp`` has its writable layer mounted (copying.py)."""
+    lock_fd = -1
+    if not request["record"]["ephemeral"]:
+        lock_fd = os.open(f"{request['containers']}/{request['id']}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if lock_fd >= 0:
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        state.create(request["running"], request["id"], first)
+    except BlockingIOError:
+        raise StatusError("the container", "being copied from or to", "left alone: try again") from None
+    finally:
+        if lock_fd >= 0:
+            os.close(lock_fd)
 
 
 class Container(Task):
@@ -126,8 +143,12 @@ class Container(Task):
         elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
-        if request.get("network") and "join" not in request["network"]:
-            self._claim_network()
+        if request.get("network"):
+            if "join" in request["network"]:
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
+            else:
+                self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -135,8 +156,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            with self._joined_network():
-                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -197,9 +217,9 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
-            "slot": self.slot,
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -230,8 +250,8 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.id)
-            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+            self.names = Names(self.server, self.request["names"], request["run"], self.network.endpoints)
+            self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
@@ -243,13 +263,44 @@ class Container(Task):
     def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
         """The first process, in its own namespaces and those that it shares."""
         assert self.sync is not None
-        if self.shared is not None:
-            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
-        pid, pidfd = clone3(flags, clone_fd)
-        if pid == 0:
-            self.sync.close()
-            init.main(other)
-        return pid, pidfd
+        network = self._joined_network()
+        if network.elsewhere and self.server.rootless:
+            if self.shared is not None:
+                raise UnsupportedError(
+                    "--network container:… beside --pid or --ipc container:…, as an ordinary user",
+                    "join one of them, or run as root",
+                )
+            pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+            try:
+                return network_namespace.clone_there(self.server, pidfd, self.sync, other, flags, clone_fd)
+            finally:
+                os.close(pidfd)
+        with network:
+            if self.shared is not None:
+                return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+            pid, pidfd = clone3(flags, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+            return pid, pidfd
+
+    def _sysfs_there(self, options: list[str]) -> int:
+        """A /sys of the network namespace that is shared; the caller owns the descriptor."""
+        attributes, _ = split_options(options)
+        if not self.server.rootless:
+            with self._joined_network():
+                return new_mount("sysfs", {"source": "sysfs"}, attributes)
+        pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+        try:
+            _, fds = network_namespace.there(
+                self.server,
+                pidfd,
+                [],
+                lambda: ({"mounted": True}, [new_mount("sysfs", {"source": "sysfs"}, attributes)]),
+            )
+        finally:
+            os.close(pidfd)
+        return fds[0]
 
     def _share_ids(self, shared: Shared) -> tuple[int, int]:
         """The other container's range, held for this one too: ``(first host id, how many)``."""
@@ -286,8 +337,8 @@ class Container(Task):
             pass
 
     def take_place(self) -> None:
-        """Make the container known to everybody, unless its id is taken."""
-        state.create(self.request["running"], self.id, self.state)
+        """Make the container known to everybody, unless its id is taken, or its files are being copied."""
+        claim_place(self.request, self.state)
         self.has_state = True
 
     def _map_ids(self, base: int, count: int) -> None:
@@ -336,9 +387,7 @@ class Container(Task):
                     binds.add(item)
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
-                    with self._joined_network():
-                        attributes, _ = split_options(item.get("options", []))
-                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                    self.rootfs.add(item["destination"], self._sysfs_there(item.get("options", [])))
                 elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
                     self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "image":
@@ -373,6 +422,16 @@ class Container(Task):
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
+        if self.names is not None:
+            # Asked for while its rules are there: they go with its links.
+            self.names.refused(lambda texts: self._ended(message, texts))
+        else:
+            self._ended(message, [])
+
+    def _ended(self, message: dict[str, Any], refused: list[str]) -> None:
+        if refused:
+            message["refused"] = refused
+            self.tell({"event": "warnings", "messages": refused})
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
@@ -505,7 +564,7 @@ def write_exit(request: dict[str, Any], message: dict[str, Any]) -> None:
     except FileNotFoundError:  # the container was removed while it ran
         pass
     except OSError as error:  # a full disk: its end isn't known later, and others go on
-        os.write(2, f"write {exit_path}: {error}\n".encode())
+        complain(f"write {exit_path}: {error}")
 
 
 def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:

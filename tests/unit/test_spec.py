@@ -88,7 +88,7 @@ def test_host_namespaces() -> None:
 
 
 @pytest.mark.parametrize("field", ["uts", "userns", "cgroupns"])
-def test_namespace_of_another_container_is_refused_for_now(field: str) -> None:
+def test_other_namespaces_of_another_container_are_refused(field: str) -> None:
     with pytest.raises(SpecError, match="not available yet"):
         plan(RunOptions(image="i", **{field: "container:x"}), IMAGE, ID)  # type: ignore[arg-type]
 
