@@ -246,5 +246,5 @@ class Cellwall:
         for path in (self.root / "run/networks").glob("*/*.json"):
             found = json.loads(path.read_text())
             if (found["name"], found["network_name"]) == (name, network):
-                return next(text.partition("/")[0] for text in found["addresses"] if (":" in text) == six)
+                return str(next(text.partition("/")[0] for text in found["addresses"] if (":" in text) == six))
         raise AssertionError(f"{name} isn't on {network}")
