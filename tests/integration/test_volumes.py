@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ..in_process import cellwall
 from ..volume_image import MANY, write_images
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -30,7 +31,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def cli(cellwall_root: Path, images: dict[str, str]) -> Cli:
     def run(*words: str, status: int | None = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         named = [images.get(word.removeprefix("IMAGE:"), word) if word.startswith("IMAGE:") else word for word in words]
-        done = subprocess.run([*CELLWALL, *named], capture_output=True, text=True, timeout=60, cwd=cwd)
+        if (
+            named[0] in ("volume", "system", "inspect", "rm", "pull")
+            and threading.current_thread() is threading.main_thread()
+        ):
+            done = cellwall(*named)
+        else:
+            done = subprocess.run([*CELLWALL, *named], capture_output=True, text=True, timeout=60, cwd=cwd)
         if status is not None:
             assert done.returncode == status, done.stderr
         return done
