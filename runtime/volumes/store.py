@@ -192,12 +192,15 @@ class VolumeStore:
             )
 
     def claim(self, container_id: str, names: Iterable[str], anonymous: Iterable[str]) -> None:
-        """Hold volumes for a container without a record; ``anonymous`` are those of them that go with it."""
+        """Hold volumes for a container without a record, or one that is about to start; ``anonymous`` are those that go with it."""
         os.makedirs(self.places.claims, 0o700, exist_ok=True)
         own = set(anonymous)
         maker = f"{os.getpid()}:{start_time(os.getpid())}"
         for name in names:
-            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", f"{self.places.claims}/{name}@{container_id}")
+            # A later start of the same container takes its claim over.
+            temporary = f"{self.places.claims}/.{secrets.token_hex(8)}"
+            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", temporary)
+            os.rename(temporary, f"{self.places.claims}/{name}@{container_id}")
 
     def release(self, container_id: str) -> None:
         """Give up what ``claim`` held, and remove the anonymous volumes that nobody else uses."""

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cellwall.runtime.engine import Engine
+from cellwall.runtime.errors import VolumeError
+
 from ..in_process import cellwall
 from ..volume_image import MANY, write_images
 
@@ -232,3 +235,25 @@ def test_a_removal_and_runs_at_once_lose_nothing(cli: Cli, cellwall_root: Path) 
     assert set(removed) <= {0, 1}
     cli("volume", "rm", "-f", "v1")
     assert sorted(os.listdir(cellwall_root / "volumes")) == [".lock"]
+
+
+def test_what_is_mounted_for_a_volume_stays_while_it_is_used(cellwall_root: Path) -> None:
+    """A container that is about to start holds it by a claim, until its state tells that it runs."""
+    engine, other = Engine(), Engine()
+    try:
+        volume = engine.volumes.create("memory", options={"type": "tmpfs", "device": "tmpfs"})
+        data = engine.volumes.data("memory")
+        container = "c" * 64
+        engine.volumes.claim(container, ["memory"], ())
+        engine.volumes.mount(volume)
+        other.volumes.sweep()
+        assert data.is_mount()
+        with pytest.raises(VolumeError, match="in use by container cccccccccccc"):
+            other.volumes.remove("memory")
+        engine.volumes.release(container)
+        other.volumes.sweep()
+        assert not data.is_mount()
+        other.volumes.remove("memory")
+    finally:
+        engine.close()
+        other.close()
