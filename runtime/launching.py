@@ -263,13 +263,16 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
     network = attachments.request(engine, record, made.spec["hostname"])
+    if network is not None and "join" in network and options.uts != "host":
+        # As docker: who shares a network is known by one name there.
+        made.process["env"]["HOSTNAME"] = made.spec["hostname"] = network["join"]["hostname"]
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files | _shared_files(engine, network),
+        "files": made.files,
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
@@ -279,8 +282,8 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
-        "join": _joined(engine, options),
         "network": network,
+        "join": _joined(engine, options),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
@@ -292,11 +295,3 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             "process": {**made.process, "script": None},
         },
     }
-
-
-def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
-    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
-    if network is None or "join" not in network:
-        return {}
-    found = engine.known.state(network["join"]["id"])
-    return dict(found["cellwall"].get("files", {})) if found else {}

@@ -150,7 +150,8 @@ OPTIONS: tuple[Option, ...] = (
         "--network",
         "--net",
         metavar="NAME",
-        help="none (the default), host, bridge, container:NAME, or a network's name; several times, or name=…,ip=…,alias=…",
+        help="none (the default), host, bridge, container:NAME, a network's name, or egress=HOST[:PORT],… for what alone "
+        "may be reached; several times, or name=…,ip=…,alias=…",
         read=network_values.network,
         choices=("none", "host", "bridge"),
     ),

@@ -25,7 +25,7 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, layer_mounts, rootfs
+from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
@@ -143,8 +143,12 @@ class Container(Task):
         elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
-        if request.get("network") and "join" not in request["network"]:
-            self._claim_network()
+        if request.get("network"):
+            if "join" in request["network"]:
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
+            else:
+                self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -152,8 +156,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            with self._joined_network():
-                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -214,9 +217,9 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
-            "slot": self.slot,
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -247,8 +250,8 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.id)
-            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+            self.names = Names(self.server, self.request["names"], request["run"], self.network.endpoints)
+            self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
@@ -260,13 +263,44 @@ class Container(Task):
     def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
         """The first process, in its own namespaces and those that it shares."""
         assert self.sync is not None
-        if self.shared is not None:
-            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
-        pid, pidfd = clone3(flags, clone_fd)
-        if pid == 0:
-            self.sync.close()
-            init.main(other)
-        return pid, pidfd
+        network = self._joined_network()
+        if network.elsewhere and self.server.rootless:
+            if self.shared is not None:
+                raise UnsupportedError(
+                    "--network container:… beside --pid or --ipc container:…, as an ordinary user",
+                    "join one of them, or run as root",
+                )
+            pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+            try:
+                return network_namespace.clone_there(self.server, pidfd, self.sync, other, flags, clone_fd)
+            finally:
+                os.close(pidfd)
+        with network:
+            if self.shared is not None:
+                return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+            pid, pidfd = clone3(flags, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+            return pid, pidfd
+
+    def _sysfs_there(self, options: list[str]) -> int:
+        """A /sys of the network namespace that is shared; the caller owns the descriptor."""
+        attributes, _ = split_options(options)
+        if not self.server.rootless:
+            with self._joined_network():
+                return new_mount("sysfs", {"source": "sysfs"}, attributes)
+        pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+        try:
+            _, fds = network_namespace.there(
+                self.server,
+                pidfd,
+                [],
+                lambda: ({"mounted": True}, [new_mount("sysfs", {"source": "sysfs"}, attributes)]),
+            )
+        finally:
+            os.close(pidfd)
+        return fds[0]
 
     def _share_ids(self, shared: Shared) -> tuple[int, int]:
         """The other container's range, held for this one too: ``(first host id, how many)``."""
@@ -351,17 +385,15 @@ class Container(Task):
                 kind = item["type"]
                 if kind == "bind":
                     binds.add(item)
+                elif kind == "sysfs" and self._joined_network().elsewhere:
+                    # It shows the network namespace that it is mounted in, to those alone who own that.
+                    self.rootfs.add(item["destination"], self._sysfs_there(item.get("options", [])))
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "image":
                     upper_bytes = self.request.get("upper_bytes") or 0
                     root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
                     self.rootfs.entries[-1]["user"] = True
-                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
-                    self.rootfs.add("/dev/shm", self.shared.shm())
-                elif kind == "sysfs" and self._joined_network().elsewhere:
-                    # It shows the network namespace that it is mounted in, to those alone who own that.
-                    with self._joined_network():
-                        attributes, _ = split_options(item.get("options", []))
-                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -390,6 +422,16 @@ class Container(Task):
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
+        if self.names is not None:
+            # Asked for while its rules are there: they go with its links.
+            self.names.refused(lambda texts: self._ended(message, texts))
+        else:
+            self._ended(message, [])
+
+    def _ended(self, message: dict[str, Any], refused: list[str]) -> None:
+        if refused:
+            message["refused"] = refused
+            self.tell({"event": "warnings", "messages": refused})
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
