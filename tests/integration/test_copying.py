@@ -328,6 +328,22 @@ def test_what_comes_out_is_put_nowhere_else(tmp_path: Path) -> None:
         assert not (tmp_path / "other").exists()
 
 
+def test_copies_with_ids_of_their_own(
+    cli: Cli, images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where mounts can't translate ids a stopped container's files carry those of its range, and cp shows what it has inside."""
+    monkeypatch.setenv("CELLWALL_IDMAP", "off")
+    (tmp_path / "f").write_text("f")
+    os.chown(tmp_path / "f", 7, 8)
+    cli("create", "--name", "copy", images["plain"], "stat", "-c", "%u:%g", "/plain", "/kept")
+    cli("cp", "f", "copy:/plain")
+    cli("cp", "-a", "f", "copy:/kept")
+    assert cli("start", "-a", "copy").stdout == b"0:0\n7:8\n"
+    with tarfile.open(fileobj=io.BytesIO(cli("cp", "copy:/kept", "-").stdout)) as archive:
+        assert archive.getmember("kept").uid == 7
+    cli("rm", "copy")
+
+
 def test_a_container_that_has_never_run_and_a_start_meanwhile(
     cli: Cli, images: dict[str, str], tmp_path: Path, cellwall_root: Path
 ) -> None:

@@ -81,7 +81,7 @@ def test_volumes_are_kept_by_reference(cli: Cli, cellwall_root: Path) -> None:
     (anonymous,) = [name for name in names(cli) if name != "named"]
     assert len(anonymous) == 64
     refused = cli("volume", "rm", "named", status=1)
-    assert "volume named is in use by container " in refused.stderr
+    assert "volume named is in use by container one: remove that first" in refused.stderr
     # From a stopped container, from one that goes at its end, and read-only.
     listing = cli(
         "run", "--rm", "--volumes-from", "one:ro", "IMAGE:plain", "sh", "-c", "ls /n /data/g; touch /n/x", status=1
