@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .cli.run_options import from_keywords
 from .engine import Engine
 from .errors import NotFound
-from .logs import Log
+from .log_file import Log
 from .options import RunOptions, Script
 from .pump import Sink, pipes, pump
 from .results import Result
@@ -93,7 +93,7 @@ def _followed(
     """Have ``start`` begin a command on pipes, and follow it to its end; the output is ``bytes``."""
     captured = _Capture(on_stdout, on_stderr)
     with pipes(stdin=input is not None) as made, start(*made.child_fds) as process:
-        with Log(process.log_path) if process.log_path else nullcontext() as log:
+        with Log(process.log_path, process.log_config) if process.log_path else nullcontext() as log:
             ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
     argv = process.argv or ["(script)"]
     return Result(argv, ended, b"".join(captured.out), b"".join(captured.err), process.container_id)

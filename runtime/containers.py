@@ -26,7 +26,7 @@ from .results import Exit
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container. ``status`` is created, running or exited; times are seconds since 1970, None where they aren't known."""
+    """One container. ``status`` is created, running, restarting or exited; ``health`` is starting, healthy, unhealthy or None; times are seconds since 1970, None where they aren't known."""
 
     id: str
     name: str
@@ -41,6 +41,8 @@ class Container:
     command: tuple[str, ...]
     labels: dict[str, str]
     ephemeral: bool
+    health: str | None = None
+    restart_count: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -58,6 +60,8 @@ def options_from_dict(data: dict[str, Any]) -> RunOptions:
     nested = {"mounts": Mount, "ulimits": Ulimit}
     values: dict[str, Any] = {}
     for field in fields(RunOptions):
+        if field.name not in data:  # made by an older cellwall, which didn't have the option
+            continue
         value = data[field.name]
         if field.name in nested:
             value = tuple(
@@ -193,17 +197,20 @@ class Containers:
         alive = running is not None and state.runs(running)
         ended: Exit | None = None
         started = finished = None
+        restart_count = 0
         container_id = record["id"] if record else (running or {})["id"]
         if record is not None:
             try:
                 message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
                 ended, started, finished = read_exit(message), message.get("started"), message["finished"]
+                restart_count = message.get("restart_count", 0)
             except FileNotFoundError:
                 pass
-        status = "running" if alive else "exited" if ended is not None else "created"
+        waits = running is not None and alive and running["status"] == "restarting"
+        status = "restarting" if waits else "running" if alive else "exited" if ended is not None else "created"
         if running is not None and not alive and ended is None:
             # Its launcher was killed, and it with it: reconcile writes this down.
-            status, ended = "exited", Exit(status=137, signal=9)
+            status, ended = "exited", Exit(status=137, signal=9, message="the process that it lived by was killed")
         return Container(
             id=container_id,
             name=known["name"],
@@ -213,18 +220,32 @@ class Containers:
             pid=running["pid"] if running is not None and alive else 0,
             created=known["created"],
             started=running["cellwall"]["started"] if running is not None and alive else started,
-            finished=None if alive else finished,
-            exit=None if alive else ended,
+            finished=None if alive and not waits else finished,
+            exit=None if alive and not waits else ended,
             command=tuple(known["command"]),
             labels=known["labels"],
             ephemeral=record is None,
+            health=(self.health(container_id) or {}).get("Status") if status == "running" else None,
+            restart_count=(running or {}).get("cellwall", {}).get("restart_count", 0) if alive else restart_count,
         )
 
-    def killed(self, container_id: str) -> None:
-        """Write down that a kept container was killed with its launcher."""
-        folder = self.folder(container_id)
+    def health(self, container_id: str) -> dict[str, Any] | None:
+        """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
+        try:
+            found: dict[str, Any] = json.loads((self.paths.running / container_id / "health.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found
+
+    def killed(self, found: dict[str, Any]) -> None:
+        """Write down that the kept container of that state was killed with its launcher."""
+        folder = self.folder(found["id"])
         if folder.is_dir():
-            _write_json(folder / "exit.json", {"event": "exited", "signal": 9, "finished": time.time()})
+            owned = found["cellwall"]
+            why = {"message": f"the process that it lived by ({owned['launcher']['pid']}) was killed", "status": 137}
+            known = {"event": "exited", "signal": 9, "failure": why, "started": owned.get("started")}
+            known |= {"restart_count": owned.get("restart_count", 0), "finished": time.time()}
+            _write_json(folder / "exit.json", known)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

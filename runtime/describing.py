@@ -33,7 +33,10 @@ def inspect(engine: Engine, name_or_id: str) -> dict[str, Any]:
             "StartedAt": _rfc3339(container.started),
             "FinishedAt": _rfc3339(container.finished),
             "Reason": ended.reason if ended else "",
+            "Restarting": container.status == "restarting",
+            **({"Health": health} if (health := _health(engine, container.id)) else {}),
         },
+        "RestartCount": container.restart_count,
         "Config": {
             "Image": container.image,
             "Cmd": list(container.command),
@@ -63,6 +66,14 @@ def changes_of(engine: Engine, record: dict[str, Any]) -> list[Change]:
         for change in driver.diff([entry], layers)
     ]
     return [Change(kind, path) for kind, path in without_mount_points(found, mount_points(record))]
+
+
+def _health(engine: Engine, container_id: str) -> dict[str, Any] | None:
+    found = engine.known.health(container_id)
+    if found is not None:
+        for check in found["Log"]:
+            check |= {"Start": _rfc3339(check["Start"]), "End": _rfc3339(check["End"])}
+    return found
 
 
 def _rfc3339(seconds: float | None) -> str:

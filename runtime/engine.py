@@ -23,6 +23,8 @@ from .store_version import check_version
 from .stores import Stores
 
 if TYPE_CHECKING:
+    import socket
+
     from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
@@ -265,22 +267,70 @@ class Engine:
             timeout_s=timeout_s,
         )
 
-    def start(
-        self,
-        name_or_id: str,
-        *,
-        stdin_fd: int = -1,
-        stdout_fd: int = -1,
-        stderr_fd: int = -1,
-        size: tuple[int, int] | None = None,
-    ) -> Process | None:
-        """Start a stopped container again with the command that it was made with, attached to the descriptors.
+    def exec_detached(self, name_or_id: str, argv: Sequence[str], **options: Any) -> None:
+        """As ``exec``, in the background: it needs neither this process nor any stream; returns once the command runs.
 
-        A named cell's container has no command: it is started for further cells, and None is returned.
+        ``options``: env, workdir, user, tty, privileged, timeout_s. Raises NotFound, StatusError, InitError.
         """
-        from . import launching
+        from . import detaching
 
-        return launching.start(self, name_or_id, [stdin_fd, stdout_fd, stderr_fd], size=size)
+        detaching.join(self, name_or_id, list(argv), **options)
+
+    def create(
+        self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
+    ) -> Container:
+        """Make a container that is kept, for ``start``. Raises SpecError, AlreadyExists, VolumeError and what ``image`` raises."""
+        from . import detaching, launching
+
+        options = self.config.fill(options)
+        while True:
+            image = self._image_of(options, progress, cancelled)
+            with self.stores.images(options.storage_driver).held():
+                try:
+                    return self.known.of(detaching.create(self, options, image))
+                except launching.ImageGone:
+                    continue
+
+    def run_detached(
+        self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
+    ) -> Container:
+        """Make a container and start it in the background: it outlives this process. Raises what ``create`` and ``start`` raise.
+
+        A container that can't be started stays as docker leaves it, unless it was to be removed at its end.
+        """
+        made = self.create(options, progress=progress, cancelled=cancelled)
+        self.start(made.id)
+        return self.known.find(made.id) if not options.rm else made
+
+    def start(
+        self, name_or_id: str, *, attached: socket.socket | None = None, size: tuple[int, int] | None = None
+    ) -> list[str]:
+        """Start a stopped container, with a shim that it lives by from then on; returns once its command runs.
+
+        Returns what this machine couldn't give. ``attached`` is one end of a socket that is attached from the first byte on, see
+        attaching.py and cli/joined_terminal.py. Raises NotFound, StatusError; InitError where the command can't be started.
+        """
+        from . import detaching
+
+        record = detaching.check_startable(self, name_or_id)
+        try:
+            return detaching.start(self, record, attached=attached, size=size)
+        except BaseException:
+            if record["remover"] is not None or record["options"]["rm"]:
+                removing.remove_record(self, record)
+            raise
+
+    def restart(self, name_or_id: str, timeout_s: float | None = None, signal: str | None = None) -> None:
+        """Stop a container, where it runs, and start it again. Raises NotFound, InitError."""
+        from . import detaching
+
+        detaching.restart(self, name_or_id, timeout_s, signal)
+
+    def wait(self, name_or_id: str) -> int:
+        """Wait until a container doesn't run any more; returns its exit status, 0 where it never ran."""
+        from .waiting import wait
+
+        return wait(self.known, name_or_id)
 
     def containers(self, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` also those that are kept and don't run."""
@@ -294,18 +344,18 @@ class Engine:
         """Send a signal to a container's first process. Raises NotFound, StatusError."""
         stopping.kill(self.known, name_or_id, signal)
 
-    def stop(self, name_or_id: str, timeout_s: float | None = None) -> None:
-        """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise)."""
-        stopping.stop(self.known, name_or_id, timeout_s)
+    def stop(self, name_or_id: str, timeout_s: float | None = None, signal: str | None = None) -> None:
+        """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise; -1: never)."""
+        stopping.stop(self.known, name_or_id, timeout_s, signal)
 
     def remove(self, name_or_id: str, *, force: bool = False) -> None:
         """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
         removing.remove(self, name_or_id, force=force)
 
-    def logs(self, name_or_id: str) -> Iterator[tuple[str, float, bytes]]:
-        """A kept container's output so far: ``(stream, seconds since 1970, bytes)``, oldest first."""
+    def logs(self, name_or_id: str, *, tail: int | None = None) -> Iterator[logs.Entry]:
+        """A kept container's output so far, oldest first; the last ``tail`` entries of it."""
         container = self.known.find(name_or_id)
-        return logs.read(self.known.folder(container.id) / "log.jsonl")
+        return logs.read(self.known.folder(container.id) / logs.NAME, tail)
 
     def diff(self, name_or_id: str) -> list[Change]:
         """What a kept container changed in its root filesystem, by path."""

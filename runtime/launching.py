@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from . import state
 from .containers import options_from_dict
 from .errors import CellwallError, NotFound, StatusError
-from .launcher.client import Process
+from .events import emit_container
+from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
+from .log_file import NAME as LOG_NAME
 from .preparing import keep, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
 from .stopping import wait_ended
+from .supervision import log_config
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -43,7 +46,7 @@ def run(
 
     It must do so until the command has started: the launcher mounts the layers. Raises ImageGone.
     """
-    _check_it_stays(engine, options, image)
+    check_it_stays(engine, options, image)
     container_id = secrets.token_hex(32)
     made = plan(options, image.config, container_id, script=script, size=size, **engine.limits())
     record = new_record(engine, container_id, options, image, made.argv)
@@ -52,9 +55,10 @@ def run(
         record["plan"] = [*record["plan"], *mounts]
     else:
         keep(engine, record)
+    emit_container(str(engine.paths.run), "create", container_id, record)
     try:
         if not record["ephemeral"]:
-            _check_it_stays(engine, options, image, recorded=True)
+            check_it_stays(engine, options, image, recorded=True)
         process = launch(engine, record, made, fds, options)
     except BaseException:
         if record["ephemeral"]:
@@ -73,18 +77,18 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
 
     The caller holds the image store. Raises ImageGone.
     """
-    _check_it_stays(engine, options, image)
+    check_it_stays(engine, options, image)
     record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
     keep(engine, record)
     try:
-        _check_it_stays(engine, options, image, recorded=True)
+        check_it_stays(engine, options, image, recorded=True)
     except BaseException:
         remove_record(engine, record)
         raise
     return record
 
 
-def _check_it_stays(engine: Engine, options: RunOptions, image: Image, *, recorded: bool = False) -> None:
+def check_it_stays(engine: Engine, options: RunOptions, image: Image, *, recorded: bool = False) -> None:
     store = engine.stores.images(options.storage_driver)
     if not (store.stays(image) if recorded else store.is_unpacked(image)):
         raise ImageGone(f"image {options.image} was removed meanwhile: run it again")
@@ -110,21 +114,6 @@ def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
     engine.keepers[record["id"]] = process
 
 
-def start(engine: Engine, name_or_id: str, fds: list[int], *, size: tuple[int, int] | None) -> Process | None:
-    """See ``Engine.start``."""
-    container = engine.known.find(name_or_id)
-    record = engine.known.record(container.id)
-    if record is None or container.status == "running":
-        raise StatusError(f"container {container.name}", container.status, "stopped")
-    if record["keeper"]:
-        start_keeper(engine, record)
-        return None
-    options = options_from_dict(record["options"])
-    image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
-    made = plan(options, image.config, record["id"], size=size, **engine.limits())
-    return launch(engine, record, made, fds, options)
-
-
 def join(
     engine: Engine,
     name_or_id: str,
@@ -139,8 +128,10 @@ def join(
     size: tuple[int, int] | None,
     privileged: bool,
     timeout_s: float | None,
+    launcher: Launcher | None = None,
+    detached: bool = False,
 ) -> Process:
-    """See ``Engine.exec``."""
+    """See ``Engine.exec``. ``detached``: it goes on without this process, by ``launcher`` (detaching.py)."""
     container = engine.known.find(name_or_id)
     found = engine.known.state(container.id)
     if found is None or not found["pid"]:
@@ -165,7 +156,10 @@ def join(
 
         process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
     request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
-    launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+    if detached:
+        request["detached"] = True
+    if launcher is None:
+        launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
     channel = launcher.request(request, fds)
     return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
 
@@ -174,18 +168,19 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
     """Have the launcher start the container of ``record`` (prepared, see preparing.py) as ``made`` says."""
     kept = not record["ephemeral"]
     if kept:
-        _wait_for_place(engine, record["id"])
+        wait_for_place(engine, record["id"])
     folder = engine.known.folder(record["id"])
     launcher = engine.launcher_for(own_users=options.userns != "host")
-    channel = launcher.request(_request(engine, record, made, options), fds)
+    channel = launcher.request(request_of(engine, record, made, options), fds)
     if launcher.lost:
         launcher.lost = False
         engine.reconcile()
     process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=engine.warn)
     process.warn(made.warnings)
-    if kept:
-        process.log_path = str(folder / "log.jsonl")
-    elif record["plan"][0]["type"] == "bind":
+    if kept and options.log_driver != "none":
+        process.log_path = str(folder / LOG_NAME)
+        process.log_config = log_config(record, options)
+    if not kept and record["plan"][0]["type"] == "bind":
         # A private copy on disk, which goes with the container.
         process.at_end(lambda: release(engine, record))
         if options.record_changes:
@@ -199,7 +194,7 @@ def _changes_of(engine: Engine, record: dict[str, Any]) -> Any:
     return changes_of(engine, record)
 
 
-def _wait_for_place(engine: Engine, container_id: str) -> None:
+def wait_for_place(engine: Engine, container_id: str) -> None:
     """Have nothing left of the last time that this kept container ran."""
     found = state.load(str(engine.paths.running), container_id)
     if found is None:
@@ -211,7 +206,7 @@ def _wait_for_place(engine: Engine, container_id: str) -> None:
         engine.reconcile()
 
 
-def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
+def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
     """What the launcher is asked for."""
     keys = (
         "name",
@@ -235,6 +230,7 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "process": made.process,
         "plan": record["plan"],
         "files": made.files,
+        "run": str(engine.paths.run),
         "running": str(engine.paths.running),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
@@ -245,6 +241,7 @@ def _request(engine: Engine, record: dict[str, Any], made: Plan, options: RunOpt
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
             **{key: record[key] for key in keys},
+            "hidden": bool(record.get("hidden")),
             "started": time.time(),
             "process": {**made.process, "script": None},
         },

@@ -1,52 +1,243 @@
-"""A kept container's output on disk: one JSON object a line, as docker's json-file driver writes them.
+"""A kept container's output, read back from its disk: all of it, the last entries, or as it comes.
 
-``{"log": text, "stream": "stdout"|"stderr", "time": seconds since 1970}``; bytes that aren't UTF-8 are kept as surrogate
-escapes, so that what is read is what was written.
+The writer is in log_file.py. Memory stays small whatever the size of the log: entries are read one at a time, and one
+holds 16 KiB of output at most.
 """
 
 from __future__ import annotations
 
+import calendar
+import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from select import POLLIN, poll
+from typing import IO, NamedTuple
 
-from .linux.files import write_all
+from .linux.inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY, IN_MOVED_TO, Watch
+from .log_file import NAME
 
-
-class Log:
-    """Appends to the log at ``path``; close it, or use it as a context manager."""
-
-    def __init__(self, path: Path | str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def write(self, stream: str, data: bytes) -> None:
-        """Add ``data`` of ``stream`` with the present time."""
-        entry = {"log": data.decode("utf-8", "surrogateescape"), "stream": stream, "time": time.time()}
-        write_all(self._fd, json.dumps(entry).encode() + b"\n")
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+# More rotated files than anybody asks for: where to stop looking for older ones.
+_MOST_FILES = 1000
+_BLOCK = 1 << 16
+# How long the writer of a foreground container's log may be behind the container's end.
+_WRITER_S = 5.0
 
 
-def read(path: Path) -> Iterator[tuple[str, float, bytes]]:
-    """The entries at ``path``, oldest first: ``(stream, time, data)``. A line cut short by a crash is left out."""
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
-            if not line.endswith(b"\n"):
+class Entry(NamedTuple):
+    """One entry: the whole of a line with its newline, or a piece of a line that is longer than 16 KiB."""
+
+    stream: str
+    time: float  # seconds since 1970
+    data: bytes
+    stamp: str  # the time as it is written, with nanoseconds
+    attrs: dict[str, str]
+
+
+def read(path: Path, tail: int | None = None) -> Iterator[Entry]:
+    """The entries of the log at ``path`` and of its older files, oldest first, the last ``tail`` of them.
+
+    A line cut short by a crash is left out.
+    """
+    with ExitStack() as opened:
+        files = [opened.enter_context(file) for file in _files(path)]
+        if tail is not None:
+            files = _at_tail(files, tail)
+        for file in files:
+            yield from _entries(file)
+
+
+def is_cut(path: Path) -> bool:
+    """Whether the log has had so many files that its oldest may be gone. It is, where there are as many as may be."""
+    return path.with_name(f"{path.name}.1").exists()
+
+
+def follow(path: Path, owner_fd: int, tail: int | None = None) -> Iterator[Entry]:
+    """As ``read``, and what comes until the container has ended for good, by ``exit.json`` or the end of its owner.
+
+    ``owner_fd``: a pidfd of the process that answers for the container, or -1 where it has gone. Woken by the kernel.
+    """
+    with ExitStack() as opened:
+        try:
+            watch = opened.enter_context(
+                Watch(str(path.parent), IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE_SELF)
+            )
+        except FileNotFoundError:  # removed a moment ago
+            return
+        yield from _Follower(path, watch, owner_fd, opened).entries(tail)
+
+
+class _Follower:
+    def __init__(self, path: Path, watch: Watch, owner_fd: int, opened: ExitStack) -> None:
+        self._path = path
+        self._watch = watch
+        self._owner_fd = owner_fd
+        self._file: IO[bytes] | None = None
+        self._over = owner_fd < 0
+        self._poll = poll()
+        self._poll.register(watch.fileno(), POLLIN)
+        if owner_fd >= 0:
+            self._poll.register(owner_fd, POLLIN)
+        opened.callback(self._close)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def entries(self, tail: int | None) -> Iterator[Entry]:
+        files = _files(self._path)
+        if files:
+            self._file = files[-1]
+            for file in files if tail is None else _at_tail(files, tail):
+                yield from _entries(file)
+            for file in files[:-1]:
+                file.close()
+        while True:
+            over = self._over
+            yield from self._news()
+            if over and not self._is_written():
+                yield from self._news()
                 return
+            self._wait()
+
+    def _wait(self) -> None:
+        deadline_ms = _WRITER_S * 1000 if self._over else None
+        ready = self._poll.poll(deadline_ms)
+        if not ready:  # the writer of the log hangs: what is there was read
+            self._path = Path(os.devnull)
+        for fd, _ in ready:
+            if fd == self._owner_fd:
+                self._poll.unregister(fd)
+                self._over = True
+        for mask, name in self._watch.read():
+            if mask & (IN_DELETE_SELF | IN_IGNORED):
+                self._over = True
+                self._path = Path(os.devnull)
+            if name == "exit.json" and mask & IN_MOVED_TO and not _restarts(self._path.parent / name):
+                self._over = True
+
+    def _is_written(self) -> bool:
+        """Whether some process has the log open for writing: a command in the foreground writes its log itself.
+
+        A read lease is refused then; the close is told by the watch. Source: fcntl(2) F_SETLEASE.
+        """
+        if self._file is None or str(self._path) == os.devnull:
+            return False
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BlockingIOError:
+            return True
+        except OSError:  # no leases on this filesystem: nothing to wait for
+            return False
+        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+
+    def _news(self) -> Iterator[Entry]:
+        while True:
+            if self._file is not None:
+                yield from _entries(self._file)
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                        return
+            if str(self._path) == os.devnull:
+                return
+            files = _files(self._path)
+            if self._file is not None:
+                # Those behind ours: ours may have become .1, .2, or be gone.
+                ours = os.fstat(self._file.fileno())
+                at = [index for index, file in enumerate(files) if os.path.samestat(os.fstat(file.fileno()), ours)]
+                if at:
+                    for file in files[: at[0] + 1]:
+                        file.close()
+                    files = files[at[0] + 1 :]
+                yield from _entries(self._file)
+            if not files:
+                return
+            if self._file is not None:
+                self._file.close()
+            self._file = files[-1]
+            for file in files[:-1]:
+                yield from _entries(file)
+                file.close()
+
+
+def _files(path: Path) -> list[IO[bytes]]:
+    """The log's files, oldest first, opened: newest first, so that one that is put aside meanwhile is met twice, not missed."""
+    found: list[IO[bytes]] = []
+    for number in range(_MOST_FILES):
+        try:
+            file = path.with_name(f"{path.name}.{number}" if number else path.name).open("rb")
+        except FileNotFoundError:
+            if number:
+                break
+            continue
+        if found and os.path.samestat(os.fstat(found[-1].fileno()), os.fstat(file.fileno())):
+            file.close()
+            continue
+        found.append(file)
+    return found[::-1]
+
+
+def _entries(file: IO[bytes]) -> Iterator[Entry]:
+    """The entries behind the file's position; one that is still being written stays for the next time."""
+    epoch, prefix = 0, ""
+    while line := file.readline():
+        if not line.endswith(b"\n"):
+            file.seek(-len(line), os.SEEK_CUR)
+            return
+        try:
             entry = json.loads(line)
-            yield entry["stream"], entry["time"], entry["log"].encode("utf-8", "surrogateescape")
+        except ValueError:  # its writer was killed in the middle, and the next one began behind it
+            continue
+        stamp = entry["time"]
+        if not isinstance(stamp, str):  # written by an older cellwall
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(stamp)) + f".{int(stamp % 1 * 1e9):09d}Z"
+        if stamp[:19] != prefix:
+            prefix = stamp[:19]
+            epoch = calendar.timegm(time.strptime(prefix, "%Y-%m-%dT%H:%M:%S"))
+        when = epoch + float("0" + stamp[19:-1]) if len(stamp) > 20 else float(epoch)
+        data = entry["log"].encode("utf-8", "surrogateescape")
+        yield Entry(entry["stream"], when, data, stamp, entry.get("attrs") or {})
+
+
+def _at_tail(files: list[IO[bytes]], tail: int) -> list[IO[bytes]]:
+    """The files in which the last ``tail`` entries are, the first of them placed at the first of these."""
+    wanted = tail
+    for index in range(len(files) - 1, -1, -1):
+        file = files[index]
+        position = end = file.seek(0, os.SEEK_END)
+        while position > 0 and wanted >= 0:
+            size = min(_BLOCK, position)
+            position -= size
+            file.seek(position)
+            block = file.read(size)
+            at = len(block)
+            while (at := block.rfind(b"\n", 0, at)) >= 0:
+                if position + at + 1 == end:  # the newline that ends the last entry
+                    continue
+                wanted -= 1
+                if wanted <= 0:
+                    file.seek(position + at + 1 if tail else end)
+                    return files[index:]
+        file.seek(0)
+        if end:
+            wanted -= 1  # its first entry has no newline before it
+            if wanted <= 0:
+                if not tail:
+                    file.seek(end)
+                return files[index:]
+    return files
+
+
+def _restarts(path: Path) -> bool:
+    """Whether the container that has ended so is about to be started again."""
+    try:
+        return bool(json.loads(path.read_bytes()).get("restarting"))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+__all__ = ["NAME", "Entry", "follow", "is_cut", "read"]

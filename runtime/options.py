@@ -75,6 +75,17 @@ class RunOptions:
     init: bool = False
     stop_signal: str | None = None
     stop_timeout_s: float | None = None
+    # while it lives by itself
+    restart: str | None = None  # no, on-failure[:N], always, unless-stopped
+    log_driver: str | None = None
+    log_opts: dict[str, str] = field(default_factory=dict)
+    health_cmd: str | None = None
+    health_interval_s: float | None = None
+    health_timeout_s: float | None = None
+    health_start_period_s: float | None = None
+    health_start_interval_s: float | None = None
+    health_retries: int | None = None
+    no_healthcheck: bool = False
     # root filesystem and mounts
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()

@@ -18,6 +18,7 @@ from .images.digest import Digest
 from .linux.process import start_time
 from .removing import remove_record
 from .spec import MOUNT_POINTS
+from .supervision import health_of
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -30,13 +31,22 @@ _NOUNS = "ash bay birch brook cedar cliff cove dale dune elm fern fjord glen gro
 
 
 def new_record(
-    engine: Engine, container_id: str, options: RunOptions, image: Image, argv: list[str], *, keeper: bool = False
+    engine: Engine,
+    container_id: str,
+    options: RunOptions,
+    image: Image,
+    argv: list[str],
+    *,
+    keeper: bool = False,
+    kept: bool = False,
 ) -> dict[str, Any]:
     """What is known of a new container. ``keep`` or ``prepare`` adds its storage.
 
-    ``keeper``: it has no command of its own, but stays for commands that join it.
+    ``keeper``: it has no command of its own, but stays for commands that join it. ``kept``: on disk also where it is to be
+    removed at its end, which is its shim's to do once it is started.
     """
-    kept = not options.rm or options.name is not None
+    supervised = kept
+    kept = kept or not options.rm or options.name is not None
     config = image.config.get("config") or {}
     return {
         "id": container_id,
@@ -53,12 +63,13 @@ def new_record(
         "ephemeral": not kept,
         "maker": _own_process(),
         # Whose command it is that removes a named container at its end; a killed one leaves that to reconcile.
-        "remover": _own_process() if options.rm else None,
+        "remover": _own_process() if options.rm and not supervised else None,
         "stop": [
             options.stop_signal or config.get("StopSignal") or "TERM",
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
         ],
         "host": image.reference == HOST,
+        "health": health_of(options, image.config),
         "plan": None,
         "slot": None,
     }

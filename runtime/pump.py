@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .launcher.client import Process
-    from .logs import Log
+    from .log_file import Log
     from .results import Exit
 
 Sink = Callable[[bytes], object]

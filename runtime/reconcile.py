@@ -14,6 +14,7 @@ from typing import Any
 
 from . import state
 from .containers import Containers
+from .events import emit_container
 from .linux.process import is_running
 
 # How long the processes of a killed container may take to be gone: the kernel is taking them apart.
@@ -39,7 +40,8 @@ def reconcile(
         if owned.get("ephemeral", True):
             release({**owned, "id": found["id"]})
         else:
-            containers.killed(found["id"])
+            containers.killed(found)
+        emit_container(str(paths.run), "die", found["id"], owned, exitCode=137)
         state.remove(running, found["id"])
         cleaned.append(found["id"])
     for record in list(containers.records()):

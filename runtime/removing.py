@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .errors import StatusError
+from .events import emit_container
 from .stopping import kill_and_wait
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def remove_record(engine: Engine, record: dict[str, Any]) -> None:
             (folder / name).unlink()
     (folder / "record.json").unlink()
     folder.rmdir()
+    emit_container(str(engine.paths.run), "destroy", record["id"], record)
 
 
 def release(engine: Engine, record: dict[str, Any]) -> None:

@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
+from .attaching import ask
 from .errors import StatusError
+from .events import emit_container
 from .linux.files import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .signal_names import signal_number
@@ -30,29 +32,50 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
     number = signal_number("--signal", signal)
     container = known.find(name_or_id)
     found = known.state(container.id)
+    if found is not None and number in (SIGKILL, signal_number("--stop-signal", found["cellwall"]["stop"][0])):
+        # As docker: who asks a container to end doesn't want it started again.
+        hold(known, found)
     if found is None or not found["pid"] or not _send(found, number):
         raise StatusError(f"container {container.name}", container.status if found is None else "exited", "running")
+    _tell(known, "kill", found, signal=number)
 
 
-def stop(known: Containers, name_or_id: str, timeout_s: float | None) -> None:
+def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: str | None = None) -> None:
     """See ``Engine.stop``."""
     container = known.find(name_or_id)
     found = known.state(container.id)
     if found is None:
         return
+    if hold(known, found) and (found := known.state(container.id)) is None:
+        _tell(known, "stop", {"id": container.id, "cellwall": known.record(container.id)})
+        return
     stop_signal, stop_timeout_s = found["cellwall"]["stop"]
-    _send(found, signal_number("--stop-signal", stop_signal))
-    if not wait_ended(known, found, stop_timeout_s if timeout_s is None else timeout_s):
+    _send(found, signal_number("--signal", signal) if signal else signal_number("--stop-signal", stop_signal))
+    patience_s = stop_timeout_s if timeout_s is None else timeout_s
+    if not wait_ended(known, found, None if patience_s < 0 else patience_s):
         kill_and_wait(known, found)
+    _tell(known, "stop", found)
+
+
+def hold(known: Containers, found: dict[str, Any]) -> bool:
+    """Keep a container from being started again by its policy; False where nobody would."""
+    return ask(str(known.paths.running), found["id"], {"stop": True})
+
+
+def _tell(known: Containers, action: str, found: dict[str, Any], **attributes: Any) -> None:
+    if found["cellwall"] is not None:
+        emit_container(str(known.paths.run), action, found["id"], found["cellwall"], **attributes)
 
 
 def kill_and_wait(known: Containers, found: dict[str, Any]) -> None:
     """Kill the container of that state, and wait until its launcher has cleaned up."""
+    if hold(known, found):
+        found = known.state(found["id"]) or found
     _send(found, SIGKILL)
     wait_ended(known, found, _KILL_S)
 
 
-def wait_ended(known: Containers, found: dict[str, Any], timeout_s: float) -> bool:
+def wait_ended(known: Containers, found: dict[str, Any], timeout_s: float | None) -> bool:
     """Wait for the end of a container's first process, and then for its launcher to have cleaned up.
 
     False where it runs on after ``timeout_s``.

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from ..errors import CellwallError
-from ..logs import Log
+from ..log_file import Log
 from ..results import Exit
 
 CHUNK = 65536

@@ -1,4 +1,4 @@
-"""``cellwall ps, start, stop, kill, rm, diff``: what concerns containers that exist.
+"""``cellwall ps, stop, kill, rm, diff``: what concerns containers that exist.
 
 May import the engine, which the context makes at its first use.
 """
@@ -85,11 +85,18 @@ def row(box: Container, whole: bool = False) -> dict[str, Any]:
     }
 
 
+_HEALTH = {"starting": "health: starting"}
+
+
 def status(box: Container) -> str:
     """``Up 2 minutes``, ``Exited (137) 3 hours ago``, ``Created``."""
     if box.status == "running":
         started = table.epoch(box.started)
-        return "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
+        up = "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
+        return f"{up} ({_HEALTH.get(box.health, box.health)})" if box.health else up
+    if box.status == "restarting":
+        code = f" ({box.exit.status})" if box.exit else ""
+        return f"Restarting{code} {table.ago(box.finished)}".rstrip()
     if box.status == "exited":
         code = f" ({box.exit.status})" if box.exit else ""
         finished = table.ago(box.finished)
@@ -104,7 +111,7 @@ def _filter(text: str) -> Callable[[Container], bool]:
     if key == "id":
         return lambda box: box.id.startswith(value)
     if key == "status":
-        known = ("created", "running", "exited")
+        known = ("created", "running", "restarting", "exited")
         if value not in known:
             raise SpecError("--filter", f"the status {value!r} isn't known; it is one of {', '.join(known)}")
         return lambda box: box.status == value
@@ -117,21 +124,6 @@ def _filter(text: str) -> Callable[[Container], bool]:
         code = values.integer(0, 255)("--filter", value)
         return lambda box: box.status == "exited" and box.exit is not None and box.exit.status == code
     raise SpecError("--filter", f"{key!r} isn't known; it is one of name, id, status, label, ancestor, exited")
-
-
-def start(context: Context, words: list[str]) -> int:
-    """Start stopped containers in the background, or one in the foreground with ``-a``; prints the name of each."""
-    parser = context.parser("[OPTIONS] CONTAINER…")
-    parser.flag("-a", "--attach", help="join its output to this terminal, and exit as it does")
-    parser.flag("-i", "--interactive", help="pass standard input on to it as well")
-    said, names = parser.parse(words)
-    from .run import start_attached, start_detached
-
-    if said.attach or said.interactive:
-        if len(names) != 1:
-            raise SpecError(parser.command, f"needs one container to attach to: {parser.command} -a CONTAINER")
-        return start_attached(context, names[0], said.interactive)
-    return each(parser, names, lambda name: start_detached(context, name))
 
 
 def stop(context: Context, words: list[str]) -> int:
@@ -147,8 +139,8 @@ def stop(context: Context, words: list[str]) -> int:
         help="seconds to wait before killing",
     )
     said, names = parser.parse(words)
-    keywords = {} if said.time is None else {"timeout_s": float(said.time)}
-    return each(parser, names, lambda name: context.engine.stop(name, **keywords))
+    timeout_s = None if said.time is None else float(said.time)
+    return each(parser, names, lambda name: context.engine.stop(name, timeout_s))
 
 
 def kill(context: Context, words: list[str]) -> int:

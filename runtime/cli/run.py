@@ -1,4 +1,4 @@
-"""``cellwall run, exec, start``: a command in a container, joined to this terminal or left in the background.
+"""``cellwall run, exec``: a command in a container, joined to this terminal or left in the background.
 
 May import the engine, which the context makes at its first use.
 """
@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from ..errors import CellwallError, SpecError
+from ..errors import SpecError
 from . import values
 from .attach import Streams
-from .run_options import OPTIONS, RUN_USAGE, add_run_options, run_options_of
+from .run_options import RUN_USAGE, add_run_options, asked_flags, run_options_of
+from .terminal_options import OF_THE_TERMINAL, add_terminal_options
 
 if TYPE_CHECKING:
     from ..engine import Engine
     from ..launcher.client import Process
-    from ..options import RunOptions
     from ..results import Exit
     from .command import Context
 
@@ -29,13 +29,38 @@ Begin = Callable[["Engine", Streams], "Process | None"]
 def run(context: Context, words: list[str]) -> int:
     """``cellwall run [OPTIONS] IMAGE [COMMAND] [ARG...]``: the exit status is the command's."""
     parser = context.parser(RUN_USAGE, interspersed=False)
-    add_run_options(parser)
+    add_run_options(parser, omit=OF_THE_TERMINAL)
+    add_terminal_options(parser)
     parser.flag("-q", "--quiet", help="say nothing of pulling")
     said, rest = parser.parse(words)
     if not rest:
         raise SpecError(parser.command, f"needs an image: {parser.command} {RUN_USAGE}")
     options = run_options_of(said, rest[0], rest[1:], config=context.config)
-    asked = [option.flag for option in OPTIONS if getattr(said, option.dest, None) not in (None, [], False)]
+    asked = asked_flags(said)
+    if options.detach:
+        if said.attach:
+            raise SpecError("--attach", "joins the container, and --detach leaves it alone: take one of them")
+        from .lifecycle import run_detached
+
+        return run_detached(context, options, asked, quiet=said.quiet)
+    if options.tty or said.attach:
+        from .detach_keys import DEFAULT
+        from .lifecycle import run_attached
+        from .session import Session
+
+        session = Session(
+            stdin=options.interactive and (not said.attach or "stdin" in said.attach),
+            stdout=not said.attach or "stdout" in said.attach,
+            stderr=not said.attach or "stderr" in said.attach,
+            terminal=options.tty,
+            sig_proxy=said.sig_proxy,
+            detach_keys=DEFAULT if said.detach_keys is None else said.detach_keys,
+        )
+        return run_attached(context, options, session, asked, quiet=said.quiet)
+    if not said.sig_proxy:
+        raise SpecError(
+            "--sig-proxy", "is always on without a terminal of its own: run it with -d, then attach --sig-proxy=false"
+        )
 
     def begin(engine: Engine, streams: Streams) -> Process:
         from .progress import Progress
@@ -50,30 +75,25 @@ def run(context: Context, words: list[str]) -> int:
                 progress=progress,
             )
 
-    if options.detach:
-        from .shim import detach
-
-        print(detach(context, begin, terminal=options.tty, asked=asked))
-        return 0
     with Streams(options.interactive, options.tty) as streams, begin(context.engine, streams) as process:
         ended = attach(process, streams)
-        tell_warnings(context.engine, process, asked)
+        tell_warnings(context.engine, process.warnings, asked)
         return report_end(ended)
 
 
-def attach(process: Process, streams: Streams, *, silent: bool = False) -> Exit:
+def attach(process: Process, streams: Streams) -> Exit:
     """Join ``process`` until it has ended, its log written where it has one."""
-    from ..logs import Log
+    from ..log_file import Log
 
-    with Log(process.log_path) if process.log_path else nullcontext() as log:
-        return streams.attach(process, log, silent=silent)
+    with Log(process.log_path, process.log_config) if process.log_path else nullcontext() as log:
+        return streams.attach(process, log)
 
 
-def tell_warnings(engine: Engine, process: Process, asked: Sequence[str]) -> None:
+def tell_warnings(engine: Engine, warnings: Sequence[str], asked: Sequence[str]) -> None:
     """Say what isn't in force of what was ``asked`` for, and once what this machine can't give by default."""
     from .told import worth_telling
 
-    for warning in worth_telling(process.warnings, asked, engine.paths.run):
+    for warning in worth_telling(warnings, asked, engine.paths.run):
         note(warning)
 
 
@@ -124,51 +144,21 @@ def exec_(context: Context, words: list[str]) -> int:
         )
 
     if said.detach:
-        from .shim import detach
-
-        detach(context, begin, terminal=said.tty)
+        context.engine.exec_detached(
+            rest[0],
+            rest[1:],
+            script=None,
+            env=environment,
+            workdir=said.workdir,
+            user=said.user,
+            tty=said.tty,
+            size=None,
+            privileged=said.privileged,
+            timeout_s=said.timeout,
+        )
         return 0
     with Streams(said.interactive, said.tty) as streams, begin(context.engine, streams) as process:
         return report_end(attach(process, streams))
-
-
-def start_attached(context: Context, name: str, interactive: bool) -> int:
-    """Start a stopped container joined to this terminal; the exit status is its command's."""
-    terminal = _options(context, name).tty
-    with Streams(interactive, terminal) as streams:
-        process = context.engine.start(
-            name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd
-        )
-        if process is None:
-            raise CellwallError(
-                f"container {name} has no command to attach to, as it waits for cells: start it without -a"
-            )
-        with process:
-            return report_end(attach(process, streams))
-
-
-def start_detached(context: Context, name: str) -> None:
-    """Start a stopped container in the background."""
-    from .shim import detach
-
-    terminal = _options(context, name).tty
-    context.close()  # what starts it lives on as a process of its own, and has its own launcher
-
-    def begin(engine: Engine, streams: Streams) -> Process | None:
-        return engine.start(name, stdin_fd=streams.stdin_fd, stdout_fd=streams.stdout_fd, stderr_fd=streams.stderr_fd)
-
-    detach(context, begin, terminal=terminal, name=name)
-
-
-def _options(context: Context, name: str) -> RunOptions:
-    """What the kept container ``name`` was made with. Raises NotFound."""
-    from ..containers import options_from_dict
-
-    engine = context.engine
-    record = engine.known.record(engine.container(name).id)
-    if record is None:
-        raise CellwallError(f"container {name} runs already")
-    return options_from_dict(record["options"])
 
 
 def report_end(ended: Exit) -> int:

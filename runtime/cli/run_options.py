@@ -18,7 +18,7 @@ from ..errors import SpecError, UnsupportedError
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
-from . import mount_values, values
+from . import log_values, mount_values, values
 from .parser import Parser
 from .values import integer
 
@@ -263,7 +263,61 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _value("--platform", metavar="OS/ARCH", help="platform of the image", read=values.platform, field="platform"),
     _one_of("--pull", help="when to pull the image", choices=("missing", "always", "never"), field="pull"),
-    _value("--log-driver", metavar="NAME", help="json-file, the only one so far", choices=("json-file",)),
+    _value(
+        "--log-driver",
+        metavar="NAME",
+        help="where the output is kept: json-file, local, none",
+        read=log_values.driver,
+        choices=log_values.DRIVERS,
+        field="log_driver",
+    ),
+    _list(
+        "--log-opt", metavar="NAME=VALUE", help="max-size=, max-file=, labels=, env= of the log", read=log_values.option
+    ),
+    _value(
+        "--restart",
+        metavar="POLICY",
+        help="start it again when it ends: no, on-failure[:N], always, unless-stopped",
+        read=log_values.restart,
+        field="restart",
+    ),
+    _value("--health-cmd", metavar="COMMAND", help="shell command that checks its health", field="health_cmd"),
+    _value(
+        "--health-interval",
+        metavar="TIME",
+        help="time between checks (30s)",
+        read=values.duration,
+        field="health_interval_s",
+    ),
+    _value(
+        "--health-timeout",
+        metavar="TIME",
+        help="longest time that a check may take (30s)",
+        read=values.duration,
+        field="health_timeout_s",
+    ),
+    _value(
+        "--health-retries",
+        metavar="NUMBER",
+        help="failed checks in a row that make it unhealthy (3)",
+        read=integer(1, 10**6),
+        field="health_retries",
+    ),
+    _value(
+        "--health-start-period",
+        metavar="TIME",
+        help="time in which failed checks don't count (0s)",
+        read=log_values.duration_or_none,
+        field="health_start_period_s",
+    ),
+    _value(
+        "--health-start-interval",
+        metavar="TIME",
+        help="time between checks meanwhile (5s)",
+        read=values.duration,
+        field="health_start_interval_s",
+    ),
+    _flag("--no-healthcheck", help="leave out the image's health check", field="no_healthcheck"),
     _value(
         "-s",
         "--storage-driver",
@@ -297,25 +351,17 @@ _NOT_THERE = (
     "--device-cgroup-rule",
     "--dns-option",
     "--dns-search",
-    "--health-cmd",
-    "--health-interval",
-    "--health-retries",
-    "--health-start-interval",
-    "--health-start-period",
-    "--health-timeout",
     "--ip6",
     "--isolation",
     "--link",
     "--link-local-ip",
-    "--log-opt",
     "--mac-address",
     "--memory-swappiness",
     "--network-alias",
-    "--restart",
     "--runtime",
     "--volume-driver",
 )
-_NOT_THERE_FLAGS = ("--disable-content-trust", "--no-healthcheck", "--oom-kill-disable", "--sig-proxy")
+_NOT_THERE_FLAGS = ("--disable-content-trust", "--oom-kill-disable", "--sig-proxy")
 
 
 def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collection[str] | None = None) -> None:
@@ -347,6 +393,11 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collect
             names = ("-a", name) if name == "--attach" else (name,)
             why = "cellwall doesn't have this option of docker's"
             parser.refuse(*names, why=why, takes_value=name not in _NOT_THERE_FLAGS)
+
+
+def asked_flags(said: argparse.Namespace) -> list[str]:
+    """The flags of what was said, for warnings about what isn't in force."""
+    return [option.flag for option in OPTIONS if getattr(said, option.dest, None) not in (None, [], False)]
 
 
 def run_options_of(
@@ -381,8 +432,7 @@ def run_options_of(
         fields["entrypoint"] = (said["entrypoint"],) if said["entrypoint"] else ()
     if said["network"] is not None:
         fields["network"] = _network("--network", said["network"])
-    if said["log_driver"] not in (None, "json-file"):
-        raise UnsupportedError(f"--log-driver {said['log_driver']}", "json-file is the only one so far")
+    fields["log_opts"] = log_values.options(said["log_opt"], fields.get("log_driver"))
     if said["storage_opt"]:
         fields["storage_size_bytes"] = _storage_size(said["storage_opt"])
     if said["stop_signal"] is not None:
@@ -411,6 +461,11 @@ def check_together(options: RunOptions) -> None:
             "--memory-reservation",
             f"{values.size_text(soft)} is out of range: at most --memory's {values.size_text(memory)}",
         )
+    if options.rm and options.restart not in (None, "no"):
+        raise SpecError("--restart", "starts a container again that --rm would have removed: take one of them")
+    health = ("health_cmd", "health_interval_s", "health_timeout_s", "health_retries", "health_start_period_s")
+    if options.no_healthcheck and any(getattr(options, name) is not None for name in health):
+        raise SpecError("--no-healthcheck", "goes with none of the --health options")
     if options.network == "host" and (bad := next((name for name in options.sysctls if name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own network under --network host")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):

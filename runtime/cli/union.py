@@ -140,7 +140,7 @@ def _attached(context: Context, made: Union, options: RunOptions, said: argparse
             )
         with process:
             ended = attach(process, streams)
-            tell_warnings(context.engine, process, asked)
+            tell_warnings(context.engine, process.warnings, asked)
     return ended
 
 

@@ -35,13 +35,15 @@ main()
 class Launcher:
     """One launcher process; made at the first request, ended by ``close`` or with this process."""
 
-    def __init__(self, userns_folder: str = "", *, guarded: bool = False) -> None:
+    def __init__(self, userns_folder: str = "", *, guarded: bool = False, shim: bool = False) -> None:
         """``userns_folder``: where the launchers of an ordinary user find each other (see rootless.py).
 
         ``guarded``: for containers whose root is the machine's, which must not write to this interpreter (server.py).
+        ``shim``: one that isn't this process's child and lives as long as what it was asked for, also after ``close``.
         """
         self._userns_folder = userns_folder
         self._guarded = guarded
+        self._shim = shim
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -76,6 +78,8 @@ class Launcher:
             environment["CELLWALL_USERNS_FOLDER"] = self._userns_folder
         if self._guarded and os.geteuid() == 0:
             environment["CELLWALL_GUARD"] = "wanted"
+        if self._shim:
+            environment["CELLWALL_SHIM"] = "1"
         actions: list[Any] = [
             (os.POSIX_SPAWN_DUP2, null_fd, 0),
             (os.POSIX_SPAWN_DUP2, null_fd, 1),
@@ -222,6 +226,7 @@ class Process:
         self.terminal_fd = -1
         self.warnings: list[str] = []
         self.log_path: str | None = None
+        self.log_config: dict[str, Any] = {}
         # Where the launcher can't list what the container changed: how to, once it has ended.
         self.list_changes: Callable[[], list[Change]] | None = None
 

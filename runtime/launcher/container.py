@@ -10,6 +10,7 @@ from errno import ENOSPC, EPERM, EUSERS
 from .. import state
 from ..cgroups import Group
 from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..events import emit_container
 from ..linux.files import write_all
 from ..linux.process import (
     CLONE_NEWCGROUP,
@@ -51,7 +52,7 @@ _FEW_CHANGES = 64
 class Container(Task):
     """A container from its first process on."""
 
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
         super().__init__(server, request, channel, fds)
         self.id: str = request["id"]
         self.spec: dict[str, Any] = request["spec"]
@@ -101,9 +102,8 @@ class Container(Task):
             flags |= _NAMESPACE_FLAGS[namespace["type"]]
         new_user = bool(flags & CLONE_NEWUSER)
         base = 0
-        self.state = self._first_state()
-        state.create(request["running"], self.id, self.state)
-        self.has_state = True
+        self.state = first_state(request, server.owner)
+        self.take_place()
         count = server.id_count
         if new_user and not server.rootless:
             self.slot, base = self._claim_ids()
@@ -191,16 +191,10 @@ class Container(Task):
             # It failed and has said why: that message waits to be read.
             pass
 
-    def _first_state(self) -> dict[str, Any]:
-        return {
-            "ociVersion": self.spec["ociVersion"],
-            "id": self.id,
-            "status": "creating",
-            "pid": 0,
-            "bundle": self.request.get("bundle", ""),
-            "annotations": self.spec.get("annotations", {}),
-            "cellwall": {"launcher": self.server.owner, **self.request["record"]},
-        }
+    def take_place(self) -> None:
+        """Make the container known to everybody, unless its id is taken."""
+        state.create(self.request["running"], self.id, self.state)
+        self.has_state = True
 
     def _map_ids(self, base: int, count: int) -> None:
         """Source: user_namespaces(7), uid_map: one write each, by a process that has the rights outside."""
@@ -262,6 +256,9 @@ class Container(Task):
         finally:
             os.close(userns_fd)
 
+    def on_running(self) -> None:
+        emit_container(self.request["run"], "start", self.id, self.request["record"])
+
     def ended(self, message: dict[str, Any]) -> None:
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
@@ -316,22 +313,8 @@ class Container(Task):
 
     def _report(self, message: dict[str, Any]) -> None:
         self.tell(message)
-        exit_path = self.request.get("exit_path")
-        if exit_path:
-            import json
-
-            temporary = f"{os.path.dirname(exit_path)}/.tmp-exit.json.{os.getpid()}"
-            try:
-                _write(
-                    temporary,
-                    json.dumps(message | {"started": self.request["record"]["started"], "finished": time.time()}),
-                    os.O_CREAT | os.O_TRUNC,
-                )
-                os.rename(temporary, exit_path)
-            except FileNotFoundError:  # the container was removed while it ran
-                pass
-            except OSError as error:  # a full disk: its end isn't known later, and others go on
-                os.write(2, f"write {exit_path}: {error}\n".encode())
+        write_exit(self.request, message)
+        tell_end(self.request, message)
 
     def _clean_up(self) -> None:
         self._close_mounts()
@@ -363,6 +346,47 @@ class Container(Task):
         # It refers back to this, and the launcher looks for no cycles.
         del self.servers
         self.finish()
+
+
+def first_state(request: dict[str, Any], owner: dict[str, int]) -> dict[str, Any]:
+    """The state of a container that is being made. Source: runtime-spec runtime.md#state."""
+    return {
+        "ociVersion": request["spec"]["ociVersion"],
+        "id": request["id"],
+        "status": "creating",
+        "pid": 0,
+        "bundle": request.get("bundle", ""),
+        "annotations": request["spec"].get("annotations", {}),
+        "cellwall": {"launcher": owner, **request["record"]},
+    }
+
+
+def write_exit(request: dict[str, Any], message: dict[str, Any]) -> None:
+    """Write down how a kept container has ended, in one step."""
+    exit_path = request.get("exit_path")
+    if not exit_path:
+        return
+    import json
+
+    temporary = f"{os.path.dirname(exit_path)}/.tmp-exit.json.{os.getpid()}"
+    known = message | {"started": request["record"]["started"], "finished": time.time()}
+    try:
+        _write(temporary, json.dumps(known), os.O_CREAT | os.O_TRUNC)
+        os.rename(temporary, exit_path)
+    except FileNotFoundError:  # the container was removed while it ran
+        pass
+    except OSError as error:  # a full disk: its end isn't known later, and others go on
+        os.write(2, f"write {exit_path}: {error}\n".encode())
+
+
+def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:
+    """Write the events of a container's end."""
+    if (message.get("cgroup") or {}).get("oom_kills"):
+        emit_container(request["run"], "oom", request["id"], request["record"])
+    number = message.get("signal")
+    failure = message.get("failure")
+    code = failure["status"] if failure else 128 + number if number else message.get("code", 0)
+    emit_container(request["run"], "die", request["id"], request["record"], exitCode=code)
 
 
 def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:

@@ -20,7 +20,7 @@ from ..linux.process import (
 from . import joining
 from .process import CELL_FOLDER
 from .task import REMOVE_RETRIES_S, Task
-from .wire import pair
+from .wire import pair, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,3 +140,42 @@ class Joined(Task):
         finally:
             os.close(self.root_fd)
             self.root_fd = -1
+
+
+class Alone(Joined):
+    """A command that goes on without its client: ``exec -d``, whose launcher is there for it alone."""
+
+    def on_channel(self) -> None:
+        assert self.channel is not None
+        message, fds = receive(self.channel)
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            self.close_channel()
+
+    def abandon(self) -> None:
+        """The client has what it wanted to know."""
+
+    def tell(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
+        if message["event"] == "terminal":
+            # Nobody looks at it: what is written there is read, so that the command goes on.
+            self._watch_terminal(os.dup(fds[0]))
+        else:
+            super().tell(message, fds)
+
+    def is_followed(self) -> bool:
+        return True
+
+    def _watch_terminal(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+
+        def read() -> None:
+            try:
+                chunk = os.read(fd, 65536)
+            except OSError:  # EIO: nobody has the other end open
+                chunk = b""
+            if not chunk:
+                self.server.forget(fd)
+                os.close(fd)
+
+        self.server.watch(fd, read)

@@ -29,6 +29,7 @@ from ..linux.process import (
     CLONE_NEWNS,
     PR_SET_CHILD_SUBREAPER,
     PR_SET_DUMPABLE,
+    close_range,
     prctl,
     set_command_line,
     set_name,
@@ -69,10 +70,13 @@ class Server:
         self._children_ended = False
         self._watch_children()
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever ``fd`` is readable or its peer has gone."""
+    def watch(self, fd: int, callback: Callable[[], None], events: int = select.POLLIN) -> None:
+        """Call ``callback`` whenever ``fd`` is readable (or, by ``events``, can be written to) or its peer has gone.
+
+        Called again for the same ``fd`` it changes both.
+        """
         self.callbacks[fd] = callback
-        self.poll.register(fd, select.POLLIN)
+        self.poll.register(fd, events)
 
     def forget(self, fd: int) -> None:
         if self.callbacks.pop(fd, None) is not None:
@@ -203,10 +207,14 @@ class Server:
             from .container import Container
 
             Container(self, message, channel, fds).launch()
-        elif operation == "exec":
-            from .joined import Joined
+        elif operation == "supervise":
+            from .shim import Shim
 
-            Joined(self, message, channel, fds).launch()
+            Shim(self, message, channel, fds).begin()
+        elif operation == "exec":
+            from .joined import Alone, Joined
+
+            (Alone if message.get("detached") else Joined)(self, message, channel, fds).launch()
         elif operation == "identity":
             userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -270,11 +278,16 @@ def main() -> None:
     """The launcher process: its socket is descriptor 3, its standard streams are /dev/null and a log."""
     if os.environ.get("CELLWALL_GUARD") == "wanted":
         guard_executable()
+    if os.environ.get("CELLWALL_SHIM"):
+        # Nobody's child: its starter may be a notebook that never waits for it, and that it outlives.
+        if os.fork():
+            os._exit(0)
+        close_range(4)
     main_socket = socket.socket(fileno=3)
     os.set_inheritable(3, False)
     # Process 1 of a named container is a copy of this process: its command line must tell nothing of the host.
     set_name("cellwall")
-    set_command_line("cellwall-launcher")
+    set_command_line("cellwall-shim" if os.environ.get("CELLWALL_SHIM") else "cellwall-launcher")
     # A child's memory is a copy of this: nothing in a container may trace it, or reach our files through /proc.
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -282,7 +295,11 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     os.umask(0o022)
     os.chdir("/")
-    from . import container, joined  # noqa: F401  before the first fork, so that no child imports it again
+    # Before the first fork, so that no child imports it again.
+    from . import container, joined  # noqa: F401
+
+    if os.environ.get("CELLWALL_SHIM"):
+        from . import shim  # noqa: F401
 
     shared = ""
     if folder := os.environ.get("CELLWALL_USERNS_FOLDER"):

@@ -29,10 +29,10 @@ REMOVE_RETRIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 class Task:
     """A command in a container: its channel to the client, its process, its deadline."""
 
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
         self.server = server
         self.request = request
-        self.channel: socket.socket | None = channel
+        self.channel = channel
         self.fds = fds  # the server closes them when the request has been dealt with
         self.sync: socket.socket | None = None
         self.pid = 0
@@ -83,9 +83,10 @@ class Task:
 
     def arm(self) -> None:
         """Watch what was started: its messages, its end, the client, the clock."""
-        assert self.channel is not None and self.sync is not None
+        assert self.sync is not None
         self.server.tasks.add(self)
-        self.server.watch(self.channel.fileno(), self.on_channel)
+        if self.channel is not None:
+            self.server.watch(self.channel.fileno(), self.on_channel)
         self.server.watch(self.sync.fileno(), self.on_sync)
         if self.pidfd >= 0:
             self.server.watch(self.pidfd, self.on_exit)
@@ -103,6 +104,7 @@ class Task:
             if self.failure is None and self.pidfd >= 0:
                 # Its end of the socket closes at the exec: the command runs.
                 self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
+                self.on_running()
             return
         if "failed" in message:
             self.failure = message
@@ -171,8 +173,15 @@ class Task:
             self.failure = {"message": f"the launcher failed: {type(error).__name__}: {error}"[:1000], "status": 125}
         if self.pidfd >= 0:
             self.kill()
-        elif self.channel is not None:
+        elif self.is_followed():
             self.ended({"event": "exited", "code": 125, "failure": self.failure})
+
+    def on_running(self) -> None:
+        """The command runs, and its client has been told."""
+
+    def is_followed(self) -> bool:
+        """Whether somebody is still to be told of its end."""
+        return self.channel is not None
 
     def ended(self, message: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -289,13 +289,17 @@ def test_a_shell_on_a_terminal(image: str) -> None:
         assert termios.tcgetattr(peer_fd) == mode
 
 
-def test_a_terminal_that_hangs_up_ends_what_runs(image: str) -> None:
-    with on_a_terminal("run", "-it", "--rm", image, "sh", "-c", "echo ready; trap '' HUP; sleep 1000") as found:
+def test_a_terminal_that_hangs_up_leaves_its_container_running(cli: Cli, image: str) -> None:
+    command = "echo ready; trap '' HUP; sleep 1000"
+    with on_a_terminal("run", "-it", "--rm", "--name", "left", image, "sh", "-c", command) as found:
         process, main_fd, peer_fd = found
         read_until(main_fd, b"ready")
         os.close(peer_fd)
         os.close(main_fd)
-        assert process.wait(30) == 137
+        assert process.wait(30) == 1
+    assert "left" in cli("ps").stdout
+    cli("rm", "-f", "left")
+    assert "left" not in cli("ps", "-a").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,9 +10,10 @@ import pty
 import select
 import signal
 import sys
+from contextlib import nullcontext
 
 from cellwall.runtime.cli.attach import Streams
-from cellwall.runtime.logs import Log
+from cellwall.runtime.log_file import Log
 from cellwall.runtime.results import Exit
 
 
@@ -71,7 +72,7 @@ def main(words: list[str]) -> int:
         terminal |= word == "-t"
         if word == "--log":
             log = Log(words.pop(0))
-    with Streams(interactive, terminal) as streams:
+    with Streams(interactive, terminal) as streams, log or nullcontext():
         return streams.attach(Plain(words, streams), log).status
 
 

@@ -127,7 +127,7 @@ def test_the_log_gets_a_copy_of_each_stream(tmp_path: Path) -> None:
         [*DRIVER, "--log", str(tmp_path / "log"), "sh", "-c", "printf 'o\\377'; printf e >&2"], capture_output=True
     )
     assert (done.stdout, done.stderr) == (b"o\xff", b"e")
-    entries = [(stream, data) for stream, _, data in logs.read(tmp_path / "log")]
+    entries = [(entry.stream, entry.data) for entry in logs.read(tmp_path / "log")]
     assert sorted(entries) == [("stderr", b"e"), ("stdout", b"o\xff")]
 
 
@@ -144,7 +144,7 @@ def test_the_log_goes_on_when_the_reader_left(tmp_path: Path) -> None:
     process.stdin.write(b"go\n")
     process.stdin.close()
     assert process.wait(30) == 0
-    assert b"".join(data for _, _, data in logs.read(tmp_path / "log")) == b"first\nsecond\n"
+    assert b"".join(entry.data for entry in logs.read(tmp_path / "log")) == b"first\nsecond\n"
 
 
 class Terminal:

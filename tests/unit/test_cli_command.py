@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cellwall
-from cellwall.runtime.cli import images, logs, main, table
+from cellwall.runtime.cli import images, main, table
 from cellwall.runtime.cli.command import COMMANDS, GROUPS, one_line
 from cellwall.runtime.cli.progress import Progress
 from cellwall.runtime.cli.told import worth_telling
@@ -64,7 +64,7 @@ def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
     [
         (["nope"], 125, "nope: isn't a command of cellwall"),
         (["imags"], 125, "did you mean images"),
-        (["create"], 125, "create: this command of docker's isn't in cellwall yet"),
+        (["kernel"], 125, "kernel: this command of docker's isn't in cellwall yet"),
         (["image", "nope"], 125, "isn't a command of cellwall"),
         (["run"], 125, "needs an image"),
         (["run", "--memory", "1k", "x"], 125, "--memory: 1k is out of range: at least 6m"),
@@ -228,7 +228,6 @@ def test_moments() -> None:
     assert table.epoch("1970-01-01T01:00:00+01:00") == 0
     assert table.epoch(5) == 5
     assert table.epoch("yesterday") is None
-    assert logs.stamp(60.5) == b"1970-01-01T00:01:00.500000Z"
 
 
 @pytest.mark.parametrize(
@@ -244,19 +243,6 @@ def test_moments() -> None:
 )
 def test_names_are_split_into_repository_and_tag(name: str, split: tuple[str, str]) -> None:
     assert images.split_name(name) == split
-
-
-@given(st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=6)), max_size=8))
-def test_logged_chunks_become_whole_lines_of_each_stream(chunks: list[tuple[str, bytes]]) -> None:
-    joined = logs.Lines()
-    lines = [*joined.of((stream, float(moment), data) for moment, (stream, data) in enumerate(chunks)), *joined.rest()]
-    for stream in ("stdout", "stderr"):
-        assert b"".join(data for name, _, data in lines if name == stream) == b"".join(
-            data for name, data in chunks if name == stream
-        )
-        mine = [data for name, _, data in lines if name == stream]
-        assert all(data.endswith(b"\n") for data in mine[:-1])
-        assert all(data.count(b"\n") <= 1 for data in mine)
 
 
 class Screen(io.StringIO):

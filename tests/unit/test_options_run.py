@@ -110,7 +110,8 @@ def test_everything_lands_in_its_field() -> None:
         "--sysctl kernel.shmmax=1 --oom-score-adj 5 -m 64m --memory-swap 128m --memory-reservation 32m --cpus 0.5 -c 512 --cpuset-cpus 0 "
         "--cpuset-mems 0 --pids-limit 64 --blkio-weight 500 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sda:2mb "
         "--device-read-iops /dev/sda:3 --device-write-iops /dev/sda:4 --net-cls-classid 0x100001 --platform linux/amd64 --pull never "
-        "--log-driver json-file -s vfs --storage-opt size=1g --timeout 5 img cmd",
+        "--log-driver json-file --log-opt max-size=1m --log-opt max-file=2 --health-cmd c --health-interval 1s --health-timeout 2s "
+        "--health-retries 4 --health-start-period 0s --health-start-interval 3s -s vfs --storage-opt size=1g --timeout 5 img cmd",
         B="b",
     )
     assert options == RunOptions(
@@ -174,6 +175,14 @@ def test_everything_lands_in_its_field() -> None:
         net_cls_classid=0x100001,
         platform="linux/amd64",
         pull="never",
+        log_driver="json-file",
+        log_opts={"max-size": "1048576", "max-file": "2"},
+        health_cmd="c",
+        health_interval_s=1,
+        health_timeout_s=2,
+        health_retries=4,
+        health_start_period_s=0,
+        health_start_interval_s=3,
         timeout_s=5,
     )
 
@@ -181,7 +190,17 @@ def test_everything_lands_in_its_field() -> None:
 def test_every_field_of_run_options_has_an_option() -> None:
     """A field that no option fills would be out of the command line's reach."""
     filled = {option.field for option in OPTIONS if option.field}
-    joined = {"env", "labels", "sysctls", "mounts", "entrypoint", "network", "storage_size_bytes", "stop_signal"}
+    joined = {
+        "env",
+        "labels",
+        "sysctls",
+        "mounts",
+        "entrypoint",
+        "network",
+        "storage_size_bytes",
+        "stop_signal",
+        "log_opts",
+    }
     outside = {"image", "command", "record_changes"}
     assert filled | joined | outside == {field.name for field in dataclasses.fields(RunOptions)}
     assert not filled & joined
@@ -247,11 +266,9 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "--gpus all x",
         "--volumes-from a x",
         "--log-driver syslog x",
-        "--restart=always x",
         "--runtime crun x",
         "-a stdout x",
         "--sig-proxy=false x",
-        "--no-healthcheck x",
         "--oom-kill-disable x",
     ],
 )

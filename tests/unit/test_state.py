@@ -13,6 +13,7 @@ from cellwall.runtime import logs, state
 from cellwall.runtime.containers import Containers
 from cellwall.runtime.errors import AlreadyExists, CellwallError, NotFound
 from cellwall.runtime.linux.process import start_time
+from cellwall.runtime.log_file import Log
 from cellwall.runtime.paths import Paths
 
 OWNER = {"pid": os.getpid(), "started": start_time(os.getpid())}
@@ -89,12 +90,12 @@ def test_names_are_unique_and_ids_may_be_shortened(tmp_path: Path) -> None:
 
 def test_the_log_keeps_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    with logs.Log(path) as log:
+    with Log(path) as log:
         log.write("stdout", b"a\xff\xfe\n")
         log.write("stderr", "ü\n".encode())
     with path.open("ab") as file:
         file.write(b'{"log": "cut')
-    assert [(stream, data) for stream, _, data in logs.read(path)] == [
+    assert [(entry.stream, entry.data) for entry in logs.read(path)] == [
         ("stdout", b"a\xff\xfe\n"),
         ("stderr", "ü\n".encode()),
     ]
