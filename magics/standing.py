@@ -17,6 +17,9 @@ _FLAGS = {option.field: option.flag for option in OPTIONS if option.field} | {
     "mounts": "--volume",
     "sysctls": "--sysctl",
     "network": "--network",
+    "networks": "--network",
+    "publish": "--publish",
+    "expose": "--expose",
     "labels": "--label",
     "stop_signal": "--stop-signal",
     "storage_size_bytes": "--storage-opt",
@@ -37,4 +40,4 @@ def not_in_force(options: RunOptions, made_with: dict[str, Any]) -> list[str]:
             continue
         if said != getattr(made, field.name):
             found.append(_FLAGS.get(field.name, f"--{field.name}"))
-    return found
+    return list(dict.fromkeys(found))

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli import values
+from .cli.network_values import default_network
 from .errors import SpecError
 from .options import PullPolicy, RunOptions
 from .paths import Paths
@@ -63,7 +64,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "cpus": ("cpus", values.cpus),
     "pids_limit": ("pids_limit", values.integer(1, values.PIDS_HIGHEST, (-1, 0))),
     "shm_size": ("shm_size_bytes", values.positive_size),
-    "network": ("network", values.choice("none", "host")),
+    "network": ("network", default_network),
     "storage_driver": ("storage_driver", values.choice(*ASKED)),
     "storage_size": ("storage_size_bytes", values.positive_size),
     "timeout": ("timeout_s", values.duration),

@@ -19,7 +19,7 @@ from typing import Any
 from . import state
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .linux.process import start_time
-from .options import Mount, Rate, RunOptions, Ulimit
+from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .results import Exit
 
@@ -57,7 +57,7 @@ def options_to_dict(options: RunOptions) -> dict[str, Any]:
 
 def options_from_dict(data: dict[str, Any]) -> RunOptions:
     """The RunOptions of what ``options_to_dict`` gave, after JSON made lists of its tuples."""
-    nested = {"mounts": Mount, "ulimits": Ulimit}
+    nested = {"mounts": Mount, "networks": NetworkUse, "publish": Port, "ulimits": Ulimit}
     values: dict[str, Any] = {}
     for field in fields(RunOptions):
         if field.name not in data:  # made by an older cellwall, which didn't have the option

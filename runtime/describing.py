@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .launcher.listing import without_mount_points
+from .network import showing
 from .preparing import layers_of, mount_points
 from .results import Change
 
@@ -46,6 +47,7 @@ def inspect(engine: Engine, name_or_id: str) -> dict[str, Any]:
         "Driver": known.get("driver"),
         "Mounts": known.get("plan"),
         "CgroupPaths": found.get("cgroup", {}),
+        "NetworkSettings": showing.settings(engine.paths, container.id, known, container.pid),
     }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from . import logs, removing, state, stopping
 from .config import Config
 from .containers import Container, Containers
-from .errors import CellwallError, SpecError, StatusError
+from .errors import CellwallError, NetworkError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
 from .options import PullPolicy, RunOptions, Script
@@ -107,6 +107,13 @@ class Engine:
             lambda record: removing.release(self, record),
             lambda record: removing.remove_record(self, record),
         )
+        if self.paths.endpoints.exists():
+            from .network.stale import free
+
+            try:
+                free(self.paths)
+            except NetworkError as error:
+                self.warn(f"what a killed container left on networks is still there: {error}")
 
     @property
     def driver(self) -> StorageDriver:
@@ -170,7 +177,10 @@ class Engine:
         from . import launching
 
         options = self.config.fill(options)
-        self.launcher_for(own_users=options.userns != "host").start()
+        launcher = self.launcher_for(own_users=options.userns != "host")
+        launcher.start()
+        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+            launcher.request({"operation": "network"}).close()
         while True:
             image = self._image_of(options, progress, cancelled)
             with ExitStack() as holding:

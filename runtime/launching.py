@@ -16,6 +16,7 @@ from .events import emit_container
 from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
+from .network import attachments
 from .preparing import keep, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
@@ -219,6 +220,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "layers",
         "plan",
         "ephemeral",
+        "network",
         "stop",
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
@@ -237,6 +239,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
+        "network": attachments.request(engine, record, made.spec["hostname"]),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {

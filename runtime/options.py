@@ -54,6 +54,35 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkUse:
+    """One ``--network NAME[,ip=…,alias=…]``: a network of cellwall's by name or id, and what the container is to have there.
+
+    Empty texts mean "not said": then the address comes from the network's pool.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    ip: str = ""
+    ip6: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port to be published: ``-p [host_ip:][host_port:]container_port/protocol``.
+
+    ``host_port`` 0 is any free one; ``host_port_end`` above it, the first free one of that range. ``host_ip`` "" is every address
+    of this machine.
+    """
+
+    container_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """One container to be run."""
 
@@ -93,7 +122,13 @@ class RunOptions:
     storage_driver: str | None = None
     storage_size_bytes: int | None = None
     # network
+    # The first --network: none, host, container:NAME, or a network's name; what belongs to it is in ``networks``.
     network: str | None = None
+    networks: tuple[NetworkUse, ...] = ()
+    publish: tuple[Port, ...] = ()
+    publish_all: bool = False
+    # Ports as docker's EXPOSE writes them: "80/tcp".
+    expose: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     add_hosts: tuple[str, ...] = ()
     # security and namespaces

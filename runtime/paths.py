@@ -59,6 +59,16 @@ class Paths:
         return self.run / "containers"
 
     @property
+    def networks(self) -> Path:
+        """Networks, one JSON file each."""
+        return self.data / "networks"
+
+    @property
+    def endpoints(self) -> Path:
+        """What running containers have on networks: a folder for each network, a file in it for each container."""
+        return self.run / "networks"
+
+    @property
     def ids(self) -> Path:
         """Id ranges in use, one entry each."""
         return self.run / "ids"

@@ -16,6 +16,7 @@ from .containers import options_to_dict
 from .errors import UnsupportedError
 from .images.digest import Digest
 from .linux.process import start_time
+from .network.attachments import wanted as wanted_networks
 from .removing import remove_record
 from .spec import MOUNT_POINTS
 from .supervision import health_of
@@ -70,6 +71,7 @@ def new_record(
         ],
         "host": image.reference == HOST,
         "health": health_of(options, image.config),
+        "network": wanted_networks(engine, options, config),
         "plan": None,
         "slot": None,
     }

@@ -191,7 +191,7 @@ def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
     for kind, value, flag in (
         ("user", options.userns, "--userns"),
         ("pid", options.pid, "--pid"),
-        ("network", options.network, "--network"),
+        ("network", _network_kind(options), "--network"),
         ("ipc", options.ipc, "--ipc"),
         ("uts", options.uts, "--uts"),
         ("cgroup", options.cgroupns, "--cgroupns"),
@@ -202,6 +202,12 @@ def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
             raise SpecError(flag, f"{value!r} is not available yet: use host, or leave it out")
         kinds.append(kind)
     return [{"type": kind} for kind in kinds]
+
+
+def _network_kind(options: RunOptions) -> str:
+    """``host`` where the network namespace is another's: this machine's, or that of ``container:NAME``."""
+    mode = options.network or ""
+    return "host" if mode == "host" or mode.startswith("container:") else "private"
 
 
 def _mounts(
@@ -227,7 +233,7 @@ def _mounts(
         mounts.append(_entry("/dev/shm", "tmpfs", "shm", [*safe, "mode=1777", f"size={shm_bytes}"]))
     if "ipc" in kinds:
         mounts.append(_entry("/dev/mqueue", "mqueue", "mqueue", safe))
-    if "network" in kinds:
+    if options.network != "host":
         mounts.append(_entry("/sys", "sysfs", "sysfs", [*safe, "ro"]))
     else:
         # sysfs belongs to a network namespace, and this one isn't the container's: the host's is shown, read-only. In a user
@@ -310,6 +316,9 @@ def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
             raise SpecError(
                 "--sysctl", f"{name} belongs to the {needed} namespace, which this container shares with the host"
             )
+    if "network" in kinds:
+        # As docker: whoever the container's user is, its ports are its own. It also holds for those who join its network.
+        return {"net.ipv4.ip_unprivileged_port_start": "0", **options.sysctls}
     return dict(options.sysctls)
 
 

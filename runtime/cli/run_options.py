@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import SpecError, UnsupportedError
+from ..errors import SpecError
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
-from . import log_values, mount_values, values
+from . import log_values, mount_values, network_values, values
 from .parser import Parser
 from .values import integer
 
@@ -79,9 +79,6 @@ def _one_of(*names: str, help: str, choices: tuple[str, ...], field: str, prefix
     return Option(names, "value", "|".join(choices), help, values.choice(*choices, prefixes=prefixes), choices, field)
 
 
-_PORTS = "publishing ports isn't there yet, as it needs bridge networks; --network host shares this machine's ports"
-_NETWORKS = "networks of one's own aren't there yet; use --network none (the default) or --network host"
-
 # `field` is the field of RunOptions that the value goes to as it was read; options without one are joined in run_options_of.
 OPTIONS: tuple[Option, ...] = (
     _flag("-i", "--interactive", help="pass standard input on to the command", field="interactive"),
@@ -122,15 +119,37 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _list("--mount", metavar="KEY=VALUE,…", help="mount a host folder, a volume or a tmpfs", read=mount_values.mount),
     _refused("--volumes-from", why="taking over another container's volumes isn't there yet; name each with -v"),
-    _refused("-p", "--publish", why=_PORTS),
-    _refused("-P", "--publish-all", why=_PORTS, kind="flag"),
-    _refused("--expose", why=_PORTS),
-    _value(
+    _list(
+        "-p",
+        "--publish",
+        metavar="[IP:][HOST:]PORT[/udp]",
+        help="publish a port, or a range; without --network the network is bridge then",
+        read=network_values.publish,
+    ),
+    _flag(
+        "-P",
+        "--publish-all",
+        help="publish what the image and --expose name at free ports; without --network the network is bridge then",
+        field="publish_all",
+    ),
+    _list("--expose", metavar="PORT[/udp]", help="name a port that -P publishes", read=network_values.expose),
+    _list(
         "--network",
         "--net",
-        metavar="none|host",
-        help="network of the container: none (the default) or host",
-        choices=("none", "host"),
+        metavar="NAME",
+        help="none (the default), host, bridge, container:NAME, or a network's name; several times, or name=…,ip=…,alias=…",
+        read=network_values.network,
+        choices=("none", "host", "bridge"),
+    ),
+    _value("--ip", metavar="ADDRESS", help="IPv4 address on the first network", read=network_values.ipv4),
+    _value("--ip6", metavar="ADDRESS", help="IPv6 address on the first network", read=network_values.ipv6),
+    _value("--mac-address", metavar="ADDRESS", help="MAC address on the first network", read=network_values.mac),
+    _list(
+        "--network-alias",
+        "--net-alias",
+        metavar="NAME",
+        help="one more name of the container on the first network",
+        read=network_values.alias,
     ),
     _list("--dns", metavar="ADDRESS", help="name server for /etc/resolv.conf", read=values.address, field="dns"),
     _list(
@@ -140,7 +159,6 @@ OPTIONS: tuple[Option, ...] = (
         read=values.add_host,
         field="add_hosts",
     ),
-    _refused("--ip", why=_NETWORKS),
     _list("--cap-add", metavar="CAPABILITY", help="add a capability", read=values.capability, field="cap_add"),
     _list(
         "--cap-drop", metavar="CAPABILITY", help="drop a capability, or ALL", read=values.capability, field="cap_drop"
@@ -351,13 +369,10 @@ _NOT_THERE = (
     "--device-cgroup-rule",
     "--dns-option",
     "--dns-search",
-    "--ip6",
     "--isolation",
     "--link",
     "--link-local-ip",
-    "--mac-address",
     "--memory-swappiness",
-    "--network-alias",
     "--runtime",
     "--volume-driver",
 )
@@ -430,8 +445,7 @@ def run_options_of(
     fields["mounts"] = _mounts([*said["volume"], *said["mount"], *said["tmpfs"]])
     if said["entrypoint"] is not None:
         fields["entrypoint"] = (said["entrypoint"],) if said["entrypoint"] else ()
-    if said["network"] is not None:
-        fields["network"] = _network("--network", said["network"])
+    fields |= network_values.fields_of(said)
     fields["log_opts"] = log_values.options(said["log_opt"], fields.get("log_driver"))
     if said["storage_opt"]:
         fields["storage_size_bytes"] = _storage_size(said["storage_opt"])
@@ -468,6 +482,14 @@ def check_together(options: RunOptions) -> None:
         raise SpecError("--no-healthcheck", "goes with none of the --health options")
     if options.network == "host" and (bad := next((name for name in options.sysctls if name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own network under --network host")
+    if (options.network or "").startswith("container:"):
+        for flag, value in (
+            ("--hostname", options.hostname),
+            ("--dns", options.dns),
+            ("--add-host", options.add_hosts),
+        ):
+            if value:
+                raise SpecError(flag, f"can't be under --network {options.network}, as that is the other container's")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own IPC under --ipc host")
     if options.uts == "host" and options.hostname:
@@ -499,12 +521,6 @@ def _mounts(mounts: list[Mount]) -> tuple[Mount, ...]:
             raise SpecError(flag, f"{mount.target} is mounted twice; a path in the container takes one mount")
         seen.add(mount.target)
     return tuple(mounts)
-
-
-def _network(flag: str, text: str) -> str | None:
-    if text in ("none", "host"):
-        return text
-    raise UnsupportedError(f"{flag} {text}", _NETWORKS)
 
 
 def _storage_size(pairs: Iterable[tuple[str, str]]) -> int | None:

@@ -12,6 +12,7 @@ from ..cgroups import Group
 from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
+from ..linux.mounts import new_mount
 from ..linux.process import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -26,7 +27,8 @@ from ..linux.process import (
 from . import init, layer_mounts, rootfs
 from .fuse_server import Servers
 from .listing import changes_of
-from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts
+from .network_namespace import Inside
+from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts, split_options
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
 
@@ -34,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..network.attached import Attached
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -65,6 +68,8 @@ class Container(Task):
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
+        # What it has on networks; None where it has none of its own.
+        self.network: Attached | None = None
 
     def launch(self) -> None:
         """Make it and let it run. Whatever fails, nothing of it is left."""
@@ -108,6 +113,8 @@ class Container(Task):
         if new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
+        if request.get("network") and "join" not in request["network"]:
+            self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -115,10 +122,11 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-            if pid == 0:
-                self.sync.close()
-                init.main(other)
+            with self._joined_network():
+                pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
+                if pid == 0:
+                    self.sync.close()
+                    init.main(other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -132,6 +140,13 @@ class Container(Task):
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
+        if self.network is not None:
+            # The worker makes links, addresses and rules while the mounts are made here.
+            netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.network.attach(server.network_worker(), netns_fd)
+            finally:
+                os.close(netns_fd)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
             # The child joins the rest while the mounts are made here.
@@ -155,6 +170,8 @@ class Container(Task):
             "readonly_paths": linux.get("readonlyPaths", []),
             "readonly_root": bool(spec["root"].get("readonly")),
         }
+        if self.network is not None:
+            self.network.wait(server.network_worker())
         self._send(setup, self.rootfs.fds)
         for entry in self.rootfs.entries:
             self.mount_points += entry.get("targets") or [entry["target"]]
@@ -172,8 +189,25 @@ class Container(Task):
         state.save(request["running"], self.id, self.state)
         self.arm()
         self.rootfs.close_late()
-        if self.rootfs.warnings or group_warnings:
-            self.tell({"event": "warnings", "messages": self.rootfs.warnings + group_warnings})
+        warnings = self.rootfs.warnings + group_warnings + (self.network.warnings if self.network else [])
+        if warnings:
+            self.tell({"event": "warnings", "messages": warnings})
+
+    def _claim_network(self) -> None:
+        """Take addresses and ports on the container's networks: what fails of it fails before anything is made."""
+        from ..network.attached import Attached
+
+        self.network = Attached(self.request["network"], self.server.owner)
+        if self.network.wanted:
+            self.server.network_worker().start()
+        self.network.claim()
+
+    def _joined_network(self) -> Inside:
+        """For as long as the block runs, be in the network namespace of the container that this one shares it with.
+
+        Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
+        """
+        return Inside((self.request.get("network") or {}).get("join"))
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -238,6 +272,11 @@ class Container(Task):
                 kind = item["type"]
                 if kind == "bind":
                     bind_mount(self.rootfs, item, ids)
+                elif kind == "sysfs" and self._joined_network().elsewhere:
+                    # It shows the network namespace that it is mounted in, to those alone who own that.
+                    with self._joined_network():
+                        attributes, _ = split_options(item.get("options", []))
+                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -339,6 +378,14 @@ class Container(Task):
                 self.server.after(self.retries.pop(0), self._remove_group)
                 return
             self.group = None
+        if self.network is not None:
+            network, self.network = self.network, None
+            network.release(self.server.network_worker(), self._forget)
+            return
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
             state.release_ids(self.request["ids"], self.slot)
         if self.has_state:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ..network.client import Worker
     from .task import Task
 
 
@@ -69,6 +70,23 @@ class Server:
         self.collected: dict[int, os.waitid_result] = {}
         self._children_ended = False
         self._watch_children()
+        self._network_fd = -1
+        self._network: Worker | None = None
+
+    def network_worker(self) -> Worker:
+        """The process that makes links and rules; asked in this loop. Its module is loaded by the first container on a network."""
+        if self._network is None:
+            from ..network.client import Worker
+
+            self._network = Worker(self._network_changed)
+        return self._network
+
+    def _network_changed(self, fd: int) -> None:
+        if self._network_fd >= 0:
+            self.forget(self._network_fd)
+        self._network_fd = fd
+        if fd >= 0 and self._network is not None:
+            self.watch(fd, self._network.on_readable)
 
     def watch(self, fd: int, callback: Callable[[], None], events: int = select.POLLIN) -> None:
         """Call ``callback`` whenever ``fd`` is readable (or, by ``events``, can be written to) or its peer has gone.
@@ -215,6 +233,10 @@ class Server:
             from .joined import Alone, Joined
 
             (Alone if message.get("detached") else Joined)(self, message, channel, fds).launch()
+        elif operation == "network":
+            # A container on a network comes next: the worker's imports overlap all that is done until then.
+            self.network_worker().start()
+            channel.close()
         elif operation == "identity":
             userns_fd = os.open("/proc/self/ns/user", os.O_RDONLY | os.O_CLOEXEC)
             try:

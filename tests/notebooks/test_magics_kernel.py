@@ -405,7 +405,7 @@ def test_completion(notebook: Notebook, lab: str) -> None:
     assert notebook.complete("%%container ho") == (["host"], "ho")
     assert notebook.complete("%%container host --memory-s")[0] == ["--memory-swap"]
     assert notebook.complete("%%container host --no-r") == (["--no-raise-error"], "--no-r")
-    assert set(notebook.complete("%%container host --network ")[0]) == {"none", "host"}
+    assert set(notebook.complete("%%container host --network ")[0]) == {"none", "host", "bridge"}
     assert notebook.complete("%%container host --network=n") == (["none"], "n")
     assert set(notebook.complete("%%container host --lang py")[0]) == {"python", "python3"}
     assert notebook.complete("%%container host --in wor") == (["words"], "wor")

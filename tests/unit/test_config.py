@@ -104,7 +104,7 @@ def test_the_registry_settings_reach_the_image_store(home: dict[str, str]) -> No
         ("[defaults]\nmemroy = '1g'", "defaults.memroy", "did you mean memory"),
         ("[defaults]\nmemory = '1k'", "defaults.memory", "at least 6m"),
         ("[defaults]\nmemory = true", "defaults.memory", "must be a text or a number"),
-        ("[defaults]\nnetwork = 'bridge'", "defaults.network", "none, host"),
+        ("[defaults]\nnetwork = 'a b'", "defaults.network", "none, host, bridge"),
         ("[defaults]\npull = 'maybe'", "defaults.pull", "missing, always, never"),
         ("defaults = 1", "defaults", "must be a table"),
         ("[registries]\nx = 1", "registries.x", "must be a table"),

@@ -52,7 +52,7 @@ def test_options_that_were_said_are_not_offered_again_unless_they_repeat() -> No
     assert "--memory" not in words
     assert "-m" not in words
     assert "--env" in words
-    assert "--publish" not in words
+    assert "--gpus" not in words
     assert "-i" not in words
 
 

@@ -65,7 +65,7 @@ def test_quotes_are_a_shells() -> None:
         ("host -d", "use --bg"),
         ("host -t", "a cell has no terminal"),
         ("host --no-raise", "--no-raise-error"),
-        ("host -p 80:80", "publishing ports"),
+        ("host --gpus all", "passing on GPUs"),
     ],
 )
 def test_mistakes_name_what_is_wrong(line: str, says: str) -> None:
