@@ -9,7 +9,6 @@ Each build is checked: a new one takes nothing but FROM from the cache, an uncha
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import machine
+import report
 from builders import COMMAND, PODMAN, PROCESS, Builder, Builders, write_dockerfile
 from figures import Figures, table
 from peers import RunFailed
@@ -117,10 +117,9 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch)
     known["load after"] = machine.load()
-    print("\n".join(f"{name}: {value}" for name, value in known.items() if name != "versions"))
-    print("\n".join(f"{name}: {value}" for name, value in known["versions"].items()))
+    print(report.facts(known))
     print(
-        f"{options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, "
+        f"- {options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, "
         f"{options.pause:g} ms of rest before each build"
     )
     for kind in KINDS:
@@ -133,25 +132,10 @@ def main() -> int:
     for builder in lineup.builders:
         counted = f"{builder.new_hits} steps from the cache when new, {builder.all_hits} when unchanged"
         print(f"  {builder.name}: {builder.note}; {counted}\n      {builder.command}")
-    for skipped in lineup.skipped:
-        print(f"  {skipped.name}: skipped: {skipped.reason}")
-    for name, said in failures.items():
-        print(f"FAILED {len(said)} times: {name}: {said[0]}")
-    if options.json:
-        document = {
-            "facts": known,
-            "options": {
-                "rounds": options.rounds,
-                "warm_up": options.warm_up,
-                "seed": options.seed,
-                "pause_ms": options.pause,
-            },
-            "commands": {builder.name: builder.command for builder in lineup.builders},
-            "times_ms": times,
-            "skipped": {skipped.name: skipped.reason for skipped in lineup.skipped},
-            "failures": failures,
-        }
-        options.json.write_text(json.dumps(document, indent=1))
+    for line in report.ending(lineup.skipped, failures):
+        print(line)
+    commands = {builder.name: builder.command for builder in lineup.builders}
+    report.write(options.json, options, known, times, commands, lineup.skipped, failures)
     return 1 if failures else 0
 
 

@@ -11,7 +11,6 @@ is synced, so that none pays for what another has left to be written; no cache i
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 
 import machine
+import report
 from figures import Figures, ratio, table
 from pull_image import MakingFailed, described, make_image, served
 from pull_peers import DOCKER, PODMAN, Puller, Pullers
@@ -156,23 +156,20 @@ def main() -> int:
         shutil.rmtree(scratch)
     known |= {"load after": machine.load(), "busy meanwhile": f"{busy.share():.0%}"}
     known |= {program: machine.version(program) for program in PROGRAMS}
-    print("\n".join(f"- {name}: {value}" for name, value in known.items()))
+    print(report.facts(known))
     print(f"- {options.rounds} rounds after one that isn't counted, seed {options.seed}")
     for step, by_peer in times.items():
         rows = [(peer.name, Figures.of(by_peer[peer.name])) for peer in pullers.peers if peer.name in by_peer]
         print(f"\n### {step}\n\n{table(rows, [('podman', PODMAN), ('docker', DOCKER)])}")
     print(f"\n{verdict(pullers.default, times)}\n\nWhat was run:")
+    commands = {
+        peer.name: [pullers.shown(argv) for argv in (peer.pull, peer.true, peer.remove)] for peer in pullers.peers
+    }
     for peer in pullers.peers:
-        print(f"  {peer.name}: {peer.note}")
-        for argv in (peer.pull, peer.true, peer.remove):
-            print(f"      {pullers.shown(argv)}")
-    for skipped in pullers.skipped:
-        print(f"  {skipped.name}: skipped: {skipped.reason}")
-    for name, said in failures.items():
-        print(f"FAILED {len(said)} times: {name}: {said[0]}")
-    if options.json:
-        document = {"facts": known, "times_ms": times, "failures": failures}
-        options.json.write_text(json.dumps(document, indent=1))
+        print("\n      ".join([f"  {peer.name}: {peer.note}", *commands[peer.name]]))
+    for line in report.ending(pullers.skipped, failures):
+        print(line)
+    report.write(options.json, options, known, times, commands, pullers.skipped, failures)
     return 1 if failures else 0
 
 

@@ -9,7 +9,6 @@ Each runs the same busybox root. Everything lives in a scratch folder and in nam
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import machine
+import report
 from figures import Figures, table
 from peers import BWRAP, FIRST_RUN, FLOOR, PODMAN, WARM, Lineup, Peer, RunFailed
 
@@ -136,10 +136,9 @@ def main() -> int:
     finally:
         shutil.rmtree(scratch)
     known["load after"] = machine.load()
-    print("\n".join(f"{name}: {value}" for name, value in known.items() if name != "versions"))
-    print("\n".join(f"{name}: {value}" for name, value in known["versions"].items()))
+    print(report.facts(known))
     print(
-        f"{options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, {options.pause:g} ms of rest before each run\n"
+        f"- {options.rounds} rounds after {options.warm_up} not counted, seed {options.seed}, {options.pause:g} ms of rest before each run\n"
     )
     found = rows(lineup.peers, times)
     print(table(found, [("cellwall", WARM), ("podman", PODMAN)]))
@@ -149,25 +148,11 @@ def main() -> int:
     print("\nWhat was run, and what it leaves out or has done beforehand:")
     for peer in lineup.peers:
         print(f"  {peer.name}: {peer.note}\n      {peer.command}")
-    for skipped in lineup.skipped:
-        print(f"  {skipped.name}: skipped: {skipped.reason}")
-    for name, said in failures.items():
-        print(f"FAILED {len(said)} times: {name}: {said[0]}")
-    if options.json:
-        document = {
-            "facts": known,
-            "options": {
-                "rounds": options.rounds,
-                "warm_up": options.warm_up,
-                "seed": options.seed,
-                "pause_ms": options.pause,
-            },
-            "commands": {peer.name: peer.command for peer in lineup.peers},
-            "times_ms": times | {name: part for peer in lineup.peers for name, part in peer.parts_ms.items()},
-            "skipped": {skipped.name: skipped.reason for skipped in lineup.skipped},
-            "failures": failures,
-        }
-        options.json.write_text(json.dumps(document, indent=1))
+    for line in report.ending(lineup.skipped, failures):
+        print(line)
+    every = times | {name: part for peer in lineup.peers for name, part in peer.parts_ms.items()}
+    commands = {peer.name: peer.command for peer in lineup.peers}
+    report.write(options.json, options, known, every, commands, lineup.skipped, failures)
     return 1 if failures else 0
 
 

@@ -14,6 +14,8 @@ import pytest
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.storage.btrfs_subvolume import create, destroy
 
+from ..hostile_tars import OUTSIDE
+from ..layer_trees import tree_facts
 from ..leaks import Leaks
 from ..registries import busybox_image, write_layout
 
@@ -97,3 +99,17 @@ def driver_engine(disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engin
     made = Engine()
     yield made
     made.close()
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """What the hostile archives reach for, outside of every layer: it must stay as it is."""
+    folder = Path(os.fsdecode(OUTSIDE))
+    folder.mkdir()
+    (folder / "file").write_text("untouched")
+    before = tree_facts(folder)
+    yield folder
+    after = tree_facts(folder)
+    (folder / "file").unlink()
+    folder.rmdir()
+    assert after == before

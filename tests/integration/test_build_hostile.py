@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import BuildError, CellwallError
 
-from ..hostile_tars import HOSTILE, OUTSIDE
-from ..layer_trees import tree_facts
+from ..hostile_tars import HOSTILE
 from ..registries import tar_of
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -95,20 +94,6 @@ def test_links_of_a_stage(engine: Engine, busybox: str, secret: Path) -> None:
     build(engine, f"FROM {busybox}\nRUN ln -s {folder} /out\nCOPY --from={busybox} /etc/motd /out/written\n")
     build(engine, f"FROM {busybox}\nRUN ln -s {folder} /out\nWORKDIR /out/made\n")
     assert sorted(os.listdir(folder)) == ["secret"]
-
-
-@pytest.fixture
-def outside() -> Iterator[Path]:
-    """What the archives reach for."""
-    folder = Path(os.fsdecode(OUTSIDE))
-    folder.mkdir()
-    (folder / "file").write_text("untouched")
-    before = tree_facts(folder)
-    yield folder
-    after = tree_facts(folder)
-    (folder / "file").unlink()
-    folder.rmdir()
-    assert after == before
 
 
 def test_archives(engine: Engine, busybox: str, context: Path, outside: Path) -> None:

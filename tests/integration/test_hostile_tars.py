@@ -15,28 +15,14 @@ import pytest
 from cellwall.runtime.errors import LayerError
 from cellwall.runtime.images.digest import Digest
 
-from ..hostile_tars import BASE, BASE_TREE, DEEPER, HOSTILE, OUTSIDE, TAKEN, Hostile
+from ..hostile_tars import BASE, BASE_TREE, DEEPER, HOSTILE, TAKEN, Hostile
 from ..layer_trees import tree_facts
 from ..mounted_layers import LayerTrees
 from ..raw_tar import END, file, pax
 from ..registries import make_image, write_layout
 from .test_storage_erofs import Store
 
-pytestmark = pytest.mark.needs("root", "overlay")
-
-
-@pytest.fixture(autouse=True)
-def outside() -> Iterator[Path]:
-    """What the archives reach for, outside of every layer: it must stay as it is."""
-    folder = Path(os.fsdecode(OUTSIDE))
-    folder.mkdir()
-    (folder / "file").write_text("untouched")
-    before = tree_facts(folder)
-    yield folder
-    after = tree_facts(folder)
-    (folder / "file").unlink()
-    folder.rmdir()
-    assert after == before
+pytestmark = [pytest.mark.needs("root", "overlay"), pytest.mark.usefixtures("outside")]
 
 
 def plainly(tree: Path) -> dict[bytes, bytes]:
