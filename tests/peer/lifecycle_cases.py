@@ -47,7 +47,12 @@ LIFE = (
     case("logs --since 1h made"),
     case(
         "logs --until 1h made",
-        differs("stdout", "", "once\nonce\n", "docker's 1h is an hour ago, for --since and --until alike; podman's in an hour"),
+        differs(
+            "stdout",
+            "",
+            "once\nonce\n",
+            "docker's 1h is an hour ago, for --since and --until alike; podman's in an hour",
+        ),
     ),
     case("logs --since 2000-01-01T00:00:00Z --until 2001-01-01 made"),
     case("logs --since nosuch made"),
@@ -64,7 +69,10 @@ LIFE = (
     case("restart on", look="on: State.Status State.Running"),
     case("stop -t 0 on", look=f"on: {STATE}"),
     case("attach on", fails(1, 125, OWN_ERRORS)),
-    case("run --name again --restart on-failure:2 box:1 sh -c 'echo try; exit 5'", look="again: State.Status State.ExitCode"),
+    case(
+        "run --name again --restart on-failure:2 box:1 sh -c 'echo try; exit 5'",
+        look="again: State.Status State.ExitCode",
+    ),
     case("run -d --name again2 --restart on-failure:1 box:1 sh -c 'echo try; exit 5'", normal=ids),
     case("run --rm --restart always box:1 true"),
     case("run --rm --restart nosuch box:1 true"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..registries import MadeImage, busybox_image
-from . import container_cases, lifecycle_cases, run_cases
+from . import container_cases, lifecycle_cases, network_cases, run_cases
 from .cases import Group
 
 
@@ -24,4 +24,4 @@ def full_image() -> MadeImage:
 
 
 IMAGES: dict[str, Callable[[], MadeImage]] = {"box:1": busybox_image, "full:1": full_image}
-GROUPS: tuple[Group, ...] = (*run_cases.GROUPS, *container_cases.GROUPS, *lifecycle_cases.GROUPS)
+GROUPS: tuple[Group, ...] = (*run_cases.GROUPS, *container_cases.GROUPS, *lifecycle_cases.GROUPS, *network_cases.GROUPS)
