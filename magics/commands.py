@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime.cli.command import GROUPS
 from ..runtime.results import CellError, Exit, Result
+from . import terminal
 from .cell_options import split
 from .one_line import in_one_line
 from .streams import CellStream, Screen
@@ -57,7 +58,15 @@ def run(session: Session, group: str, line: str) -> None:
         screen = Screen()
         stdout = CellStream("stdout", screen, keep=False)
         stderr = _Errors(CellStream("stderr", screen, keep=False))
-        status = _run(words or ["--help"], stdout, stderr)
+        if terminal.wants_terminal(words):
+            status = -1
+            try:
+                status = terminal.run(_command(words), stdout, stderr, session.shell)
+            finally:
+                stdout.finish()
+                stderr.finish(status != 0)
+        else:
+            status = _run(words or ["--help"], stdout, stderr)
         if status:
             message = stderr.message
             ended = Exit(
@@ -91,10 +100,13 @@ class _Errors:
         return self._held.removeprefix(_PREFIX).decode(errors="replace").strip() or None
 
 
+def _command(words: list[str]) -> list[str]:
+    return [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
+
+
 def _run(words: list[str], stdout: CellStream, stderr: _Errors) -> int:
-    command = [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        _command(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     ) as child:
         failed = True
         try:
