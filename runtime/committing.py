@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .errors import Cancelled, LayerError, UnsupportedError
 from .images.config_changes import apply, set_env
 from .images.platforms import Platform
-from .pausing import paused
+from .pausing import is_paused, paused
 from .preparing import mount_points
 from .source_date import rfc3339, source_date_epoch
 from .storage.compression import decompressed
@@ -111,7 +111,7 @@ def import_tree(
 @contextmanager
 def _still(engine: Engine, record: dict[str, Any], pause: bool) -> Iterator[None]:
     found = engine.known.state(record["id"])
-    if found is None or not pause:
+    if found is None or not pause or is_paused(found):
         yield
         return
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .linux.process import start_time
 from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
 from .paths import Paths
+from .pausing import is_paused
 from .results import Exit
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container. ``status`` is created, running, restarting or exited; ``health`` is starting, healthy, unhealthy or None; times are seconds since 1970, None where they aren't known."""
+    """One container. ``status`` is created, running, paused, restarting or exited; ``health`` is starting, healthy, unhealthy or None.
+
+    Times are seconds since 1970, None where they aren't known.
+    """
 
     id: str
     name: str
@@ -44,6 +48,11 @@ class Container:
     health: str | None = None
     restart_count: int = 0
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has processes, which may stand still."""
+        return self.status in ("running", "paused")
+
     def to_dict(self) -> dict[str, Any]:
         found = asdict(self)
         if self.exit is not None:
@@ -52,7 +61,13 @@ class Container:
 
 
 def options_to_dict(options: RunOptions) -> dict[str, Any]:
-    return asdict(options)
+    """All of it, fit for JSON: tuples become lists on the way back, which ``options_from_dict`` undoes."""
+    return {
+        field.name: [asdict(item) for item in value]
+        if isinstance(value := getattr(options, field.name), tuple) and value and is_dataclass(value[0])
+        else value
+        for field in fields(options)
+    }
 
 
 def options_from_dict(data: dict[str, Any]) -> RunOptions:
@@ -60,7 +75,7 @@ def options_from_dict(data: dict[str, Any]) -> RunOptions:
     nested = {"mounts": Mount, "networks": NetworkUse, "publish": Port, "ulimits": Ulimit}
     values: dict[str, Any] = {}
     for field in fields(RunOptions):
-        if field.name not in data:  # made by an older cellwall, which didn't have the option
+        if field.name not in data:  # a record of an older version
             continue
         value = data[field.name]
         if field.name in nested:
@@ -68,7 +83,7 @@ def options_from_dict(data: dict[str, Any]) -> RunOptions:
                 nested[field.name](**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()})
                 for item in value
             )
-        elif field.name.startswith("device_"):
+        elif field.name.startswith(("device_", "blkio_weight_devices")):
             value = tuple(Rate(**item) for item in value)
         elif isinstance(value, list):
             value = tuple(value)
@@ -83,7 +98,7 @@ class Containers:
         self.paths = paths
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Names are given one at a time, on the whole machine; a killed process gives the lock up."""
         self.paths.containers.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.paths.containers / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -98,7 +113,7 @@ class Containers:
 
     def create(self, record: dict[str, Any]) -> Path:
         """Keep a new container; returns its folder. Raises AlreadyExists where its name is taken."""
-        with self._locked():
+        with self.locked():
             name = record["name"]
             for other in self.records():
                 if other["name"] == name:
@@ -146,7 +161,7 @@ class Containers:
         ]
         # One that is removed at its end and has ended is gone, though its launcher may still be at it.
         containers += [self._container(None, found) for found in states.values() if state.runs(found)]
-        containers = [c for c in containers if all or c.status == "running"]
+        containers = [c for c in containers if all or c.runs or c.status == "restarting"]
         return sorted(containers, key=lambda container: container.created, reverse=True)
 
     def layers(self) -> set[str]:
@@ -208,6 +223,8 @@ class Containers:
                 pass
         waits = running is not None and alive and running["status"] == "restarting"
         status = "restarting" if waits else "running" if alive else "exited" if ended is not None else "created"
+        if status == "running" and running is not None and is_paused(running):
+            status = "paused"
         if running is not None and not alive and ended is None:
             # Its launcher was killed, and it with it: reconcile writes this down.
             status, ended = "exited", Exit(status=137, signal=9, message="the process that it lived by was killed")

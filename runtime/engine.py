@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import logs, removing, state, stopping
+from . import logs, pausing, removing, state, stopping
+from .cidfile import id_file
 from .config import Config
 from .containers import Container, Containers
 from .errors import CellwallError, NetworkError, SpecError, StatusError
@@ -174,20 +175,35 @@ class Engine:
         container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
-        from . import launching
-
         options = self.config.fill(options)
         launcher = self.launcher_for(own_users=options.userns != "host")
         launcher.start()
-        if options.network not in (None, "none", "host") and not (options.network or "").startswith("container:"):
+        special = options.network in (None, "none", "host") or (options.network or "").startswith("container:")
+        if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
+        with id_file(options.cidfile) as tell_id:
+            process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)
+            tell_id(process.container_id)
+        return process
+
+    def _run(
+        self,
+        options: RunOptions,
+        fds: list[int],
+        script: Script | None,
+        size: tuple[int, int] | None,
+        mounts: Sequence[dict[str, Any]],
+        progress: Progress | None,
+        cancelled: Cancelled | None,
+    ) -> Process:
+        from . import launching
+
         while True:
             image = self._image_of(options, progress, cancelled)
             with ExitStack() as holding:
                 # Nobody may remove a layer between the look at it and its mount, which is the launcher's.
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
-                    fds = [stdin_fd, stdout_fd, stderr_fd]
                     process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
                 except launching.ImageGone:
                     continue
@@ -215,7 +231,9 @@ class Engine:
                 removing.remove_record(self, record)
                 record = None
             if record is None:
-                record = self._new_keeper(options, progress, cancelled)
+                with id_file(options.cidfile) as tell_id:
+                    record = self._new_keeper(options, progress, cancelled)
+                    tell_id(record["id"])
             elif options.image not in (record["image"], record["image_id"]):
                 image = self._image_of(options, progress, cancelled)
                 if str(image.id) != record["image_id"]:
@@ -358,6 +376,29 @@ class Engine:
         """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise; -1: never)."""
         stopping.stop(self.known, name_or_id, timeout_s, signal)
 
+    def pause(self, name_or_id: str) -> None:
+        """Stop every process of a running container until ``unpause``, whoever ends meanwhile. Raises StatusError, UnsupportedError."""
+        pausing.pause(self.known, name_or_id)
+
+    def unpause(self, name_or_id: str) -> None:
+        """Let a paused container go on. Raises NotFound, StatusError."""
+        pausing.unpause(self.known, name_or_id)
+
+    def rename(self, name_or_id: str, name: str) -> None:
+        """Give a container another name. Raises NotFound, AlreadyExists."""
+        from .updating import rename
+
+        rename(self.known, name_or_id, name)
+
+    def update(self, name_or_id: str, changes: dict[str, Any]) -> list[str]:
+        """Change limits of a container, now and for its next starts: ``changes`` by the names of RunOptions's fields.
+
+        Returns what couldn't be put in force, one sentence each. Raises NotFound, SpecError.
+        """
+        from .updating import update
+
+        return update(self, name_or_id, changes)
+
     def remove(self, name_or_id: str, *, force: bool = False) -> None:
         """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
         removing.remove(self, name_or_id, force=force)
@@ -453,11 +494,11 @@ class Engine:
 
         export(self, name_or_id, fd, cancelled=cancelled)
 
-    def inspect(self, name_or_id: str) -> dict[str, Any]:
-        """Everything that is known of a container, in docker's words where docker has them."""
+    def inspect(self, name_or_id: str, *, size: bool = False) -> dict[str, Any]:
+        """Everything that is known of a container, in docker's form; with ``size`` also what it takes on disk."""
         from .describing import inspect
 
-        return inspect(self, name_or_id)
+        return inspect(self, name_or_id, size=size)
 
     def close(self) -> None:
         """End everything that runs through this engine and wait until it is cleaned up. It can be used again afterwards."""

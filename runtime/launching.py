@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
-from .containers import options_from_dict
+from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
 from .launcher.client import Launcher, Process
@@ -137,6 +137,8 @@ def join(
     found = engine.known.state(container.id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
+    if container.status == "paused":
+        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -225,13 +227,15 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
+    network = attachments.request(engine, record, made.spec["hostname"])
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files,
+        "files": made.files | _shared_files(engine, network),
+        "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
         "ids": str(engine.paths.ids),
@@ -239,13 +243,23 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
-        "network": attachments.request(engine, record, made.spec["hostname"]),
+        "network": network,
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
             **{key: record[key] for key in keys},
+            # A kept one's are in its record.
+            **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
             "process": {**made.process, "script": None},
         },
     }
+
+
+def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
+    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
+    if network is None or "join" not in network:
+        return {}
+    found = engine.known.state(network["join"]["id"])
+    return dict(found["cellwall"].get("files", {})) if found else {}

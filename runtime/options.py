@@ -94,6 +94,7 @@ class RunOptions:
     domainname: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
     workdir: str | None = None
     user: str | None = None
     group_add: tuple[str, ...] = ()
@@ -130,6 +131,8 @@ class RunOptions:
     # Ports as docker's EXPOSE writes them: "80/tcp".
     expose: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     add_hosts: tuple[str, ...] = ()
     # security and namespaces
     cap_add: tuple[str, ...] = ()
@@ -142,6 +145,8 @@ class RunOptions:
     uts: str | None = None
     cgroupns: str | None = None
     devices: tuple[str, ...] = ()
+    # As docker writes them: "c 42:* rmw".
+    cgroup_device_rules: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: dict[str, str] = field(default_factory=dict)
     oom_score_adj: int | None = None
@@ -149,12 +154,18 @@ class RunOptions:
     memory_bytes: int | None = None
     memory_swap_bytes: int | None = None
     memory_reservation_bytes: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
     cpus: float | None = None
+    cpu_period_us: int | None = None
+    cpu_quota_us: int | None = None
     cpu_shares: int | None = None
     cpuset_cpus: str | None = None
     cpuset_mems: str | None = None
     pids_limit: int | None = None
     blkio_weight: int | None = None
+    # ``rate`` is the weight here.
+    blkio_weight_devices: tuple[Rate, ...] = ()
     device_read_bps: tuple[Rate, ...] = ()
     device_write_bps: tuple[Rate, ...] = ()
     device_read_iops: tuple[Rate, ...] = ()
@@ -163,6 +174,8 @@ class RunOptions:
     # image
     platform: str | None = None
     pull: PullPolicy = "missing"
+    # Where the id of a new container is written to.
+    cidfile: str | None = None
     # cellwall's own
     timeout_s: float | None = None
     record_changes: bool = False

@@ -1,7 +1,8 @@
-"""A running container held still for a moment, and let go in any case: also when this process is killed meanwhile.
+"""A running container held still: until somebody lets it go (``pause``, ``unpause``), or for a moment and let go in any case.
 
-A helper process freezes the container's group and thaws it when its standard input ends, which the kernel sees to.
-Source: cgroups(7); admin-guide/cgroup-v1/freezer-subsystem.
+For a moment: a helper process freezes the container's group and thaws it when its standard input ends, which the kernel sees to,
+also when this process is killed meanwhile. Whether a container is paused is asked of the kernel each time, and written down nowhere.
+Source: cgroups(7); admin-guide/cgroup-v1/freezer-subsystem; docker-container-pause(1).
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .cgroups.group import Group
-from .errors import CellwallError, CgroupError, UnsupportedError
+from . import events
+from .cgroups.group import Group, is_frozen
+from .errors import CellwallError, CgroupError, StatusError, UnsupportedError
+
+if TYPE_CHECKING:
+    from .containers import Containers
 
 _PACKAGES = str(Path(__file__).absolute().parents[2])
 _PACKAGE = __name__.partition(".")[0]
@@ -39,6 +45,48 @@ finally:
     except CellwallError:
         pass  # it has ended, or it can't be frozen anyway
 """
+
+
+def pause(known: Containers, name_or_id: str) -> None:
+    """See ``Engine.pause``."""
+    container = known.find(name_or_id)
+    found = known.state(container.id)
+    if found is None or not found["pid"]:
+        raise StatusError(f"container {container.name}", container.status, "running")
+    if container.status == "paused":
+        raise StatusError(f"container {container.name}", "paused already", "running")
+    try:
+        _group(found).freeze()
+    except FileNotFoundError:
+        raise StatusError(f"container {container.name}", "exited", "running") from None
+    events.emit_container(str(known.paths.run), "pause", container.id, found["cellwall"] | {"name": container.name})
+
+
+def unpause(known: Containers, name_or_id: str) -> None:
+    """See ``Engine.unpause``."""
+    container = known.find(name_or_id)
+    found = known.state(container.id)
+    if found is None or not thaw(found):
+        raise StatusError(f"container {container.name}", container.status, "paused")
+    events.emit_container(str(known.paths.run), "unpause", container.id, found["cellwall"] | {"name": container.name})
+
+
+def is_paused(found: dict[str, Any]) -> bool:
+    """Whether the container of that state stands still; asks the kernel."""
+    return is_frozen(found["cellwall"].get("cgroup") or {})
+
+
+def thaw(found: dict[str, Any]) -> bool:
+    """Let the container of that state go on; False where it wasn't paused."""
+    if not is_paused(found):
+        return False
+    with suppress(FileNotFoundError):  # it ended meanwhile, and its group went with it
+        _group(found).thaw()
+    return True
+
+
+def _group(found: dict[str, Any]) -> Group:
+    return Group.open(found["cellwall"].get("cgroup") or {})
 
 
 @contextmanager

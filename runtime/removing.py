@@ -19,7 +19,7 @@ def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
     found = engine.known.state(container.id)
     if found is not None:
         if not force:
-            raise StatusError(f"container {container.name}", "running", "stopped: stop it, or use --force")
+            raise StatusError(f"container {container.name}", container.status, "stopped: stop it, or use --force")
         kill_and_wait(engine.known, found)
     keeper = engine.keepers.pop(container.id, None)
     if keeper is not None:
@@ -36,16 +36,22 @@ def remove_record(engine: Engine, record: dict[str, Any]) -> None:
         return
     from .storage.scratch import remove_folders
 
-    with os.scandir(folder) as entries:
-        found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except FileNotFoundError:  # the same, a moment later
+        return
     if folders := [name for name, is_folder in found.items() if is_folder]:
         # Writable layers: their files may belong to any id of the container.
         remove_folders(folder, folders, engine.identity)
     for name, is_folder in found.items():
         if not is_folder and name != "record.json":
-            (folder / name).unlink()
-    (folder / "record.json").unlink()
-    folder.rmdir()
+            (folder / name).unlink(missing_ok=True)
+    try:
+        (folder / "record.json").unlink()
+        folder.rmdir()
+    except FileNotFoundError:  # the shim of one that goes with its command was quicker
+        return
     emit_container(str(engine.paths.run), "destroy", record["id"], record)
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import base64
 import os
 import resource
-import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .errors import NotFound, SpecError, VolumeError
+from .errors import SpecError, VolumeError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
+from .names import files
 from .options import Mount, RunOptions, Script
+from .resources import devices_of, resources_of
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
@@ -26,9 +27,6 @@ OCI_VERSION = "1.2.0"
 SHM_BYTES = 64 << 20
 # Where every container has something mounted, whether the image has a folder or file there or not.
 MOUNT_POINTS = ("/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-CPU_PERIOD_US = 100_000
-# What one container may take of the machine's memory where nothing was said: the notebook itself must live on.
-MEMORY_SHARE = 0.8
 
 # Sysctls that belong to a namespace of the container's own. Source: runc's and docker's list; sysctl(8).
 _SYSCTL_NAMESPACES = {
@@ -52,18 +50,14 @@ _INTERPRETERS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files."""
+    """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files and names."""
 
     spec: dict[str, Any]
     process: dict[str, Any]
     files: dict[str, str | dict[str, Any]]
     argv: list[str]
+    names: dict[str, Any]
     warnings: tuple[str, ...] = ()
-
-
-@lru_cache(maxsize=1)
-def total_memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def script_message(script: Script, name: str) -> dict[str, Any]:
@@ -110,10 +104,9 @@ def plan(
     namespaces = _namespaces(options)
     kinds = {namespace["type"] for namespace in namespaces}
     security = _security(options, str(image.get("architecture") or ""))
-    devices, device_rules = _devices(options, rootless)
+    devices, device_rules = devices_of(options, rootless)
     user = options.user if options.user is not None else str(config.get("User") or "")
     environment = _environment(options, config, hostname)
-    host_network = "network" not in kinds
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
         "hostname": hostname,
@@ -130,11 +123,14 @@ def plan(
             "noNewPrivileges": security.options.no_new_privileges,
         },
         "mounts": _mounts(options, config, kinds, id_count, rootless),
-        "annotations": {f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
+        "annotations": {
+            **{f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
+            **options.annotations,
+        },
         "linux": {
             "namespaces": namespaces,
             "devices": devices,
-            "resources": _resources(options, device_rules, rootless),
+            "resources": resources_of(options, device_rules, rootless),
             "sysctl": _sysctls(options, kinds),
             "maskedPaths": list(security.options.masked_paths),
             "readonlyPaths": list(security.options.readonly_paths),
@@ -160,7 +156,8 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
     }
-    return Plan(spec, process, _files(options, hostname, host_network), argv, _warnings(options, image))
+    names = _names(options, hostname)
+    return Plan(spec, process, _files(options, hostname), argv, names, _warnings(options, image))
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
@@ -279,21 +276,25 @@ def _user_mount(mount: Mount) -> dict[str, Any]:
     )
 
 
-def _files(options: RunOptions, hostname: str, host_network: bool) -> dict[str, str | dict[str, Any]]:
-    hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", f"127.0.1.1\t{hostname}"]
-    for item in options.add_hosts:
-        name, _, address = item.partition(":")
-        hosts.append(f"{address}\t{name}")
-    files: dict[str, str | dict[str, Any]] = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
-    if options.dns:
-        files["/etc/resolv.conf"] = "".join(f"nameserver {address}\n" for address in options.dns)
-    elif host_network:
-        try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-                files["/etc/resolv.conf"] = file.read(65536)
-        except FileNotFoundError:
-            files["/etc/resolv.conf"] = ""
-    return files
+def _names(options: RunOptions, hostname: str) -> dict[str, Any]:
+    return files.wanted(
+        hostname, options.domainname or "", options.add_hosts, options.dns, options.dns_search, options.dns_options
+    )
+
+
+def _files(options: RunOptions, hostname: str) -> dict[str, str | dict[str, Any]]:
+    """/etc/hosts, /etc/hostname, /etc/resolv.conf: of the machine's own network, or of no network; the launcher puts others in place.
+
+    Source: docker's reading of ``--network host`` (this machine's files, and what was said added).
+    """
+    names = _names(options, hostname)
+    host = options.network == "host"
+    machine = files.read("/etc/hosts") if host else ""
+    # Of one's own network namespace the machine's name servers are out of reach.
+    resolv_conf = files.resolv_conf(names, files.read("/etc/resolv.conf") if host else "", served=False)
+    own = [] if host and hostname in machine.split() else [files.NO_ADDRESS]
+    hosts = files.hosts(names, own, "127.0.0.1", usual=machine) if machine else files.hosts(names, own, "127.0.0.1")
+    return {"/etc/hosts": hosts, "/etc/hostname": f"{hostname}\n", "/etc/resolv.conf": resolv_conf}
 
 
 def _rlimits(options: RunOptions) -> list[dict[str, Any]]:
@@ -345,107 +346,3 @@ def _filter(
     # A 32-bit C library makes every socket through socketcall.
     profile = parsed.seccomp_profile(capabilities, multiplexed_sockets=architecture == "386")
     return profile, compile_filter(profile) if profile else b""
-
-
-def _devices(options: RunOptions, rootless: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The extra device nodes, and the allow-list of the devices controller. Source: config-linux.md#devices."""
-    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
-    # Docker's list, without the permission to make nodes that are nobody's.
-    for kind, major, minor in (
-        ("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9), ("c", 5, 0), ("c", 5, 1), ("c", 5, 2), ("c", 136, None),
-    ):  # fmt: skip
-        rule = {"allow": True, "type": kind, "major": major, "access": "rwm"}
-        rules.append(rule if minor is None else rule | {"minor": minor})
-    devices = []
-    for item in options.devices:
-        source, _, rest = item.partition(":")
-        target, _, access = rest.partition(":")
-        if target and not target.startswith("/"):
-            target, access = "", target
-        target = target or source
-        try:
-            found = os.stat(source)
-        except OSError as error:
-            raise NotFound(
-                f"--device: {source}: {(error.strerror or '').lower()}, name a device of this machine"
-            ) from error
-        if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
-            raise SpecError("--device", f"{source} is no device node")
-        if not target.startswith("/dev/"):
-            raise SpecError("--device", f"{target}: a device's place in the container is below /dev")
-        kind = "c" if stat.S_ISCHR(found.st_mode) else "b"
-        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
-        mode = stat.S_IMODE(found.st_mode)
-        devices.append(
-            {
-                "path": target,
-                "type": kind,
-                "major": major,
-                "minor": minor,
-                "fileMode": mode,
-                "uid": 0,
-                "gid": 0,
-                "source": source,
-            }
-        )
-        rules.append({"allow": True, "type": kind, "major": major, "minor": minor, "access": access or "rwm"})
-    if options.privileged:
-        rules = [{"allow": True, "access": "rwm"}]
-    return devices, rules
-
-
-def _resources(options: RunOptions, device_rules: list[dict[str, Any]], rootless: bool) -> dict[str, Any]:
-    """``linux.resources``; an unsaid limit of memory and processes has a default. Source: config-linux.md#control-groups."""
-    memory: dict[str, Any] = {"limit": options.memory_bytes or int(total_memory_bytes() * MEMORY_SHARE)}
-    if options.memory_bytes == -1:
-        memory = {}
-    if options.memory_swap_bytes is not None:
-        memory["swap"] = options.memory_swap_bytes
-    if options.memory_reservation_bytes is not None:
-        memory["reservation"] = options.memory_reservation_bytes
-    resources: dict[str, Any] = {"memory": memory}
-    cpu: dict[str, Any] = {}
-    if options.cpus:
-        cpu |= {"quota": int(options.cpus * CPU_PERIOD_US), "period": CPU_PERIOD_US}
-    if options.cpu_shares is not None:
-        cpu["shares"] = options.cpu_shares
-    if options.cpuset_cpus is not None:
-        cpu["cpus"] = options.cpuset_cpus
-    if options.cpuset_mems is not None:
-        cpu["mems"] = options.cpuset_mems
-    if cpu:
-        resources["cpu"] = cpu
-    if options.pids_limit is None or options.pids_limit > 0:
-        from .config import PIDS_LIMIT
-
-        resources["pids"] = {"limit": options.pids_limit or PIDS_LIMIT}
-    block: dict[str, Any] = {}
-    if options.blkio_weight is not None:
-        block["weight"] = options.blkio_weight
-    for key, flag, rates in (
-        ("throttleReadBpsDevice", "--device-read-bps", options.device_read_bps),
-        ("throttleWriteBpsDevice", "--device-write-bps", options.device_write_bps),
-        ("throttleReadIOPSDevice", "--device-read-iops", options.device_read_iops),
-        ("throttleWriteIOPSDevice", "--device-write-iops", options.device_write_iops),
-    ):
-        if rates:
-            block[key] = [{**_device_number(flag, rate.path), "rate": rate.rate} for rate in rates]
-    if block:
-        resources["blockIO"] = block
-    if options.net_cls_classid is not None:
-        resources["network"] = {"classID": options.net_cls_classid}
-    if not rootless:
-        resources["devices"] = device_rules
-    return resources
-
-
-def _device_number(flag: str, path: str) -> dict[str, int]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise NotFound(
-            f"{flag}: {path}: {(error.strerror or '').lower()}, name a block device of this machine"
-        ) from error
-    if not stat.S_ISBLK(found.st_mode):
-        raise SpecError(flag, f"{path} is no block device")
-    return {"major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev)}

@@ -17,6 +17,7 @@ from .errors import StatusError
 from .events import emit_container
 from .linux.files import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
+from .pausing import thaw
 from .signal_names import signal_number
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
         hold(known, found)
     if found is None or not found["pid"] or not _send(found, number):
         raise StatusError(f"container {container.name}", container.status if found is None else "exited", "running")
+    # What stands still takes no signal: as docker's, one that is paused goes on with it.
+    thaw(found)
     _tell(known, "kill", found, signal=number)
 
 
@@ -51,6 +54,7 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: st
         return
     stop_signal, stop_timeout_s = found["cellwall"]["stop"]
     _send(found, signal_number("--signal", signal) if signal else signal_number("--stop-signal", stop_signal))
+    thaw(found)
     patience_s = stop_timeout_s if timeout_s is None else timeout_s
     if not wait_ended(known, found, None if patience_s < 0 else patience_s):
         kill_and_wait(known, found)
@@ -72,6 +76,8 @@ def kill_and_wait(known: Containers, found: dict[str, Any]) -> None:
     if hold(known, found):
         found = known.state(found["id"]) or found
     _send(found, SIGKILL)
+    # In version 1 even SIGKILL waits for the thaw.
+    thaw(found)
     wait_ended(known, found, _KILL_S)
 
 

@@ -167,6 +167,14 @@ class GroupV2:
         self._enable(top)
         self._enable(parent)
 
+    def pass_on_more(self, controllers: list[str]) -> None:
+        """Have the group that is there get further controllers (by version 1 names) where its parents can give them."""
+        names = [V2_NAMES.get(name, name) for name in controllers if name not in ("devices", "net_cls", "net_prio")]
+        before = self.controllers
+        self.controllers = tuple(dict.fromkeys([*before, *names]))
+        self._pass_on(os.path.dirname(self.path))
+        self.controllers = (*before, *(name for name in names if name not in self.missing and name not in before))
+
     def _enable(self, folder: str) -> None:
         """Pass controllers on to the groups below ``folder``. Source: admin-guide/cgroup-v2, Enabling and Disabling."""
         enabled = read(f"{folder}/cgroup.subtree_control")
@@ -197,6 +205,11 @@ class GroupV2:
         """Write what can be written; what can't is said in ``unsupported``. Raises SpecError, UnsupportedError."""
         if resources.get("devices") and self.decides_devices:
             self._devices(resources["devices"], unsupported)
+        if "memory" in self.controllers:
+            memory = resources.get("memory") or {}
+            for key, flag in (("swappiness", "--memory-swappiness"), ("disableOOMKiller", "--oom-kill-disable")):
+                if memory.get(key):
+                    unsupported.append(f"{flag} is not in force: control groups of version 2 have no such setting")
         for setting in settings(resources):
             if setting.controller in self.missing:
                 unsupported.append(f"{setting.flag} is not in force: {self.missing[setting.controller]}")

@@ -15,9 +15,11 @@ from ..signal_names import signal_name
 from . import table, values
 from .command import one_line
 from .parser import Parser
+from .ps_filters import filters, wants_all
 
 if TYPE_CHECKING:
     from ..containers import Container
+    from ..engine import Engine
     from .command import Context
 
 _COLUMNS = (
@@ -45,27 +47,43 @@ def ps(context: Context, words: list[str]) -> int:
         metavar="NUMBER",
         help="the latest ones only, whatever their status",
     )
+    parser.flag("-s", "--size", help="also what each takes on disk")
     parser.value(
-        "-f", "--filter", repeated=True, metavar="KEY=VALUE", help="name=, id=, status=, label=, ancestor=, exited="
+        "-f",
+        "--filter",
+        repeated=True,
+        metavar="KEY=VALUE",
+        help="name=, id=, status=, label=, ancestor=, exited=, health=, volume=, network=, publish=, expose=, before=, since=",
     )
     table.add_format(parser)
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     last = 1 if said.latest else said.last
-    tests = [_filter(text) for text in said.filter]
-    wants_all = said.all or last is not None or any(text.startswith(("status=", "exited=")) for text in said.filter)
-    found = [box for box in context.engine.containers(all=wants_all) if all(test(box) for test in tests)]
+    tests = filters(lambda: context.engine, said.filter)
+    everything = said.all or last is not None or wants_all(said.filter)
+    found = [box for box in context.engine.containers(all=everything) if all(test(box) for test in tests)]
     found.sort(key=lambda box: table.epoch(box.created) or 0.0, reverse=True)
     found = found[:last] if last else found
     if said.quiet:
         table.write("".join(f"{box.id if said.no_trunc else box.id[:12]}\n" for box in found))
         return 0
-    table.write(table.listing([row(box, said.no_trunc) for box in found], _COLUMNS, said.format))
+    sized = said.size or (said.format is not None and ".Size" in said.format)
+    rows = [row(context.engine, box, said.no_trunc, size=sized) for box in found]
+    table.write(table.listing(rows, (*_COLUMNS, ("SIZE", "Size")) if said.size else _COLUMNS, said.format))
     return 0
 
 
-def row(box: Container, whole: bool = False) -> dict[str, Any]:
+def row(engine: Engine, box: Container, whole: bool = False, *, size: bool = False) -> dict[str, Any]:
     """One container as docker's ``ps --format json`` has it."""
+    from ..describing import ports_of, sizes
+
+    record = engine.known.record(box.id)
+    known = record or (engine.known.state(box.id) or {}).get("cellwall", {})
+    options = known.get("options") or {}
+    mounts = [one.get("name") or one.get("source") for one in known.get("mounts") or options.get("mounts") or ()]
+    network = known.get("network") or {}
+    attached = [one["name"] for one in network.get("attachments") or ()]
+    own, virtual = sizes(engine, known) if size and known else (0, 0)
     command = table.printable(" ".join(box.command))
     if not whole and len(command) > 20:
         command = command[:19] + "…"
@@ -79,21 +97,55 @@ def row(box: Container, whole: bool = False) -> dict[str, Any]:
         "Status": status(box),
         "ExitCode": box.exit.status if box.exit else None,
         "Pid": box.pid,
-        "Ports": "",
+        "Ports": ports_text(ports_of(engine, box.id)) if box.runs else "",
         "Names": box.name,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(box.labels.items())),
+        "Mounts": ",".join(filter(None, mounts)),
+        "Networks": ",".join(attached) or network.get("mode") or options.get("network") or "none",
+        "LocalVolumes": str(len(known.get("volumes") or ())),
+        "Size": f"{table.human_size(own)} (virtual {table.human_size(virtual)})" if size else "",
     }
 
 
 _HEALTH = {"starting": "health: starting"}
 
 
+def ports_text(ports: dict[str, list[dict[str, str]] | None]) -> str:
+    """``0.0.0.0:8080->80/tcp, 443/tcp``, as docker's column PORTS; neighbours on one address in one piece."""
+    parts: list[str] = []
+    # (host ip, first host port, first port, protocol, how many)
+    run: list[tuple[str, int, int, str, int]] = []
+    for port, places in ports.items():
+        number, _, protocol = port.partition("/")
+        if not places:
+            run.append(("", 0, int(number), protocol, 1))
+        run += [(one["HostIp"], int(one["HostPort"]), int(number), protocol, 1) for one in places or ()]
+    joined: list[tuple[str, int, int, str, int]] = []
+    for one in sorted(run, key=lambda one: (one[0] == "", one[0], one[3], one[2], one[1])):
+        last = joined[-1] if joined else None
+        follows = last is not None and (last[0], last[3], last[2] + last[4]) == (one[0], one[3], one[2])
+        if last is not None and follows and (not one[0] or last[1] + last[4] == one[1]):
+            joined[-1] = (*last[:4], last[4] + 1)
+        else:
+            joined.append(one)
+    for host, outer, inner, protocol, count in joined:
+        there = f"{inner}-{inner + count - 1}" if count > 1 else str(inner)
+        if host:
+            host = f"[{host}]" if ":" in host else host
+            here = f"{outer}-{outer + count - 1}" if count > 1 else str(outer)
+            parts.append(f"{host}:{here}->{there}/{protocol}")
+        else:
+            parts.append(f"{there}/{protocol}")
+    return ", ".join(parts)
+
+
 def status(box: Container) -> str:
     """``Up 2 minutes``, ``Exited (137) 3 hours ago``, ``Created``."""
-    if box.status == "running":
+    if box.runs:
         started = table.epoch(box.started)
         up = "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
-        return f"{up} ({_HEALTH.get(box.health, box.health)})" if box.health else up
+        told = "Paused" if box.status == "paused" else _HEALTH.get(box.health, box.health) if box.health else ""
+        return f"{up} ({told})" if told else up
     if box.status == "restarting":
         code = f" ({box.exit.status})" if box.exit else ""
         return f"Restarting{code} {table.ago(box.finished)}".rstrip()
@@ -102,28 +154,6 @@ def status(box: Container) -> str:
         finished = table.ago(box.finished)
         return f"Exited{code}{' ' if finished else ''}{finished}"
     return box.status.capitalize()
-
-
-def _filter(text: str) -> Callable[[Container], bool]:
-    key, value = values.pair("--filter", text)
-    if key == "name":
-        return lambda box: value.lstrip("/") in box.name
-    if key == "id":
-        return lambda box: box.id.startswith(value)
-    if key == "status":
-        known = ("created", "running", "restarting", "exited")
-        if value not in known:
-            raise SpecError("--filter", f"the status {value!r} isn't known; it is one of {', '.join(known)}")
-        return lambda box: box.status == value
-    if key == "label":
-        name, sign, wanted = value.partition("=")
-        return lambda box: name in box.labels and (not sign or box.labels[name] == wanted)
-    if key == "ancestor":
-        return lambda box: value in (box.image, box.image.partition(":")[0])
-    if key == "exited":
-        code = values.integer(0, 255)("--filter", value)
-        return lambda box: box.status == "exited" and box.exit is not None and box.exit.status == code
-    raise SpecError("--filter", f"{key!r} isn't known; it is one of name, id, status, label, ancestor, exited")
 
 
 def stop(context: Context, words: list[str]) -> int:

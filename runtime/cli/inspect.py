@@ -25,6 +25,7 @@ def inspect(context: Context, words: list[str]) -> int:
     parser.value(
         "--type", read=values.choice("container", "image"), metavar="container|image", help="look among these only"
     )
+    parser.flag("-s", "--size", help="also what a container takes on disk")
     said, names = parser.parse(words)
     if not names:
         raise SpecError(parser.command, f"needs at least one name: {parser.command} NAME…")
@@ -33,7 +34,7 @@ def inspect(context: Context, words: list[str]) -> int:
     found, failed = [], 0
     for name in names:
         try:
-            found.append(look(context, name, kind))
+            found.append(look(context, name, kind, size=said.size))
         except CellwallError as error:
             sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
             failed = 1
@@ -45,11 +46,11 @@ def inspect(context: Context, words: list[str]) -> int:
     return failed
 
 
-def look(context: Context, name: str, kind: str | None) -> dict[str, Any]:
+def look(context: Context, name: str, kind: str | None, *, size: bool = False) -> dict[str, Any]:
     """The container or image of that name, containers first. Raises NotFound."""
     if kind != "image":
         try:
-            return context.engine.inspect(name)
+            return context.engine.inspect(name, size=size)
         except NotFound:
             if kind == "container":
                 raise

@@ -84,7 +84,7 @@ def system_prune(context: Context, words: list[str]) -> int:
     engine = context.engine
     removed, freed = [], 0
     for container in engine.containers(all=True):
-        if container.status == "running" or container.ephemeral:
+        if container.runs or container.ephemeral:
             continue
         size = _size(context, container)
         try:
@@ -134,13 +134,13 @@ def _summary(
     listed = store.list()
     used = [image for image, shown in zip(listed, images, strict=False) if shown["Containers"]]
     whole, needed = store.footprint(listed), store.footprint(used)
-    stopped = sum(one["SizeBytes"] for one in containers if one["Status"] != "running")
+    stopped = sum(one["SizeBytes"] for one in containers if one["Status"] not in ("running", "paused"))
     return [
         _line("Images", len({image.id for image in listed}), len({image.id for image in used}), whole.size_bytes, whole.without(needed)),
         _line(
             "Containers",
             len(containers),
-            sum(one["Status"] == "running" for one in containers),
+            sum(one["Status"] in ("running", "paused") for one in containers),
             sum(one["SizeBytes"] for one in containers),
             stopped,
         ),

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError
+from ..names.files import needs_gateway
 from ..options import Mount, PullPolicy, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
@@ -97,6 +98,7 @@ OPTIONS: tuple[Option, ...] = (
     _list("--group-add", metavar="GROUP", help="join one more group", field="group_add"),
     _value("--entrypoint", metavar="COMMAND", help="run this in place of the image's entrypoint"),
     _list("-l", "--label", metavar="NAME[=VALUE]", help="set a label", read=values.label),
+    _list("--annotation", metavar="NAME=VALUE", help="set an annotation of the bundle", read=values.pair),
     _list("--label-file", metavar="FILE", help="read labels from a file"),
     _flag("--init", help="run an init that forwards signals and reaps processes", field="init"),
     _value("--stop-signal", metavar="SIGNAL", help="signal that asks the command to end"),
@@ -153,9 +155,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _list("--dns", metavar="ADDRESS", help="name server for /etc/resolv.conf", read=values.address, field="dns"),
     _list(
+        "--dns-search",
+        metavar="DOMAIN",
+        help="domain that short names are looked up in; . for none",
+        read=values.dns_search,
+        field="dns_search",
+    ),
+    _list(
+        "--dns-option",
+        "--dns-opt",
+        metavar="OPTION",
+        help="option for /etc/resolv.conf, such as ndots:2",
+        read=values.dns_option,
+        field="dns_options",
+    ),
+    _list(
         "--add-host",
         metavar="NAME:ADDRESS",
-        help="one more line of /etc/hosts",
+        help="one more line of /etc/hosts; the address host-gateway is this machine",
         read=values.add_host,
         field="add_hosts",
     ),
@@ -173,15 +190,15 @@ OPTIONS: tuple[Option, ...] = (
     _one_of("--userns", help="user namespace: its own, or the host's", choices=("private", "host"), field="userns"),
     _one_of(
         "--pid",
-        help="process ids: its own, or the host's",
+        help="process ids: its own, the host's, or another container's",
         choices=("private", "host"),
         field="pid",
         prefixes=("container",),
     ),
     _one_of(
         "--ipc",
-        help="IPC namespace: its own, or the host's",
-        choices=("private", "none", "host"),
+        help="IPC namespace: its own, one that others may join, the host's, or another container's",
+        choices=("private", "shareable", "none", "host"),
         field="ipc",
         prefixes=("container",),
     ),
@@ -190,6 +207,13 @@ OPTIONS: tuple[Option, ...] = (
         "--cgroupns", help="cgroup namespace: its own, or the host's", choices=("private", "host"), field="cgroupns"
     ),
     _list("--device", metavar="HOST[:DIR[:rwm]]", help="pass a device on", read=values.device, field="devices"),
+    _list(
+        "--device-cgroup-rule",
+        metavar="RULE",
+        help="allow a kind of device, such as 'c 42:* rmw'",
+        read=values.device_rule,
+        field="cgroup_device_rules",
+    ),
     _refused("--gpus", why="passing on GPUs isn't there yet; name the devices one by one with --device"),
     _list("--ulimit", metavar="NAME=SOFT[:HARD]", help="set a resource limit", read=values.ulimit, field="ulimits"),
     _list("--sysctl", metavar="NAME=VALUE", help="set a kernel setting of the container's own", read=values.sysctl),
@@ -216,7 +240,33 @@ OPTIONS: tuple[Option, ...] = (
         field="memory_reservation_bytes",
     ),
     _value(
+        "--memory-swappiness",
+        metavar="PERCENT",
+        help="how readily memory is swapped out, 0 to 100 (cgroup v1)",
+        read=integer(0, 100, (-1,)),
+        field="memory_swappiness",
+    ),
+    _flag(
+        "--oom-kill-disable",
+        help="stop the container where memory is short, don't kill (cgroup v1)",
+        field="oom_kill_disable",
+    ),
+    _value(
         "--cpus", metavar="NUMBER", help="how many CPUs' worth of time, such as 1.5", read=values.cpus, field="cpus"
+    ),
+    _value(
+        "--cpu-period",
+        metavar="MICROSECONDS",
+        help="length of the period that --cpu-quota is of",
+        read=integer(1000, 1_000_000, (0,)),
+        field="cpu_period_us",
+    ),
+    _value(
+        "--cpu-quota",
+        metavar="MICROSECONDS",
+        help="CPU time in each period, -1 for unlimited",
+        read=integer(1000, 10**12, (-1, 0)),
+        field="cpu_quota_us",
     ),
     _value(
         "-c",
@@ -243,6 +293,13 @@ OPTIONS: tuple[Option, ...] = (
         help="relative weight of disk access, 10 to 1000",
         read=integer(10, 1000, (0,)),
         field="blkio_weight",
+    ),
+    _list(
+        "--blkio-weight-device",
+        metavar="DEVICE:WEIGHT",
+        help="relative weight on one disk, 10 to 1000",
+        read=values.device_weight,
+        field="blkio_weight_devices",
     ),
     _list(
         "--device-read-bps",
@@ -278,6 +335,17 @@ OPTIONS: tuple[Option, ...] = (
         help="class of the container's packets for tc (cgroup v1)",
         read=integer(0, 0xFFFFFFFF),
         field="net_cls_classid",
+    ),
+    _value(
+        "--cidfile",
+        metavar="FILE",
+        help="write the container's id to a file that must not exist",
+        read=values.file_path,
+        field="cidfile",
+    ),
+    _refused(
+        "--cgroup-parent",
+        why="cellwall's groups stand below 'cellwall' in each tree, where what a killed one left is found again",
     ),
     _value("--platform", metavar="OS/ARCH", help="platform of the image", read=values.platform, field="platform"),
     _one_of("--pull", help="when to pull the image", choices=("missing", "always", "never"), field="pull"),
@@ -356,27 +424,17 @@ OPTIONS: tuple[Option, ...] = (
 
 # What docker run has besides. Known, so that the answer is better than "unknown option".
 _NOT_THERE = (
-    "--annotation",
     "--attach",
-    "--blkio-weight-device",
-    "--cgroup-parent",
-    "--cidfile",
-    "--cpu-period",
-    "--cpu-quota",
     "--cpu-rt-period",
     "--cpu-rt-runtime",
     "--detach-keys",
-    "--device-cgroup-rule",
-    "--dns-option",
-    "--dns-search",
     "--isolation",
     "--link",
     "--link-local-ip",
-    "--memory-swappiness",
     "--runtime",
     "--volume-driver",
 )
-_NOT_THERE_FLAGS = ("--disable-content-trust", "--oom-kill-disable", "--sig-proxy")
+_NOT_THERE_FLAGS = ("--disable-content-trust", "--sig-proxy")
 
 
 def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collection[str] | None = None) -> None:
@@ -442,6 +500,7 @@ def run_options_of(
     fields["env"] = _environment(said["env_file"], said["env"], caller)
     fields["labels"] = _labels(said["label_file"], said["label"])
     fields["sysctls"] = dict(said["sysctl"])
+    fields["annotations"] = dict(said["annotation"])
     fields["mounts"] = _mounts([*said["volume"], *said["mount"], *said["tmpfs"]])
     if said["entrypoint"] is not None:
         fields["entrypoint"] = (said["entrypoint"],) if said["entrypoint"] else ()
@@ -475,6 +534,9 @@ def check_together(options: RunOptions) -> None:
             "--memory-reservation",
             f"{values.size_text(soft)} is out of range: at most --memory's {values.size_text(memory)}",
         )
+    if options.cpus is not None and (options.cpu_period_us or options.cpu_quota_us):
+        flag = "--cpu-period" if options.cpu_period_us else "--cpu-quota"
+        raise SpecError(flag, "says the same as --cpus in other words: use one of them")
     if options.rm and options.restart not in (None, "no"):
         raise SpecError("--restart", "starts a container again that --rm would have removed: take one of them")
     health = ("health_cmd", "health_interval_s", "health_timeout_s", "health_retries", "health_start_period_s")
@@ -486,10 +548,14 @@ def check_together(options: RunOptions) -> None:
         for flag, value in (
             ("--hostname", options.hostname),
             ("--dns", options.dns),
+            ("--dns-search", options.dns_search),
+            ("--dns-option", options.dns_options),
             ("--add-host", options.add_hosts),
         ):
             if value:
                 raise SpecError(flag, f"can't be under --network {options.network}, as that is the other container's")
+    if (options.network or "none") == "none" and (bad := needs_gateway(options.add_hosts)):
+        raise SpecError("--add-host", f"{bad}: nothing leads to this machine under --network none")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own IPC under --ipc host")
     if options.uts == "host" and options.hostname:

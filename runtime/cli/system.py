@@ -111,7 +111,8 @@ def _information(context: Context) -> dict[str, Any]:
         "Containers": {
             "Total": len(containers),
             "Running": sum(box.status == "running" for box in containers),
-            "Stopped": sum(box.status != "running" for box in containers),
+            "Paused": sum(box.status == "paused" for box in containers),
+            "Stopped": sum(not box.runs for box in containers),
         },
         "Images": len({image.id for image in engine.images.list()}),
         "StorageDriver": engine.driver.name,

@@ -6,6 +6,7 @@ Imports the standard library and errors.py only.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -13,11 +14,25 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import SpecError
 from .parser import Parser
 
-_TEMPLATE = re.compile(r"\{\{\s*(json\s+)?\.((?:\w|\.)*)\s*\}\}")
+# The key that a column of "table {{.ID}}\t{{upper .Name}}" is named after.
+_KEY = re.compile(r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}")
+# The descriptor, named in the environment, on which a notebook takes listings as data (magics/commands.py).
+VIEW_FD = "CELLWALL_VIEW_FD"
 FORMAT_HELP = "json, table, or a template such as '{{.ID}} {{.Names}}'"
+
+
+class Listing(str):
+    """A table as text that knows its headings and cells, for a notebook to show in its own way."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+    def __new__(cls, headings: list[str], rows: list[list[str]]) -> Listing:
+        made = super().__new__(cls, table(headings, rows))
+        made.headings, made.rows = headings, rows
+        return made
 
 
 def add_format(parser: Parser) -> None:
@@ -29,39 +44,35 @@ def listing(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], 
     if format == "json":
         return json.dumps(rows, indent=2, default=str) + "\n"
     if format in (None, "table"):
-        return table([heading for heading, _ in columns], [[text(row.get(key)) for _, key in columns] for row in rows])
+        return Listing(
+            [heading for heading, _ in columns], [[text(row.get(key)) for _, key in columns] for row in rows]
+        )
+    # A listing has empty cells where nothing is known; Go's <no value> is for inspect.
+    rows = [{key: "" if value is None else value for key, value in row.items()} for row in rows]
     template = format or ""
     if template.startswith("table "):
         template = template.removeprefix("table ").replace("\\t", "\t")
-        names = [match[2].rpartition(".")[2] for match in _TEMPLATE.finditer(template)]
+        names = [match[1] for match in _KEY.finditer(template)]
         headings = {key: heading for heading, key in columns}
-        return table(
+        return Listing(
             [headings.get(name, name.upper()) for name in names], [fill(template, row).split("\t") for row in rows]
         )
     return "".join(fill(template, row) + "\n" for row in rows)
 
 
 def fill(template: str, row: dict[str, Any]) -> str:
-    """``template`` with each ``{{.Key}}``, ``{{.Key.Inner}}`` and ``{{json .Key}}`` replaced; the plain subset of Go's templates.
+    """``template``, one of Go's (template.py), filled with ``row``. Raises SpecError for unknown keys and what is no template."""
+    from .template import render, wrong
 
-    Raises SpecError for an unknown key and for what is no such template.
-    """
     template = template.replace("\\t", "\t").replace("\\n", "\n")
-    if "{{" in _TEMPLATE.sub("", template) or not _TEMPLATE.search(template):
-        raise SpecError("--format", f"{template!r} isn't understood; write {FORMAT_HELP}")
+    if "{{" not in template:
+        raise wrong(template, "no {{…}} in it")
+    return printable_lines(render(template, row))
 
-    def value(match: re.Match[str]) -> str:
-        found: Any = row
-        for name in match[2].split(".") if match[2] else []:
-            if not isinstance(found, dict) or name not in found:
-                known = ", ".join(found) if isinstance(found, dict) else "none here"
-                raise SpecError("--format", f"there is no {match[2]!r}; known are {known}")
-            found = found[name]
-        if match[1] or isinstance(found, (dict, list, tuple)):
-            return json.dumps(found, default=str)
-        return text(found)
 
-    return _TEMPLATE.sub(value, template)
+def printable_lines(string: str) -> str:
+    """``printable`` but for tabs and line ends, which a template may write."""
+    return "".join(letter if letter in "\t\n" else printable(letter) for letter in string)
 
 
 def text(value: Any) -> str:
@@ -146,5 +157,26 @@ def date(moment: float | str | None) -> str:
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
 
 
-def write(string: str) -> None:
-    sys.stdout.write(string)
+def write(string: str, *, again: bool = False) -> None:
+    """Print a text; a listing goes to the notebook that asked for it as data. ``again``: in the place of the one before."""
+    if isinstance(string, Listing) and has_view():
+        sys.stdout.flush()
+        view = {"headings": string.headings, "rows": string.rows, "text": str(string), "again": again}
+        data = json.dumps(view).encode() + b"\n"
+        fd = int(os.environ[VIEW_FD])
+        while data:
+            data = data[os.write(fd, data) :]
+    else:
+        sys.stdout.write(string)
+
+
+def has_view() -> bool:
+    """Whether a notebook takes listings as data; at the first look its descriptor is kept from what this process starts."""
+    number = os.environ.get(VIEW_FD, "")
+    if not number.isdecimal():
+        return False
+    try:
+        os.set_inheritable(int(number), False)
+    except OSError:  # whoever set the variable has no such descriptor open for us
+        return False
+    return True

@@ -249,6 +249,23 @@ def rate_iops(flag: str, text: str) -> Rate:
     return _rate(flag, text, integer(1, LARGEST), "/dev/sda:1000")
 
 
+def file_path(flag: str, text: str) -> str:
+    """A file's path, made absolute: it is written from another folder in the background."""
+    return os.path.abspath(words(flag, text))
+
+
+def device_weight(flag: str, text: str) -> Rate:
+    """``/dev/sda:500``: a weight from 10 to 1000."""
+    return _rate(flag, text, integer(10, 1000), "/dev/sda:500")
+
+
+def device_rule(flag: str, text: str) -> str:
+    """``c 42:* rmw``: kind (a, b or c), major and minor number or ``*``, and what may be done."""
+    if not re.fullmatch(r"[abc] (\d{1,10}|\*):(\d{1,10}|\*) [rwm]{1,3}", text):
+        raise SpecError(flag, f"{text!r}: write kind, numbers and access, such as 'c 42:* rmw'")
+    return text
+
+
 def device(flag: str, text: str) -> str:
     """``/dev/fuse``, ``/dev/sda:/dev/xvda``, ``/dev/sda:/dev/xvda:rwm``: checked, and returned whole."""
     parts = text.split(":")
@@ -278,11 +295,13 @@ def host_name(flag: str, text: str) -> str:
 
 
 def add_host(flag: str, text: str) -> str:
-    """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``."""
+    """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``; an address may be ``host-gateway``, which is this machine's."""
     sign = "=" if "=" in text else ":"
     name, _, text_address = text.partition(sign)
     if not text_address or not _HOST_NAME.fullmatch(name):
         raise SpecError(flag, f"{text!r} needs the form NAME:ADDRESS")
+    if text_address == "host-gateway":
+        return f"{name}:{text_address}"
     return f"{name}:{address(flag, text_address.removeprefix('[').removesuffix(']'))}"
 
 
@@ -294,6 +313,20 @@ def address(flag: str, text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise SpecError(flag, f"{text!r} isn't an IPv4 or IPv6 address") from None
+
+
+def dns_search(flag: str, text: str) -> str:
+    """One domain of a resolv.conf's search list; ``.`` alone is an empty list."""
+    if text != "." and not (_HOST_NAME.fullmatch(text.removesuffix(".")) and len(text) < 254):
+        raise SpecError(flag, f"{text!r} is no domain; write one such as example.org, or . for none")
+    return text
+
+
+def dns_option(flag: str, text: str) -> str:
+    """One option of a resolv.conf, such as ``ndots:2``. Source: resolv.conf(5)."""
+    if not re.fullmatch(r"[a-z0-9-]{1,40}(:[0-9]{1,9})?", text):
+        raise SpecError(flag, f"{text!r} is no option of resolv.conf; write one such as ndots:2")
+    return text
 
 
 def absolute(flag: str, text: str) -> str:

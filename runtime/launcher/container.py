@@ -36,7 +36,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..names.serving import Names
     from ..network.attached import Attached
+    from ..network.user_mode import UserMode
     from .server import Server
 
 _NAMESPACE_FLAGS = {
@@ -48,6 +50,8 @@ _NAMESPACE_FLAGS = {
     "user": CLONE_NEWUSER,
     "uts": CLONE_NEWUTS,
 }
+# What goes with a network namespace, whoever shares it.
+SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
 
@@ -68,8 +72,9 @@ class Container(Task):
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
-        # What it has on networks; None where it has none of its own.
-        self.network: Attached | None = None
+        # What it has on networks, and its names there; None where it has none of its own.
+        self.network: Attached | UserMode | None = None
+        self.names: Names | None = None
 
     def launch(self) -> None:
         """Make it and let it run. Whatever fails, nothing of it is left."""
@@ -145,6 +150,8 @@ class Container(Task):
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self.network.attach(server.network_worker(), netns_fd)
+                if self.names is not None:
+                    self.names.serve(netns_fd)
             finally:
                 os.close(netns_fd)
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
@@ -185,6 +192,8 @@ class Container(Task):
             "namespaces": flags,
             "setgroups": count > 1,
             "id_count": count,
+            # For those that share its network.
+            "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -194,20 +203,35 @@ class Container(Task):
             self.tell({"event": "warnings", "messages": warnings})
 
     def _claim_network(self) -> None:
-        """Take addresses and ports on the container's networks: what fails of it fails before anything is made."""
-        from ..network.attached import Attached
+        """Take addresses and ports on the container's networks, and write its names down: what fails of it fails early."""
+        request = self.request["network"]
+        host_address = ""
+        if "user_mode" in request:
+            from ..network.user_mode import UserMode, own_address
 
-        self.network = Attached(self.request["network"], self.server.owner)
-        if self.network.wanted:
-            self.server.network_worker().start()
+            self.network = UserMode(request, self)
+            # Of pasta's the container has this machine's own address.
+            host_address = own_address() if request["user_mode"] == "slirp4netns" else ""
+        else:
+            from ..network.attached import Attached
+
+            self.network = Attached(request, self.server.owner)
+            if self.network.wanted:
+                self.server.network_worker().start()
         self.network.claim()
+        if self.network.endpoints:
+            # One that is on no network has names from its next start on, where it is put on one while it runs.
+            from ..names.serving import Names
+
+            self.names = Names(self.server, self.request["names"], request["run"], self.id)
+            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
 
         Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
         """
-        return Inside((self.request.get("network") or {}).get("join"))
+        return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -356,6 +380,9 @@ class Container(Task):
         tell_end(self.request, message)
 
     def _clean_up(self) -> None:
+        if self.names is not None:
+            self.names.close()
+            self.names = None
         self._close_mounts()
         held_layers = bool(self.rootfs.layers)
         self.rootfs.close_uppers()
@@ -370,9 +397,17 @@ class Container(Task):
             os.close(self.mounts_fd)
             self.mounts_fd = -1
 
+    def _know_whole_group(self) -> None:
+        """Take up the trees that an update has added since (cgroups/extending.py)."""
+        found = state.load(self.request["running"], self.id)
+        paths = (found or self.state).get("cellwall", {}).get("cgroup")
+        if paths and self.group is not None and paths != self.group.paths:
+            self.group = Group.open(paths)
+
     def _remove_group(self) -> None:
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
+            self._know_whole_group()
             self.group.kill()
             if not self.group.remove() and self.retries:
                 self.server.after(self.retries.pop(0), self._remove_group)

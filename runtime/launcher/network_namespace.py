@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from .. import state
 from ..errors import StatusError
 from ..linux.process import CLONE_NEWNET, pidfd_open, setns, start_time
 
@@ -16,30 +17,35 @@ if TYPE_CHECKING:
 
 
 class Inside:
-    """While the block runs, this thread is in the network namespace of the process ``{"id", "pid", "started"}``; None changes nothing.
+    """While the block runs, this thread is in the network namespace of the container ``{"id", "name"}``; None changes nothing.
 
-    A child that is cloned in the block stays there. Raises StatusError where that process has ended.
+    A child that is cloned in the block stays there. ``running`` is the folder of states. Raises StatusError where it doesn't run.
     """
 
-    def __init__(self, process: dict[str, Any] | None) -> None:
-        self._process = process
+    def __init__(self, running: str, container: dict[str, Any] | None) -> None:
+        self._running = running
+        self._container = container
         self._own_fd = -1
 
     @property
     def elsewhere(self) -> bool:
-        return self._process is not None
+        return self._container is not None
 
     def __enter__(self) -> Inside:
-        if self._process is None:
+        if self._container is None:
             return self
-        ended = StatusError(f"container {self._process['id'][:12]}, whose network is shared,", "exited", "running")
+        ended = StatusError(f"container {self._container['name']}, whose network is shared,", "exited", "running")
+        # Read each time: it may have been started again since this one was made.
+        found = state.load(self._running, self._container["id"])
+        if found is None or not found["pid"]:
+            raise ended
         try:
-            pidfd = pidfd_open(self._process["pid"])
+            pidfd = pidfd_open(found["pid"])
         except ProcessLookupError:
             raise ended from None
         try:
             # Looked at with the pidfd in hand: the pid can't become another process's any more.
-            if start_time(self._process["pid"]) != self._process["started"]:
+            if start_time(found["pid"]) != found["cellwall"]["init_started"]:
                 raise ended
             own_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -4,7 +4,7 @@ It holds the container's streams, writes its log, serves those who attach, start
 health, writes down how it ended, and goes when the container is over. It needs no engine: all that it must know
 is in its request. One socket, ``attach`` in the container's run-time folder, is the door to it.
 What it is asked there: ``attach`` (attached.py), ``signal``, ``size``, ``stop`` (don't start it again), ``keep`` (don't remove
-it), ``restart`` (another policy). See docs/adr/0008-shim.md.
+it), ``restart`` (another policy), ``changed`` (another name, other limits). See docs/adr/0008-shim.md.
 """
 
 from __future__ import annotations
@@ -346,6 +346,10 @@ class Shim:
             self.wish["remove"] = False
         elif "restart" in message:
             self.restarts.policy = message["restart"]
+        elif "changed" in message:
+            # Another name, other limits: what the next start is to have as well.
+            self.request["spec"]["linux"]["resources"] |= message["changed"].get("resources", {})
+            self.request["record"] |= message["changed"].get("record", {})
         client.tell({"done": True})
 
     def input(self, client: Attached, data: bytes) -> None:

@@ -134,6 +134,8 @@ class Task:
     def kill(self) -> None:
         """Kill the process; where it is process 1 of a namespace, the kernel kills the rest with it."""
         self.send_signal(signal.SIGKILL)
+        if self.group is not None:
+            self.group.let_die()
 
     def on_exit(self) -> None:
         """The process ended: collect it, and say so before anything is cleaned up."""

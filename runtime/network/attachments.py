@@ -2,12 +2,12 @@
 
 ``record["network"]`` holds
 
-    mode         none, host, container:<id>, or networks
+    mode         none, host, container:<id>, networks, or user: an ordinary user's own, see user_mode.py
     attachments  [{"network": id, "name", "aliases", "ip", "ip6", "mac"}] in order, the first is eth0
     publish      [{"container_port", "protocol", "host_ip", "host_port", "host_port_end"}], ``-P`` taken into account
     exposed      ["80/tcp"], of the image and of ``--expose``
 
-``request["network"]`` is what attached.py says, ``{"join": {"id", "pid", "started"}}`` for a namespace to be joined, or None.
+``request["network"]`` is what attached.py says, ``{"join": {"id", "name"}}`` for a namespace to be joined, or None.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, SpecError, StatusError, UnsupportedError
 from ..options import NetworkUse, Port
-from .definitions import Definitions
+from .definitions import BRIDGE, Definitions
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -46,7 +46,8 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
     if not uses:
         return record | {"mode": mode}
     if engine.identity.rootless:
-        raise UnsupportedError(f"--network {mode}", "bridges need root: use --network none or host")
+        _check_user_mode(uses)
+        return record | {"mode": "user", "publish": _published(options, exposed)}
     definitions = Definitions(engine.paths)
     attachments: list[dict[str, Any]] = []
     for use in uses:
@@ -65,6 +66,38 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
                 "mac": use.mac,
             }
         )
+    return record | {"mode": "networks", "attachments": attachments, "publish": _published(options, exposed)}
+
+
+def _check_user_mode(uses: tuple[NetworkUse, ...]) -> None:
+    """Raise UnsupportedError where an ordinary user's container can't be on the networks that it is to be on."""
+    mend = (
+        "bridges of one's own need root: use --network bridge, which is a network of the container alone, none or host"
+    )
+    if len(uses) != 1 or uses[0].name != BRIDGE:
+        raise UnsupportedError(f"--network {uses[0].name} as an ordinary user", mend)
+    for flag, value in (("--ip", uses[0].ip), ("--ip6", uses[0].ip6), ("--mac-address", uses[0].mac)):
+        if value:
+            raise UnsupportedError(f"{flag} as an ordinary user", "leave it out: the network is the container's alone")
+    user_mode_program()
+
+
+def user_mode_program() -> tuple[str, str]:
+    """The program that carries an ordinary user's packets: its kind and its path. Raises UnsupportedError."""
+    from ..probes.commands import find
+
+    for kind in ("slirp4netns", "pasta"):
+        path = find(kind)
+        if path is not None:
+            return kind, path
+    raise UnsupportedError(
+        "--network bridge as an ordinary user: no program slirp4netns or pasta",
+        "sudo apt install slirp4netns, or use --network host or none",
+    )
+
+
+def _published(options: RunOptions, exposed: list[str]) -> list[dict[str, Any]]:
+    """The ports of ``-p``, and with ``-P`` those that are exposed."""
     publish = [asdict(port) for port in options.publish]
     if options.publish_all:
         said = {(port.container_port, port.protocol) for port in options.publish}
@@ -72,7 +105,7 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
             number, _, protocol = text.partition("/")
             if number.isdigit() and (int(number), protocol or "tcp") not in said and protocol in ("", "tcp", "udp"):
                 publish.append(asdict(Port(int(number), "udp" if protocol == "udp" else "tcp")))
-    return record | {"mode": "networks", "attachments": attachments, "publish": publish}
+    return publish
 
 
 def _port_order(text: str) -> tuple[int, str]:
@@ -85,6 +118,15 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
     network = record["network"]
     if network["mode"].startswith("container:"):
         return {"join": _joined(engine, network["mode"].removeprefix("container:"))}
+    if network["mode"] == "user":
+        kind, program = user_mode_program()
+        return {
+            "user_mode": kind,
+            "program": program,
+            "run": str(engine.paths.endpoints),
+            "container": {"id": record["id"], "name": record["name"], "hostname": hostname},
+            "publish": network["publish"],
+        }
     if network["mode"] == "host" or engine.identity.rootless:
         return None
     # Also for one on no network: it may be put on one while it runs, and its launcher takes down what it has then.
@@ -99,7 +141,7 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
 
 
 def _joined(engine: Engine, container_id: str) -> dict[str, Any]:
-    """The process whose network namespace is joined."""
+    """The container whose network namespace is joined."""
     try:
         other = engine.known.find(container_id)
     except NotFound:
@@ -109,4 +151,4 @@ def _joined(engine: Engine, container_id: str) -> dict[str, Any]:
     found = engine.known.state(other.id)
     if found is None or not found["pid"] or other.status != "running":
         raise StatusError(f"--network container:{other.name}: the container", other.status, "running: start it first")
-    return {"id": other.id, "pid": found["pid"], "started": found["cellwall"]["init_started"]}
+    return {"id": other.id, "name": other.name}

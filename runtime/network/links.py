@@ -156,8 +156,8 @@ def make_pair(route: Any, bridge: int, network: dict[str, Any], endpoint: dict[s
     set_sysctl(f"net/ipv6/conf/{endpoint['link']}/disable_ipv6", "1")
     index = index_of(route, endpoint["link"])
     route.link("set", index=index, master=bridge, state="up", ifalias=f"cellwall container {endpoint['container']}")
-    if not network["icc"]:
-        route.brport("set", index=index, isolated=1)
+    # With hairpin mode (1) a container reaches its own published port also where br_netfilter sends packets on below routing.
+    route.brport("set", index=index, mode=1, **({} if network["icc"] else {"isolated": 1}))
 
 
 def configure(endpoint: dict[str, Any], *, default_route: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CellwallError, NotFound
-from . import endpoints, links, rules
+from . import conntrack, endpoints, links, rules
 
 
 def attach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def attach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
                 # So that 127.0.0.1 reaches them from this machine.
                 links.set_sysctl(f"net/ipv4/conf/{network['bridge']}/route_localnet", "1")
                 rules.publish(network, endpoint)
+                conntrack.forget(endpoint)
     return {}
 
 
@@ -57,6 +58,7 @@ def detach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
                     links.remove_bridge(route, endpoint["network"], _bridge(message["networks"], endpoint))
                 else:
                     rules.withdraw(endpoint)
+                conntrack.forget(endpoint)
                 endpoints.forget(run, endpoint)
     if fds and message.get("routes"):
         with links.inside(fds[0]), links.opened() as route:

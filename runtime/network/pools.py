@@ -124,16 +124,14 @@ def _entry(net: Net, gateway: object, ip_range: object) -> dict[str, str]:
 
 def _net(flag: str, text: str) -> Net:
     try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        pass
-    try:
         net = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise SpecError(flag, f"{text!r} is no subnet; write one as 10.99.0.0/24 or fd00:99::/64") from None
     if "/" not in text:
-        raise SpecError(flag, f"{text!r} has no length; write {text}/24")
-    raise SpecError(flag, f"{text} has bits set behind its length; write {net}")
+        raise SpecError(flag, f"{text} has no length; write {text}/{24 if net.version == 4 else 64}")
+    if str(net.network_address) != str(ipaddress.ip_address(text.partition("/")[0])):
+        raise SpecError(flag, f"{text} has bits set behind its length; write {net}")
+    return net
 
 
 def _address(flag: str, text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -82,7 +82,8 @@ def settings(paths: Paths, container_id: str, record: dict[str, Any], pid: int) 
         published[key] = [*(published.get(key) or []), {"HostIp": one["host_ip"], "HostPort": str(one["host_port"])}]
     networks = {one["network_name"]: _endpoint(one) for one in found}
     if not found:
-        networks = {one["name"]: _no_endpoint(one) for one in network.get("attachments", ())}
+        wanted = network.get("attachments") or [{"name": name} for name in _BUILT_IN if name == mode(record)]
+        networks = {one["name"]: _no_endpoint(one) for one in wanted}
     first = networks[found[0]["network_name"]] if found and not found[0]["user_defined"] else _no_endpoint({})
     keys = (
         "EndpointID",

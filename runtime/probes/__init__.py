@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ..cgroups.hierarchy import hierarchy
-from . import attempt, cgroups, commands, identity, kernel, storage
+from . import attempt, cgroups, commands, identity, kernel, network, storage
 from .probe import Answer, Probe, Status
 
 __all__ = ["Probe", "Status", "answer", "forget", "names", "probe", "run_all", "sections"]
 
 _FUNCTIONS: dict[str, Callable[[], Answer]] = (
-    identity.PROBES | kernel.PROBES | cgroups.PROBES | storage.PROBES | commands.PROBES
+    identity.PROBES | kernel.PROBES | cgroups.PROBES | storage.PROBES | network.PROBES | commands.PROBES
 )
 _known: dict[str, Probe] = {}
 
@@ -62,7 +62,16 @@ _LISTED = {
         "driver-aufs",
         "driver-devicemapper",
     ),
-    "network": ("network-namespaces", "tun", "nft", "pasta", "slirp4netns"),
+    "network": (
+        "network-namespaces",
+        "bridge-links",
+        "veth-links",
+        "nftables-nat",
+        "forwarding",
+        "tun",
+        "pasta",
+        "slirp4netns",
+    ),
     "programs": ("mmdebstrap", "debootstrap", "skopeo", "crun", "runc", "fuse-overlayfs"),
 }
 

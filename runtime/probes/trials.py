@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 
 from ..linux import capabilities, mounts, process, seccomp
@@ -231,6 +233,48 @@ def filter_() -> str:
     return ""
 
 
+def _own_network() -> None:
+    if os.geteuid() != 0:
+        _enter_user_namespace(process.CLONE_NEWNET)
+    else:
+        process.unshare(process.CLONE_NEWNET)
+
+
+def link(kind: str) -> Callable[[], str]:
+    """A network link of that kind, made in a namespace of the trial's own. Source: rtnetlink(7), RTM_NEWLINK."""
+
+    def trial() -> str:
+        from ..network import nftables as netlink
+
+        _own_network()
+        body = bytes(16) + netlink.text(3, "cw-probe") + netlink.nest(18, netlink.text(1, kind))
+        flags = netlink.REQUEST | netlink.ACK | netlink.CREATE | netlink.EXCL
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+            sock.bind((0, 0))
+            sock.send(struct.pack("=IHHII", 16 + len(body), 16, flags, 1, 0) + body)
+            number: int = -struct.unpack_from("=i", sock.recv(4096), 16)[0]
+        if number:
+            raise OSError(number, f"make a {kind} link: {os.strerror(number).lower()}")
+        return ""
+
+    return trial
+
+
+def nftables_nat() -> str:
+    """All that a network's table holds: maps, NAT, masquerading, what fib and ct tell."""
+    from ..errors import CellwallError
+    from ..network import rules
+
+    _own_network()
+    subnets = [{"subnet": "10.0.0.0/24"}, {"subnet": "fd00::/64"}]
+    network = {"id": "0" * 64, "bridge": "cw-probe", "internal": False, "masquerade": True, "icc": True}
+    try:
+        rules.make(network | {"subnets": subnets})
+    except CellwallError as error:
+        raise OSError(-1, str(error)) from error
+    return ""
+
+
 def held() -> str:
     """Which capabilities there are, as names: root itself may lack some."""
     return " ".join(capabilities.names(capabilities.capget()[0]))
@@ -260,6 +304,9 @@ def _trials(folder: str) -> dict[str, Callable[[], str]]:
         "close-range": close_range,
         "seccomp": filter_,
         "capabilities": held,
+        "bridge-link": link("bridge"),
+        "veth-link": link("veth"),
+        "nftables-nat": nftables_nat,
     }
 
 

@@ -177,10 +177,10 @@ def test_json_is_one_array_with_everything() -> None:
 
 def test_templates() -> None:
     assert table.listing(ROWS[:1], COLUMNS, "{{.ID}}\\t{{ .Names }}!") == "a1\tone!\n"
-    assert table.listing(ROWS[:1], COLUMNS, "{{json .}}") == json.dumps(ROWS[0]) + "\n"
-    assert table.listing(ROWS[:1], COLUMNS, "{{.Labels.k}} {{json .Labels}}") == 'v {"k": "v"}\n'
+    assert table.listing(ROWS[:1], COLUMNS, "{{json .}}") == json.dumps(ROWS[0], separators=(",", ":")) + "\n"
+    assert table.listing(ROWS[:1], COLUMNS, "{{.Labels.k}} {{json .Labels}}") == 'v {"k":"v"}\n'
     assert table.listing(ROWS[:1], COLUMNS, "table {{.Names}}\\t{{.ID}}") == "NAMES   CONTAINER ID\none     a1\n"
-    for template in ("plain", "{{ID}}", "{{.ID | upper}}", "{{.Labels.x}}", "{{.ID.x}}"):
+    for template in ("plain", "{{ID}}", "{{.ID | nope}}", "{{.Labels.x}}", "{{.ID.x}}"):
         with pytest.raises(SpecError, match=r"^--format: "):
             table.listing(ROWS, COLUMNS, template)
 

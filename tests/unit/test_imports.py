@@ -71,6 +71,11 @@ def test_linux_needs_the_standard_library_and_errors_only() -> None:
     assert found == []
 
 
+def test_pyroute2_only_in_the_network_worker() -> None:
+    found = {name for name in sources() for _, module, _ in imports(name) if module.partition(".")[0] == "pyroute2"}
+    assert found == {"runtime/network/links.py"}
+
+
 def test_imports_inside_the_package_are_relative() -> None:
     found = [
         (name, module)
@@ -96,10 +101,12 @@ def test_import_cellwall_loads_nothing_else() -> None:
 def test_launcher_side_stays_light() -> None:
     names = [
         "cellwall." + Path(name).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-        for folder in ("runtime/linux/", "runtime/cgroups/", "runtime/launcher/")
+        for folder in ("runtime/linux/", "runtime/cgroups/", "runtime/launcher/", "runtime/names/")
         for name in sources(folder)
         if not name.endswith(("__main__.py", "launcher/client.py"))
     ]
+    # What a launcher loads for the first container on a network.
+    names += [f"cellwall.runtime.network.{name}" for name in ("attached", "client", "endpoints", "ports")]
     code = "\n".join(f"import {name}" for name in names)
     light = modules_after(f"import {', '.join(LIGHT)}", "-I", "-S")
     heavy = {name for name in modules_after(code, "-I", "-S") - light if name.partition(".")[0] != "cellwall"}

@@ -28,7 +28,7 @@ class Known(Sources):
         ("localhost:5000/l", "localhost:5000/l", ["localhost:5000/lab:2"]),
         ("-m 64m h", "h", ["host"]),
         ("--bg h", "h", ["host"]),
-        ("host --memory-s", "--memory-s", ["--memory-swap"]),
+        ("host --memory-r", "--memory-r", ["--memory-reservation"]),
         ("host --no-r", "--no-r", ["--no-raise-error"]),
         ("host --name ", "", ["db", "lab"]),
         ("host --name=l", "l", ["lab"]),

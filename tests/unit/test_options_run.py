@@ -191,7 +191,7 @@ def test_every_field_of_run_options_has_an_option() -> None:
     """A field that no option fills would be out of the command line's reach."""
     filled = {option.field for option in OPTIONS if option.field}
     joined = {"env", "labels", "sysctls", "mounts", "entrypoint", "storage_size_bytes", "stop_signal", "log_opts"}
-    joined |= {"network", "networks", "publish", "expose"}
+    joined |= {"annotations", "network", "networks", "publish", "expose"}
     outside = {"image", "command", "record_changes"}
     assert filled | joined | outside == {field.name for field in dataclasses.fields(RunOptions)}
     assert not filled & joined
@@ -252,7 +252,7 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
         "--runtime crun x",
         "-a stdout x",
         "--sig-proxy=false x",
-        "--oom-kill-disable x",
+        "--cgroup-parent y x",
     ],
 )
 def test_what_isnt_there_yet_is_said_not_ignored(line: str) -> None:
