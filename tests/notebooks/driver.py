@@ -108,7 +108,7 @@ class Notebook:
 
     def _connect(self) -> None:
         self._client = BlockingKernelClient(**self._manager.get_connection_info(session=True))
-        self._client.start_channels(hb=False, stdin=False)
+        self._client.start_channels(hb=False)
         self._client.wait_for_ready(timeout=PATIENCE_S)
         self._ended = threading.Event()
         self._readers = [
@@ -129,8 +129,8 @@ class Notebook:
             if parent in self._executions:
                 self._executions[parent].add(message["msg_type"], message["content"])
 
-    def start(self, code: str) -> Execution:
-        """Send a cell and return at once."""
+    def start(self, code: str, *, typing: bool = False) -> Execution:
+        """Send a cell and return at once. ``typing``: the front end has a line for input, see ``type``."""
         execution = Execution()
         # The answer may be quicker than the return of execute(): the id is made here.
         message = self._client.session.msg(
@@ -140,7 +140,7 @@ class Notebook:
                 "silent": False,
                 "store_history": True,
                 "user_expressions": {},
-                "allow_stdin": False,
+                "allow_stdin": typing,
                 "stop_on_error": False,
             },
         )
@@ -148,6 +148,12 @@ class Notebook:
         self._cells.append(execution)
         self._client.shell_channel.send(message)
         return execution
+
+    def type(self, text: str) -> None:
+        """Wait until the running cell asks for input, and answer with ``text``."""
+        message = self._client.stdin_channel.get_msg(timeout=PATIENCE_S)
+        assert message["msg_type"] == "input_request"
+        self._client.input(text)
 
     def run(self, code: str) -> Execution:
         """Send a cell and wait for its end."""
