@@ -167,7 +167,12 @@ class Containers:
     def layers(self) -> set[str]:
         """The chain ids of the layers that kept and running containers stand on."""
         running = [found["cellwall"] for found in state.each(str(self.paths.running))]
-        return {layer for known in [*self.records(), *running] for layer in known.get("layers", ())}
+        found: set[str] = set()
+        for known in [*self.records(), *running]:
+            found.update(known.get("layers", ()))
+            for mount in known.get("mounts") or ():
+                found.update((mount.get("image") or {}).get("layers", ()))
+        return found
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""

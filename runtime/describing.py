@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .containers import options_from_dict
-from .describing_options import config_of, host_config_of, mounts_of
+from .describing_options import config_of, host_config_of
 from .errors import CellwallError
 from .launcher.listing import without_mount_points
 from .log_file import NAME as LOG_NAME
 from .network import showing
 from .preparing import layers_of, mount_points
 from .results import Change
+from .volumes.attaching import shown
 
 if TYPE_CHECKING:
     from .containers import Container
@@ -56,7 +57,8 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
         "ExecIDs": None,
         "HostConfig": host_config_of(options, known),
         "GraphDriver": _graph_driver(known),
-        "Mounts": mounts_of(options, image, known),
+        "Mounts": shown(known.get("mounts") or []),
+        "MountPlan": known.get("plan"),
         "Config": {
             **config_of(options, image, container.id, container.labels),
             "Image": container.image,

@@ -6,7 +6,6 @@ Source: docker's Engine API, ContainerInspect; image-spec config.md.
 from __future__ import annotations
 
 import math
-import os
 from typing import TYPE_CHECKING, Any
 
 from .resources import MEMORY_SHARE, total_memory_bytes
@@ -157,37 +156,6 @@ def host_config_of(options: RunOptions, known: Mapping[str, Any]) -> dict[str, A
         "StorageOpt": {"size": str(options.storage_size_bytes)} if options.storage_size_bytes else None,
         "NetClsClassid": options.net_cls_classid,
     }
-
-
-def mounts_of(options: RunOptions, image: Mapping[str, Any], known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """``Mounts``: every mount that was asked for, by a flag or by the image's VOLUME."""
-    found = [_mount(mount) for mount in options.mounts]
-    taken = {mount.target for mount in options.mounts}
-    # Without a volume of its own the place that an image's VOLUME names is a tmpfs.
-    found += [_tmpfs(path) for path in image.get("Volumes") or {} if path not in taken]
-    return found
-
-
-def _mount(mount: Mount) -> dict[str, Any]:
-    if mount.type == "tmpfs":
-        return _tmpfs(mount.target, writable=not mount.read_only)
-    mode = ",".join(mount.options) or ("ro" if mount.read_only else "")
-    propagation = next((option for option in mount.options if option.lstrip("r") in _PROPAGATIONS), "rprivate")
-    return {
-        "Type": mount.type,
-        "Source": os.path.realpath(mount.source) if mount.type == "bind" else mount.source,
-        "Destination": mount.target,
-        "Mode": mode,
-        "RW": not mount.read_only,
-        "Propagation": propagation if mount.type == "bind" else "",
-    }
-
-
-_PROPAGATIONS = ("private", "slave", "shared")
-
-
-def _tmpfs(target: str, *, writable: bool = True) -> dict[str, Any]:
-    return {"Type": "tmpfs", "Source": "", "Destination": target, "Mode": "", "RW": writable, "Propagation": ""}
 
 
 def _bind_text(mount: Mount) -> str:

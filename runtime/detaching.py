@@ -21,6 +21,7 @@ from .preparing import keep, new_record
 from .removing import remove_record
 from .spec import plan
 from .supervision import wish_of
+from .volumes.attaching import ready, resolve
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -35,8 +36,9 @@ def create(engine: Engine, options: RunOptions, image: Image) -> dict[str, Any]:
     """
     launching.check_it_stays(engine, options, image)
     container_id = secrets.token_hex(32)
-    made = plan(options, image.config, container_id, **engine.limits())
-    record = new_record(engine, container_id, options, image, made.argv, kept=True)
+    attached = resolve(engine, options, image)
+    made = plan(options, image.config, container_id, mounts=attached, **engine.limits())
+    record = new_record(engine, container_id, options, image, made.argv, kept=True, mounts=attached)
     keep(engine, record)
     try:
         launching.check_it_stays(engine, options, image, recorded=True)
@@ -61,12 +63,14 @@ def start(
     """
     options = options_from_dict(record["options"])
     image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
+    mounts = record.get("mounts")
     if record["keeper"]:
         options = replace(options, tty=False, interactive=False, timeout_s=None)
-        made = plan(options, image.config, record["id"], keeper=True, **engine.limits())
+        made = plan(options, image.config, record["id"], keeper=True, mounts=mounts, **engine.limits())
     else:
-        made = plan(options, image.config, record["id"], size=size, **engine.limits())
+        made = plan(options, image.config, record["id"], size=size, mounts=mounts, **engine.limits())
     launching.wait_for_place(engine, record["id"])
+    ready(engine, record)
     launcher = spawn(engine, own_users=options.userns != "host")
     try:
         owner = _owner(launcher)
@@ -76,7 +80,8 @@ def start(
             engine.known.update(record)
         request = launching.request_of(engine, record, made, options) | {
             "operation": "supervise",
-            "supervise": wish_of(str(engine.known.folder(record["id"])), record, options),
+            "supervise": wish_of(str(engine.known.folder(record["id"])), record, options)
+            | {"volumes": engine.volumes.places.to_dict()},
         }
         fds = [] if attached is None else [attached.fileno()]
         channel = launcher.request(request, fds)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .images.store import ImageStore
     from .results import Change
     from .storage.driver import StorageDriver
+    from .volumes.store import VolumeStore
 
 Cancelled = Callable[[], bool]
 
@@ -65,6 +66,7 @@ class Engine:
         self._pid = os.getpid()
         self.lock = threading.RLock()
         self.stores = Stores(self)
+        self._volumes: VolumeStore | None = None
         # The named containers that this engine has started, by id: they end with it.
         self.keepers: dict[str, Process] = {}
         self._containers: Containers | None = None
@@ -115,6 +117,18 @@ class Engine:
                 free(self.paths)
             except NetworkError as error:
                 self.warn(f"what a killed container left on networks is still there: {error}")
+        self.volumes.sweep()
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The volumes of this store; as with ``known`` the first use cleans up."""
+        with self.lock:
+            if self._volumes is None:
+                from .volumes.store import VolumeStore
+
+                self._volumes = VolumeStore(self.paths, self.identity)
+                _ = self.known
+            return self._volumes
 
     @property
     def driver(self) -> StorageDriver:
@@ -399,9 +413,12 @@ class Engine:
 
         return update(self, name_or_id, changes)
 
-    def remove(self, name_or_id: str, *, force: bool = False) -> None:
-        """Remove a container with its writable layer and log. Raises StatusError where it runs, unless ``force``."""
-        removing.remove(self, name_or_id, force=force)
+    def remove(self, name_or_id: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container with its writable layer and log, with ``volumes`` its anonymous volumes as well.
+
+        Raises StatusError where it runs, unless ``force``.
+        """
+        removing.remove(self, name_or_id, force=force, volumes=volumes)
 
     def logs(self, name_or_id: str, *, tail: int | None = None) -> Iterator[logs.Entry]:
         """A kept container's output so far, oldest first; the last ``tail`` entries of it."""

@@ -17,11 +17,12 @@ from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
-from .preparing import keep, new_record, prepare, release_ids
+from .preparing import keep, let_volumes_go, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
 from .stopping import wait_ended
 from .supervision import log_config
+from .volumes.attaching import ready, resolve
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -49,8 +50,9 @@ def run(
     """
     check_it_stays(engine, options, image)
     container_id = secrets.token_hex(32)
-    made = plan(options, image.config, container_id, script=script, size=size, **engine.limits())
-    record = new_record(engine, container_id, options, image, made.argv)
+    attached = resolve(engine, options, image)
+    made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
+    record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
     if record["ephemeral"]:
         prepare(engine, record, None)
         record["plan"] = [*record["plan"], *mounts]
@@ -65,6 +67,7 @@ def run(
         if record["ephemeral"]:
             release(engine, record)
             release_ids(engine, record)
+            let_volumes_go(engine, record)
         else:
             remove_record(engine, record)
         raise
@@ -79,7 +82,8 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     The caller holds the image store. Raises ImageGone.
     """
     check_it_stays(engine, options, image)
-    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True)
+    attached = resolve(engine, options, image)
+    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True, mounts=attached)
     keep(engine, record)
     try:
         check_it_stays(engine, options, image, recorded=True)
@@ -99,7 +103,14 @@ def start_keeper(engine: Engine, record: dict[str, Any]) -> None:
     """Start a container that waits for commands; the engine holds it until it is closed. Raises CellwallError."""
     options = options_from_dict(record["options"])
     image = engine.image(record["image_id"], pull="never", storage_driver=record["driver"])
-    made = plan(replace(options, tty=False), image.config, record["id"], keeper=True, **engine.limits())
+    made = plan(
+        replace(options, tty=False),
+        image.config,
+        record["id"],
+        keeper=True,
+        mounts=record.get("mounts"),
+        **engine.limits(),
+    )
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         process = launch(engine, record, made, [null_fd] * 3, replace(options, timeout_s=None))
@@ -172,6 +183,7 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
     kept = not record["ephemeral"]
     if kept:
         wait_for_place(engine, record["id"])
+        ready(engine, record)
     folder = engine.known.folder(record["id"])
     launcher = engine.launcher_for(own_users=options.userns != "host")
     channel = launcher.request(request_of(engine, record, made, options), fds)
@@ -183,6 +195,8 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
     if kept and options.log_driver != "none":
         process.log_path = str(folder / LOG_NAME)
         process.log_config = log_config(record, options)
+    if not kept and record.get("volumes"):
+        process.at_end(lambda: let_volumes_go(engine, record))
     if not kept and record["plan"][0]["type"] == "bind":
         # A private copy on disk, which goes with the container.
         process.at_end(lambda: release(engine, record))
@@ -224,6 +238,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "ephemeral",
         "network",
         "stop",
+        "mounts",
     )
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
@@ -247,7 +262,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
-            **{key: record[key] for key in keys},
+            **{key: record.get(key) for key in keys},
             # A kept one's are in its record.
             **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),

@@ -14,18 +14,22 @@ PullPolicy = Literal["missing", "always", "never"]
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume or tmpfs; ``target`` is an absolute container path.
+    """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume, tmpfs or image; ``target`` is an absolute container path.
 
     ``options`` are what stood behind the second colon (bind) or the tmpfs's mount options, in order. ``flag`` is the option
-    that said it, for messages.
+    that said it, for messages. ``subpath`` is what is shown of a volume or image; ``labels`` and ``driver_options``
+    (``NAME=VALUE``) are for a volume that isn't there yet.
     """
 
-    type: Literal["bind", "volume", "tmpfs"]
+    type: Literal["bind", "volume", "tmpfs", "image"]
     target: str
     source: str = ""
     read_only: bool = False
     options: tuple[str, ...] = ()
     flag: str = field(default="--volume", compare=False)
+    subpath: str = ""
+    labels: tuple[str, ...] = ()
+    driver_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class RunOptions:
     # root filesystem and mounts
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     shm_size_bytes: int | None = None
     storage_driver: str | None = None
     storage_size_bytes: int | None = None

@@ -54,6 +54,16 @@ class Paths:
         return self.data / "containers"
 
     @property
+    def volumes(self) -> Path:
+        """Volumes, one folder each."""
+        return self.data / "volumes"
+
+    @property
+    def volume_claims(self) -> Path:
+        """Which containers without a record use which volumes, one entry each."""
+        return self.run / "volumes"
+
+    @property
     def running(self) -> Path:
         """state.json of every container that has, or had, an init process."""
         return self.run / "containers"

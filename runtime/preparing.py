@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from .network.attachments import wanted as wanted_networks
 from .removing import remove_record
 from .spec import MOUNT_POINTS
 from .supervision import health_of
+from .volumes.attaching import drop, names_of, provide
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -40,11 +42,12 @@ def new_record(
     *,
     keeper: bool = False,
     kept: bool = False,
+    mounts: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """What is known of a new container. ``keep`` or ``prepare`` adds its storage.
 
     ``keeper``: it has no command of its own, but stays for commands that join it. ``kept``: on disk also where it is to be
-    removed at its end, which is its shim's to do once it is started.
+    removed at its end, which is its shim's to do once it is started. ``mounts`` are as volumes/attaching.py resolved them.
     """
     supervised = kept
     kept = kept or not options.rm or options.name is not None
@@ -70,6 +73,8 @@ def new_record(
             10.0 if options.stop_timeout_s is None else options.stop_timeout_s,
         ],
         "host": image.reference == HOST,
+        "mounts": list(mounts),
+        "volumes": names_of(list(mounts)),
         "health": health_of(options, image.config),
         "network": wanted_networks(engine, options, config),
         "plan": None,
@@ -94,7 +99,10 @@ def keep(engine: Engine, record: dict[str, Any]) -> None:
 
 
 def prepare(engine: Engine, record: dict[str, Any], folder: Path | None) -> None:
-    """Have the storage driver make the container's plan: in ``folder`` where it is kept, else one that ends with it."""
+    """Have the storage driver make the container's plan: in ``folder`` where it is kept, else one that ends with it.
+
+    Its volumes are made and filled as well, where they aren't there.
+    """
     id_map = None
     if not engine.idmapped:
         from .cgroups.files import first_user_namespace
@@ -117,7 +125,25 @@ def prepare(engine: Engine, record: dict[str, Any], folder: Path | None) -> None
         from .storage import host
 
         plan = plan + [_kept_on_disk(entry, folder) if folder else entry for entry in host.mounts()]
+    if not record.get("volumes"):
+        record["plan"] = plan
+        return
+    try:
+        provide(engine, record)
+    except BaseException:
+        let_volumes_go(engine, record)
+        driver.release(record["id"], plan)
+        release_ids(engine, record)
+        raise
     record["plan"] = plan
+
+
+def let_volumes_go(engine: Engine, record: dict[str, Any]) -> None:
+    """Give up the volumes of a container that won't be launched, or has ended and is to go."""
+    if record["ephemeral"]:
+        engine.volumes.release(record["id"])
+    else:
+        drop(engine, record, anonymous=True)
 
 
 def release_ids(engine: Engine, record: dict[str, Any]) -> None:
@@ -133,7 +159,8 @@ def layers_of(record: dict[str, Any]) -> list[Digest]:
 
 def mount_points(record: dict[str, Any]) -> list[str]:
     """What was made in the container's root only to be mounted over."""
-    return [*MOUNT_POINTS, *(mount["target"] for mount in (record["options"] or {"mounts": ()})["mounts"])]
+    mounts = [*(record["options"] or {"mounts": ()})["mounts"], *(record.get("mounts") or ())]
+    return [*MOUNT_POINTS, *dict.fromkeys(mount["target"] for mount in mounts)]
 
 
 def _kept_on_disk(entry: dict[str, Any], folder: Path) -> dict[str, Any]:

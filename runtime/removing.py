@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
+def remove(engine: Engine, name_or_id: str, *, force: bool, volumes: bool = False) -> None:
     """See ``Engine.remove``."""
     container = engine.known.find(name_or_id)
     found = engine.known.state(container.id)
@@ -26,15 +26,22 @@ def remove(engine: Engine, name_or_id: str, *, force: bool) -> None:
         keeper.close()
     record = engine.known.record(container.id)
     if record is not None:
-        remove_record(engine, record)
+        remove_record(engine, record, volumes=volumes)
 
 
-def remove_record(engine: Engine, record: dict[str, Any]) -> None:
-    """Remove a container from the disk; the record goes last, so that a try cut short can be made again."""
+def remove_record(engine: Engine, record: dict[str, Any], *, volumes: bool = False) -> None:
+    """Remove a container from the disk; the record goes last, so that a try cut short can be made again.
+
+    Its anonymous volumes go with it where ``volumes`` says so, where it was to go with its command, or was never whole.
+    """
     folder = engine.known.folder(record["id"])
     if engine.known.record(record["id"]) is None:  # another process was quicker
         return
     from .storage.scratch import remove_folders
+    from .volumes.attaching import drop
+
+    if record.get("volumes"):
+        drop(engine, record, anonymous=volumes or bool(record.get("remover")) or record["plan"] is None)
 
     try:
         with os.scandir(folder) as entries:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import base64
 import os
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .errors import SpecError, VolumeError
+from .errors import SpecError
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
 from .names import files
-from .options import Mount, RunOptions, Script
+from .options import RunOptions, Script
 from .resources import devices_of, resources_of
 from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
+from .volumes.mounts import plain, user_mount
 
 OCI_VERSION = "1.2.0"
 SHM_BYTES = 64 << 20
@@ -88,14 +90,17 @@ def plan(
     rootless: bool = False,
     id_count: int = 65536,
     size: tuple[int, int] | None = None,
+    mounts: Sequence[dict[str, Any]] | None = None,
 ) -> Plan:
     """The bundle's config for ``options`` on the image config ``image`` (the whole JSON).
 
+    ``mounts`` are as volumes/attaching.py resolved them; without it those of ``options`` that need no store.
     ``keeper``: the container's first process is cellwall's own small init, and commands join it. Raises SpecError for
     what can't be, VolumeError for a bind mount's missing folder, NotFound for a missing device.
     """
     config = image.get("config") or {}
     hostname = options.hostname or container_id[:12]
+    attached = [plain(mount) for mount in options.mounts] if mounts is None else list(mounts)
     argv = command_of(options, image)
     if script is not None:
         argv = list(options.command)
@@ -122,7 +127,7 @@ def plan(
             "rlimits": _rlimits(options),
             "noNewPrivileges": security.options.no_new_privileges,
         },
-        "mounts": _mounts(options, config, kinds, id_count, rootless),
+        "mounts": _mounts(options, kinds, id_count, rootless, attached),
         "annotations": {
             **{f"org.cellwall.label.{name}": value for name, value in _labels(options, config).items()},
             **options.annotations,
@@ -156,8 +161,10 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
     }
-    names = _names(options, hostname)
-    return Plan(spec, process, _files(options, hostname), argv, names, _warnings(options, image))
+    # Who mounts a file of his own there wants that one.
+    taken = {one["target"] for one in attached}
+    made = {path: text for path, text in _files(options, hostname).items() if path not in taken}
+    return Plan(spec, process, made, argv, _names(options, hostname), _warnings(options, image))
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
@@ -209,10 +216,10 @@ def _network_kind(options: RunOptions) -> str:
 
 def _mounts(
     options: RunOptions,
-    config: dict[str, Any],
     kinds: set[str],
     id_count: int,
     rootless: bool,
+    attached: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     safe = ["nosuid", "noexec", "nodev"]
     pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
@@ -240,40 +247,14 @@ def _mounts(
         mounts.append(_entry("/sys/fs/cgroup", "cgroup2", "cgroup2", [*safe, "ro"]))
     elif "cgroup" in kinds:
         mounts.append(_entry("/sys/fs/cgroup", "cgroup", "cgroup", [*safe, "ro"]))
-    taken = {mount.target for mount in options.mounts}
-    extra = [Mount("tmpfs", path) for path in config.get("Volumes") or {} if path not in taken]
-    for mount in sorted([*options.mounts, *extra], key=lambda mount: mount.target.count("/")):
-        mounts.append(_user_mount(mount))
+    # A mount on another's folder goes after it; on one depth the order is the caller's.
+    for one in sorted(attached, key=lambda one: one["target"].count("/")):
+        mounts.append(user_mount(one, own_users="user" in kinds))
     return mounts
 
 
 def _entry(target: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
     return {"destination": target, "type": kind, "source": source, "options": options}
-
-
-def _user_mount(mount: Mount) -> dict[str, Any]:
-    if mount.type == "tmpfs":
-        said = list(mount.options)
-        own = ["nosuid", "nodev"] + ([] if "exec" in said else ["noexec"])
-        if not any(option.startswith("mode=") for option in said):
-            own.append("mode=1777")
-        return _entry(mount.target, "tmpfs", "tmpfs", own + said + (["ro"] if mount.read_only else []))
-    if mount.type == "volume":
-        raise SpecError(
-            mount.flag,
-            f"{mount.source or mount.target}: volumes aren't available yet, name a host folder by its path: -v /FOLDER:{mount.target}",
-        )
-    if not os.path.exists(mount.source):
-        raise VolumeError(
-            f"{mount.flag}: no folder {mount.source} on this machine: make it first (mkdir -p {mount.source})"
-        )
-    said = [option for option in mount.options if option in ("noexec", "rbind", "bind")]
-    return _entry(
-        mount.target,
-        "bind",
-        os.path.realpath(mount.source),
-        ["rbind", "nosuid", "nodev", *said, *(["ro"] if mount.read_only else [])],
-    )
 
 
 def _names(options: RunOptions, hostname: str) -> dict[str, Any]:

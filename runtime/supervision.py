@@ -24,6 +24,8 @@ def wish_of(folder: str, record: dict[str, Any], options: RunOptions) -> dict[st
         "input_once": options.interactive and not options.detach,
         "restart": record.get("restart") or restart_policy(options),
         "remove": options.rm,
+        # What goes with it then.
+        "own_volumes": [volume["name"] for volume in record.get("volumes") or () if volume["anonymous"]],
         "health": record.get("health"),
     }
 

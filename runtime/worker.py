@@ -418,6 +418,19 @@ def _build_folder(request: Request) -> object:
     return None
 
 
+def _fill_volume(request: Request) -> object:
+    """Fill the volume at ``root`` with what the stack ``lowers`` has at ``target``; with no lowers only what was begun is ended."""
+    from .build.tree import Tree
+    from .storage.erofs_mount import open_lower
+    from .volumes.fill_tree import fill
+
+    tree = Tree(Lowers(open_lower(lower) for lower in request["lowers"]))
+    # Without CAP_SYS_ADMIN the kernel hides trusted.overlay.opaque.
+    confine(request["root"], trusted_attributes=request.get("userns_fd") is None)
+    volume_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return fill(tree, os.fsencode(request["target"]), volume_fd)
+
+
 def _union_scan(request: Request) -> object:
     from .union.jobs import scan
 
@@ -463,6 +476,7 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "build-digests": _build_digests,
     "build-copy": _build_copy,
     "build-folder": _build_folder,
+    "fill-volume": _fill_volume,
     "union-scan": _union_scan,
     "union-before": _union_before,
     "union-effects": _union_effects,

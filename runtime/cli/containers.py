@@ -187,7 +187,12 @@ def rm(context: Context, words: list[str]) -> int:
     parser.flag("-f", "--force", help="kill running ones, and don't mind missing ones")
     parser.flag("-v", "--volumes", help="remove their anonymous volumes as well")
     said, names = parser.parse(words)
-    return each(parser, names, lambda name: context.engine.remove(name, force=said.force), missing_is_fine=said.force)
+    return each(
+        parser,
+        names,
+        lambda name: context.engine.remove(name, force=said.force, volumes=said.volumes),
+        missing_is_fine=said.force,
+    )
 
 
 def diff(context: Context, words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""How docker writes mounts: ``-v``, ``--mount`` and ``--tmpfs``, each read into one Mount.
+"""How docker writes mounts: ``-v``, ``--mount`` and ``--tmpfs``, each read into one Mount; and ``--volumes-from``.
 
 Imports the standard library, options.py and errors.py only. Source: docker run reference, --volume, --mount, --tmpfs.
 """
@@ -74,8 +74,19 @@ def _source(flag: str, text: str, said: str) -> tuple[str, bool]:
     if text == "~" or text.startswith("~/"):  # a notebook's cell has no shell to expand it
         return os.path.abspath(os.path.expanduser(text)), True
     if not _VOLUME_NAME.fullmatch(text):
-        raise SpecError(flag, f"{said!r}: {text!r} is neither a path (it starts with / or ./) nor a volume's name")
+        raise SpecError(
+            flag,
+            f"{said!r}: {text!r} is neither a path (absolute, or relative with a leading ./) nor a volume's name "
+            "(letters, digits and _.-, at least two)",
+        )
     return text, False
+
+
+def _host_path(flag: str, text: str, said: str) -> str:
+    """The absolute host path of ``--mount``'s source, where a bare name can't be anything else than a slip."""
+    if not text.startswith(("/", "./", "../", "~/")) and text not in (".", "..", "~"):
+        raise SpecError(flag, f"{said!r}: the source {text!r} must be absolute, or relative with a leading ./")
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def _check_conflicts(flag: str, options: list[str], said: str) -> None:
@@ -141,17 +152,21 @@ def mount(flag: str, text: str) -> Mount:
     except csv.Error as error:
         raise SpecError(flag, f"{text!r} isn't a comma-separated list of KEY=VALUE: {error}") from None
     said: dict[str, str] = {}
+    lists: dict[str, list[str]] = {key: [] for key in _LIST_KEYS}
     for field in fields:
         key, sign, value = field.partition("=")
         key = _MOUNT_KEYS.get(key.strip().lower(), key)
         if key not in _MOUNT_KEYS.values():
             raise SpecError(flag, f"{text!r}: the key {key!r} isn't known; {', '.join(sorted(_MOUNT_KEYS))} are")
-        if not sign and key not in ("readonly", "volume-nocopy", "bind-nonrecursive"):
+        if not sign and key not in _FLAG_KEYS:
             raise SpecError(flag, f"{text!r}: {key} needs a value, as {key}=…")
+        if key in _LIST_KEYS:
+            lists[key].append(value)
+            continue
         if key in said:
             raise SpecError(flag, f"{text!r}: {key} stands there twice")
         said[key] = value if sign else "true"
-    return _mount_of(flag, said, text)
+    return _mount_of(flag, said, lists, text)
 
 
 _MOUNT_KEYS = {
@@ -165,19 +180,30 @@ _MOUNT_KEYS = {
     "ro": "readonly",
     "bind-propagation": "bind-propagation",
     "bind-nonrecursive": "bind-nonrecursive",
+    "bind-recursive": "bind-recursive",
     "volume-nocopy": "volume-nocopy",
+    "volume-label": "volume-label",
+    "volume-driver": "volume-driver",
+    "volume-opt": "volume-opt",
+    "volume-subpath": "volume-subpath",
+    "image-subpath": "image-subpath",
+    "consistency": "consistency",
     "tmpfs-size": "tmpfs-size",
     "tmpfs-mode": "tmpfs-mode",
 }
 
 
-def _mount_of(flag: str, said: dict[str, str], text: str) -> Mount:
+_FLAG_KEYS = frozenset({"readonly", "volume-nocopy", "bind-nonrecursive"})
+_LIST_KEYS = ("volume-label", "volume-opt")
+
+
+def _mount_of(flag: str, said: dict[str, str], lists: dict[str, list[str]], text: str) -> Mount:
     kind = said.get("type", "volume")
-    if kind not in ("bind", "volume", "tmpfs"):
-        raise SpecError(flag, f"{text!r}: the type {kind!r} isn't known; bind, volume and tmpfs are")
-    for key in said:
+    if kind not in ("bind", "volume", "tmpfs", "image"):
+        raise SpecError(flag, f"{text!r}: the type {kind!r} isn't known; bind, volume, tmpfs and image are")
+    for key in [*said, *(key for key in lists if lists[key])]:
         owner = key.partition("-")[0]
-        if owner in ("bind", "volume", "tmpfs") and owner != kind:
+        if owner in ("bind", "volume", "tmpfs", "image") and owner != kind:
             raise SpecError(flag, f"{text!r}: {key} doesn't go with type={kind}")
     if "target" not in said:
         raise SpecError(flag, f"{text!r} needs a target, as target=/path")
@@ -198,11 +224,57 @@ def _mount_of(flag: str, said: dict[str, str], text: str) -> Mount:
         propagation = said.get("bind-propagation")
         if propagation is not None and propagation not in PROPAGATIONS:
             raise SpecError(flag, f"{text!r}: {propagation!r} isn't known; {', '.join(sorted(PROPAGATIONS))} are")
+        recursive = said.get("bind-recursive", "enabled")
+        if recursive not in ("enabled", "disabled", "writable", "readonly"):
+            raise SpecError(flag, f"{text!r}: bind-recursive is one of enabled, disabled and readonly")
+        if recursive == "writable" and read_only:
+            raise SpecError(flag, f"{text!r}: what is mounted below a read-only folder is read-only here as well")
         # The kernel's bind is recursive here; a plain one is asked for by the word mount(8) has for it.
-        plain = boolean(flag, said.get("bind-nonrecursive", "false"))
+        plain = boolean(flag, said.get("bind-nonrecursive", "false")) or recursive == "disabled"
         rest = tuple(word for word in (propagation, "bind" if plain else None) if word)
-        return Mount("bind", target, os.path.abspath(os.path.expanduser(source)), read_only, rest, flag=flag)
+        return Mount("bind", target, _host_path(flag, source, text), read_only, rest, flag=flag)
+    if kind == "image":
+        if not source:
+            raise SpecError(flag, f"{text!r} needs a source, as source=IMAGE")
+        if "readonly" in said and not read_only:
+            raise SpecError(flag, f"{text!r}: an image is mounted read-only")
+        subpath = _subpath(flag, said.get("image-subpath", ""), text)
+        return Mount("image", target, source, True, flag=flag, subpath=subpath)
+    if said.get("volume-driver", "local") != "local":
+        raise SpecError(flag, f"{text!r}: the volume driver {said['volume-driver']!r} isn't there; local is")
     if source and not _VOLUME_NAME.fullmatch(source):
         raise SpecError(flag, f"{text!r}: {source!r} isn't a volume's name; for a folder of the host say type=bind")
     nocopy = ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ()
-    return Mount("volume", target, source, read_only, nocopy, flag=flag)
+    for pair in lists["volume-opt"]:
+        if "=" not in pair:
+            raise SpecError(flag, f"{text!r}: volume-opt needs the form volume-opt=NAME=VALUE")
+    return Mount(
+        "volume",
+        target,
+        source,
+        read_only,
+        nocopy,
+        flag=flag,
+        subpath=_subpath(flag, said.get("volume-subpath", ""), text),
+        labels=tuple(lists["volume-label"]),
+        driver_options=tuple(lists["volume-opt"]),
+    )
+
+
+def _subpath(flag: str, text: str, said: str) -> str:
+    if text.startswith("/") or ".." in text.split("/") or "\0" in text:
+        raise SpecError(
+            flag, f"{said!r}: a subpath is relative and stays inside, so without a leading / and without .."
+        )
+    return text
+
+
+def volumes_from(flag: str, text: str) -> str:
+    """``CONTAINER[:ro|rw|z]``, as it is kept."""
+    name, sign, mode = text.partition(":")
+    if not name or (sign and not mode):
+        raise SpecError(flag, f"{text!r} needs the form CONTAINER[:ro]")
+    for word in mode.split(",") if mode else ():
+        if word not in ("ro", "rw", "z", "Z"):
+            raise SpecError(flag, f"{text!r}: the mode {word!r} isn't known; ro, rw and z are")
+    return text

@@ -44,6 +44,7 @@ _CONTAINERS = (
     ("STATUS", "Status"),
     ("NAMES", "Names"),
 )
+_VOLUMES = (("VOLUME NAME", "Name"), ("LINKS", "Links"), ("SIZE", "Size"))
 _CACHE = (
     ("CACHE ID", "ID"),
     ("CACHE TYPE", "CacheType"),
@@ -75,10 +76,12 @@ def system_prune(context: Context, words: list[str]) -> int:
     parser = context.parser("[OPTIONS]")
     parser.flag("-a", "--all", help="all images that no container uses, and the folders of RUN --mount=type=cache")
     parser.flag("-f", "--force", help="don't ask")
+    parser.flag("--volumes", help="anonymous volumes that no container uses as well")
     said, rest = parser.parse(words)
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
-    question = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n  - the build cache\n"
+    volumes = "  - all anonymous volumes not used by at least one container\n" if said.volumes else ""
+    question = f"WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {what}\n  - the build cache\n"
     if not said.force and not agreed(question):
         return 0
     engine = context.engine
@@ -93,9 +96,16 @@ def system_prune(context: Context, words: list[str]) -> int:
             continue
         removed.append(container.id)
         freed += size
+    unneeded: Sequence[str] = ()
+    if said.volumes:
+        from .volume import unused
+
+        unneeded, freed_by_volumes = unused(engine, named=False)
+        freed += freed_by_volumes
     lines, freed_by_images = engine.images.prune(all=said.all)
     freed += freed_by_images + engine.prune_builds(mounts=said.all)
     _tell("Deleted Containers:", removed)
+    _tell("Deleted Volumes:", unneeded)
     _tell("Deleted Images:", lines)
     print(f"Total reclaimed space: {table.human_size(freed)}")
     return 0
@@ -111,15 +121,18 @@ def df(context: Context, words: list[str]) -> int:
     if said.verbose and said.format not in (None, "json"):
         raise SpecError("--format", "goes with --verbose only as json")
     images, containers, cache = _images(context), _containers(context), _build_cache(context)
+    volumes = _volumes(context)
     if not said.verbose:
-        table.write(table.listing(_summary(context, images, containers, cache), _SUMMARY, said.format))
+        table.write(table.listing(_summary(context, images, containers, volumes, cache), _SUMMARY, said.format))
     elif said.format == "json":
         import json
 
-        table.write(json.dumps({"Images": images, "Containers": containers, "BuildCache": cache[0]}, indent=2) + "\n")
+        found = {"Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache[0]}
+        table.write(json.dumps(found, indent=2) + "\n")
     else:
         table.write("Images space usage:\n\n" + table.listing(images, _IMAGES, None))
         table.write("\nContainers space usage:\n\n" + table.listing(containers, _CONTAINERS, None))
+        table.write("\nLocal Volumes space usage:\n\n" + table.listing(volumes, _VOLUMES, None))
         table.write(f"\nBuild cache usage: {table.human_size(cache[1])}\n\n" + table.listing(cache[0], _CACHE, None))
     return 0
 
@@ -128,6 +141,7 @@ def _summary(
     context: Context,
     images: list[dict[str, Any]],
     containers: list[dict[str, Any]],
+    volumes: list[dict[str, Any]],
     cache: tuple[list[dict[str, Any]], int],
 ) -> list[dict[str, Any]]:
     store = context.engine.images
@@ -143,6 +157,13 @@ def _summary(
             sum(one["Status"] in ("running", "paused") for one in containers),
             sum(one["SizeBytes"] for one in containers),
             stopped,
+        ),
+        _line(
+            "Local Volumes",
+            len(volumes),
+            sum(one["Links"] > 0 for one in volumes),
+            sum(one["SizeBytes"] for one in volumes),
+            sum(one["SizeBytes"] for one in volumes if not one["Links"]),
         ),
         _line("Build Cache", len(cache[0]), sum(one["Shared"] == "true" for one in cache[0]), cache[1], cache[1]),
     ]  # fmt: skip
@@ -215,6 +236,17 @@ def _containers(context: Context) -> list[dict[str, Any]]:
                 "Names": container.name,
             }
         )
+    return rows
+
+
+def _volumes(context: Context) -> list[dict[str, Any]]:
+    store = context.engine.volumes
+    users = store.users()
+    rows = []
+    for volume in store.each():
+        size = store.usage(volume.name)
+        links = len(users.get(volume.name, ()))
+        rows.append({"Name": volume.name, "Links": links, "Size": table.human_size(size), "SizeBytes": size})
     return rows
 
 

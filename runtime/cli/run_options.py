@@ -119,8 +119,19 @@ OPTIONS: tuple[Option, ...] = (
         help="mount a host folder or a volume",
         read=mount_values.volume,
     ),
-    _list("--mount", metavar="KEY=VALUE,…", help="mount a host folder, a volume or a tmpfs", read=mount_values.mount),
-    _refused("--volumes-from", why="taking over another container's volumes isn't there yet; name each with -v"),
+    _list(
+        "--mount",
+        metavar="KEY=VALUE,…",
+        help="mount a host folder, a volume, a tmpfs or an image",
+        read=mount_values.mount,
+    ),
+    _list(
+        "--volumes-from",
+        metavar="CONTAINER[:ro]",
+        help="mount the volumes and host folders that another container has",
+        read=mount_values.volumes_from,
+        field="volumes_from",
+    ),
     _list(
         "-p",
         "--publish",

@@ -9,3 +9,7 @@ typing, pathlib, subprocess or logging.
 
 # A container's PATH where its image has none, as docker's.
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Files of /proc that tools lay over the kernel's own, as lxcfs does; nothing else there can be mounted over. Source: runc, checkProcMount
+PROC_FILES = tuple(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+)

@@ -337,8 +337,15 @@ class Process:
         self._at_start = callback
 
     def at_end(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called by ``close``, once nothing uses the container's root any more."""
-        self._at_end = callback
+        """Have ``callback`` called by ``close``, after those before it, once nothing uses the container's root any more."""
+        before = self._at_end
+
+        def both() -> None:
+            if before is not None:
+                before()
+            callback()
+
+        self._at_end = both
 
     def close(self) -> None:
         """End the command if it still runs, and give up its descriptors."""

@@ -25,10 +25,11 @@ from ..linux.process import (
     start_time,
 )
 from . import init, layer_mounts, rootfs
+from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
 from .network_namespace import Inside
-from .rootfs import Ids, Rootfs, bind_mount, device_mount, files_mount, root_mounts, split_options
+from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, send
 
@@ -275,6 +276,7 @@ class Container(Task):
     def _make_mounts(self, base: int, count: int, new_user: bool) -> None:
         rootless = self.server.rootless
         userns_fd = os.open(f"/proc/{self.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        binds = None
         try:
             ids = Ids(
                 base,
@@ -292,15 +294,20 @@ class Container(Task):
                 upper_bytes=self.request.get("upper_bytes") or 0,
                 userxattr=rootless,
             )
+            binds = BindMounts(self.rootfs, ids, self.request["process"]["user"])
             for item in self.spec["mounts"]:
                 kind = item["type"]
                 if kind == "bind":
-                    bind_mount(self.rootfs, item, ids)
+                    binds.add(item)
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
                     with self._joined_network():
                         attributes, _ = split_options(item.get("options", []))
                         self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                elif kind == "image":
+                    upper_bytes = self.request.get("upper_bytes") or 0
+                    root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
+                    self.rootfs.entries[-1]["user"] = True
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -313,10 +320,13 @@ class Container(Task):
                             "optional": kind in ("mqueue", "cgroup", "cgroup2"),
                             # Version 1's trees are mounts of their own below one folder.
                             **({"trees": self.group.v1_trees} if kind == "cgroup" and self.group else {}),
+                            "user": bool(item.get("user")),
                         }
                     )
             files_mount(self.rootfs, self.request.get("files") or {}, ids)
         finally:
+            if binds is not None:
+                binds.close()
             os.close(userns_fd)
 
     def on_running(self) -> None:

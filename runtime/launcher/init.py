@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import struct
-from errno import EEXIST, ELOOP, ENOENT, ENOTDIR, EXDEV
+from errno import EEXIST, EINVAL, ELOOP, ENOENT, ENOTDIR, EROFS, EXDEV
 
 from ..errors import CellwallError, InitError, SyscallError
 from ..linux.mounts import (
@@ -46,6 +46,7 @@ from ..linux.process import (
     sethostname,
     unshare,
 )
+from . import PROC_FILES
 from .process import Step, exec_process
 from .rootfs import split_options
 from .wire import receive, send
@@ -58,6 +59,10 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 # Made by the first process, in its own namespaces: the kernel gives each to whoever has the namespace.
 _OWN_FILESYSTEMS = {"proc", "sysfs", "devpts", "mqueue", "tmpfs", "cgroup", "cgroup2"}
+
+
+# Where the new root is before it is the root.
+_NEW_ROOT = "/proc"
 
 
 def main(sync: socket.socket) -> NoReturn:
@@ -176,6 +181,8 @@ def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> None:
 def _attach(entries: list[dict[str, Any]], fds: list[int], step: Step) -> int:
     """Attach the mounts in order; returns a descriptor of the new root."""
     root_fd = -1
+    # Kept, for the new root covers /proc for a while.
+    open_files = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for entry in entries:
         target = entry["target"]
         step.name = f"mount {target or 'files'}"
@@ -189,17 +196,34 @@ def _attach(entries: list[dict[str, Any]], fds: list[int], step: Step) -> int:
             continue
         if root_fd < 0:
             # Any folder that every system has; it goes away with the old root.
-            move_mount(mount_fd, AT_FDCWD, "/proc")
+            move_mount(mount_fd, AT_FDCWD, _NEW_ROOT)
             root_fd = mount_fd
             continue
         if entry["kind"] == "files":
             _attach_files(root_fd, mount_fd, entry["targets"])
         else:
             target_fd = _target(root_fd, target, entry["kind"])
-            move_mount(mount_fd, target_fd)
+            if entry.get("user"):
+                _check_place(os.readlink(str(target_fd), dir_fd=open_files).removeprefix(_NEW_ROOT), target)
+            try:
+                move_mount(mount_fd, target_fd)
+            except SyscallError as error:
+                if error.errno not in (EINVAL, ENOTDIR):
+                    raise
+                raise InitError(
+                    "mounts", f"mount point {target}: a folder can't be mounted on a file, nor a file on a folder"
+                ) from error
             os.close(target_fd)
         os.close(mount_fd)
+    os.close(open_files)
     return root_fd
+
+
+def _check_place(place: str, target: str) -> None:
+    """Refuse a mount over the container's root or over what the kernel tells of it, where links have led it there."""
+    if place in ("", "/") or ((place == "/proc" or place.startswith("/proc/")) and place not in PROC_FILES):
+        over = "its root" if place in ("", "/") else place
+        raise InitError("mounts", f"mount point {target}: it leads to {over}, which nothing can be mounted over")
 
 
 def _own_mount(filesystem: str, entry: dict[str, Any]) -> int:
@@ -282,6 +306,11 @@ def _target(root_fd: int, target: str, kind: str) -> int:
             else:
                 os.mkdir(parts[depth - 1], 0o755, dir_fd=parent_fd)
         except OSError as error:
+            if error.errno == EROFS:
+                raise InitError(
+                    "mounts",
+                    f"mount point {target}: it isn't there, and what it would be made in is read-only: make it first",
+                ) from error
             if error.errno != EEXIST:
                 raise
             # A dangling link: what it names isn't there, and making that is not ours to guess.

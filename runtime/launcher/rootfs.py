@@ -175,20 +175,26 @@ def split_options(options: list[str]) -> tuple[int, dict[str, str | None]]:
 
 
 def clone_mount(
-    path: str, ids: Ids, *, attributes: int = 0, recursive: bool = False, must_map: bool = True
+    path: str,
+    ids: Ids,
+    *,
+    attributes: int = 0,
+    recursive: bool = False,
+    must_map: bool = True,
+    propagation: int = MS_PRIVATE,
 ) -> tuple[int, bool]:
     """A detached copy of the mount at ``path`` with the container's id map: ``(fd, whether it is mapped)``."""
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
     fd = open_tree(AT_FDCWD, path, flags)
     try:
-        if attributes:
-            mount_setattr(fd, attributes, propagation=MS_PRIVATE, recursive=recursive)
+        if attributes or propagation != MS_PRIVATE:
+            mount_setattr(fd, attributes, propagation=propagation, recursive=recursive)
         if not ids.idmap:
             return fd, True
         try:
             if not ids.can_idmap:
                 raise SyscallError(ENOSYS, "mount_setattr")
-            mount_setattr(fd, MOUNT_ATTR_IDMAP, userns_fd=ids.userns_fd, recursive=recursive)
+            _map_ids(fd, ids, recursive)
         except SyscallError as error:
             if must_map:
                 raise UnsupportedError(
@@ -200,6 +206,16 @@ def clone_mount(
     except BaseException:
         os.close(fd)
         raise
+
+
+def _map_ids(fd: int, ids: Ids, recursive: bool) -> None:
+    try:
+        mount_setattr(fd, MOUNT_ATTR_IDMAP, userns_fd=ids.userns_fd, recursive=recursive)
+    except SyscallError:
+        if not recursive:
+            raise
+        # One of the mounts below can't (the host's /proc, say): it stays as it is, and its files are nobody's.
+        mount_setattr(fd, MOUNT_ATTR_IDMAP, userns_fd=ids.userns_fd)
 
 
 def root_mounts(rootfs: Rootfs, plan: list[dict[str, Any]], ids: Ids, *, upper_bytes: int, userxattr: bool) -> None:
@@ -457,23 +473,3 @@ def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids
         finally:
             os.close(fd)
     rootfs.add("", tmpfs_fd, kind="files", targets=list(files))
-
-
-def bind_mount(rootfs: Rootfs, mount: dict[str, Any], ids: Ids) -> None:
-    """Add one bind mount of the OCI spec, with the container's id map where the filesystem can have one."""
-    attributes, _ = split_options(mount.get("options", []))
-    recursive = "rbind" in mount.get("options", [])
-    source = mount["source"]
-    try:
-        fd, mapped = clone_mount(source, ids, attributes=attributes, recursive=recursive, must_map=False)
-    except SyscallError as error:
-        raise VolumeError(
-            f"bind {source}: {(error.strerror or '').lower()}: make it first, or name another folder"
-        ) from error
-    # The host's own /proc and /sys are nobody's files by their nature: nothing to be told.
-    if not mapped and source not in ("/proc", "/sys"):
-        rootfs.warnings.append(
-            f"{source}: its filesystem can't translate user ids, so its files belong to nobody in this container"
-        )
-    kind = "dir" if os.path.isdir(source) else "file"
-    rootfs.add(mount["destination"], fd, kind=kind)

@@ -285,6 +285,10 @@ class Shim:
     def _remove(self) -> None:
         """Remove the kept container; the record goes last, so that the next start of an engine ends what was cut short."""
         folder = self.wish["folder"]
+        if self.wish["own_volumes"]:
+            from ..volumes import uses  # rarely needed
+
+            uses.remove_unused(uses.Places(**self.wish["volumes"]), self.wish["own_volumes"], self.id)
         try:
             folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:  # somebody was quicker

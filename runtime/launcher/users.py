@@ -10,16 +10,18 @@ import os
 import stat
 
 from ..errors import InitError
+from ..linux.process import openat2
 
 # No real user database comes near this; a larger one is an attack on memory.
 _DATABASE_BYTES = 16 << 20
 
 
-def _lines(path: str) -> list[list[str]]:
+def _lines(path: str, root_fd: int) -> list[list[str]]:
     """The colon-separated fields of every line of ``path``; none where there is no such regular file."""
+    # Not blocking: the image may have put a FIFO there.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        # Not blocking: the image may have put a FIFO there.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = os.open(path, flags) if root_fd < 0 else openat2(root_fd, path, flags)
     except OSError:
         return []
     try:
@@ -43,15 +45,15 @@ def _number(text: str) -> int | None:
     return None
 
 
-def resolve(user: str, extra_groups: list[str]) -> tuple[int, int, list[int], str]:
-    """Look ``user[:group]`` up: ``(uid, gid, supplementary gids, home)``.
+def resolve(user: str, extra_groups: list[str], root_fd: int = -1) -> tuple[int, int, list[int], str]:
+    """Look ``user[:group]`` up: ``(uid, gid, supplementary gids, home)``. ``root_fd``: the container's root, where it isn't this process's.
 
     An empty user is root. A number needs no entry; its gid is 0 and its home ``/`` unless there is one. A named group
     in ``user:group`` leaves out the supplementary groups, as docker does. Raises InitError for an unknown name.
     """
     name, _, group = (user or "0").partition(":")
-    passwd = [f for f in _lines("/etc/passwd") if len(f) >= 6]
-    groups = [f for f in _lines("/etc/group") if len(f) >= 3]
+    passwd = [f for f in _lines("/etc/passwd", root_fd) if len(f) >= 6]
+    groups = [f for f in _lines("/etc/group", root_fd) if len(f) >= 3]
     uid = _number(name)
     entry = None
     for fields in passwd:

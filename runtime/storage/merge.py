@@ -143,7 +143,7 @@ def merge(dirfds: list[int], target_fd: int, shift: Shift) -> None:
                 finally:
                     os.close(first_fd)
                 continue
-            acl = _copy(entry, name, below, shift)
+            acl = copy_entry(status, entry.parent_fd, name, below, shift)
             if stat.S_ISDIR(status.st_mode):
                 directories.append((below, status, acl))
             else:
@@ -158,21 +158,20 @@ def merge(dirfds: list[int], target_fd: int, shift: Shift) -> None:
             os.close(fd)
 
 
-def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None:
-    """Copy one entry into the working directory; returns a directory's default access list, to be set at the end."""
-    status = entry.status
+def copy_entry(status: os.stat_result, parent_fd: int, name: bytes, path: bytes, shift: Shift) -> bytes | None:
+    """Copy ``name`` of ``parent_fd`` into the working directory; returns a directory's default access list, to be set at the end."""
     uid, gid = shift(status.st_uid, path), shift(status.st_gid, path)
     mode = stat.S_IMODE(status.st_mode)
     times = (status.st_mtime_ns, status.st_mtime_ns)
     if stat.S_ISREG(status.st_mode):
-        from_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=entry.parent_fd)
+        from_fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
         try:
             fd = os.open(name, _NEW_FILE, 0o600)
             try:
                 copy_file(from_fd, fd)
                 os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode)
-                _copy_attributes(from_fd, fd, shift, path)
+                copy_attributes(from_fd, fd, shift, path)
                 os.utime(fd, ns=times)
             finally:
                 os.close(fd)
@@ -183,17 +182,17 @@ def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None
         os.mkdir(name, 0o700)
         os.chown(name, uid, gid, follow_symlinks=False)
         os.chmod(name, mode)
-        from_fd = os.open(name, _READ_DIRECTORY | os.O_CLOEXEC, dir_fd=entry.parent_fd)
+        from_fd = os.open(name, _READ_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
         try:
             fd = os.open(name, _READ_DIRECTORY | os.O_CLOEXEC)
             try:
-                return _copy_attributes(from_fd, fd, shift, path)
+                return copy_attributes(from_fd, fd, shift, path)
             finally:
                 os.close(fd)
         finally:
             os.close(from_fd)
     if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=entry.parent_fd), name)
+        os.symlink(os.readlink(name, dir_fd=parent_fd), name)
     else:
         os.mknod(name, stat.S_IFMT(status.st_mode) | mode, status.st_rdev)
         os.chmod(name, mode)
@@ -204,7 +203,7 @@ def _copy(entry: _Entry, name: bytes, path: bytes, shift: Shift) -> bytes | None
     return None
 
 
-def _copy_attributes(from_fd: int, to_fd: int, shift: Shift, path: bytes) -> bytes | None:
+def copy_attributes(from_fd: int, to_fd: int, shift: Shift, path: bytes) -> bytes | None:
     acl = None
     for key, value in attributes_of(from_fd):
         if key in ACCESS_LISTS:

@@ -247,7 +247,6 @@ def test_bad_lines_name_the_flag_and_the_way_out(line: str, flag: str, part: str
     "line",
     [
         "--gpus all x",
-        "--volumes-from a x",
         "--log-driver syslog x",
         "--runtime crun x",
         "-a stdout x",
