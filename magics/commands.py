@@ -9,6 +9,7 @@ import os
 import selectors
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def run(session: Session, group: str, line: str) -> None:
         if terminal.wants_terminal(words):
             status = -1
             try:
-                status = terminal.run(_command(words), stdout, stderr, session.shell)
+                status = _run_on_terminal(words, stdout, stderr, session)
             finally:
                 stdout.finish()
                 stderr.finish(status != 0)
@@ -102,6 +103,22 @@ class _Errors:
 
 def _command(words: list[str]) -> list[str]:
     return [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
+
+
+def _run_on_terminal(words: list[str], stdout: CellStream, stderr: _Errors, session: Session) -> int:
+    """The container of a ``run`` that is interrupted is killed: without that it would go on, as it does where a terminal hangs up."""
+    if "run" not in words[:2] or any(word.startswith("--cidfile") for word in words):
+        return terminal.run(_command(words), stdout, stderr, session.shell)
+    with tempfile.TemporaryDirectory(prefix="cellwall-") as folder:
+        at = words.index("run") + 1
+        told = Path(folder, "id")
+        try:
+            command = _command([*words[:at], f"--cidfile={told}", *words[at:]])
+            return terminal.run(command, stdout, stderr, session.shell)
+        except KeyboardInterrupt:
+            if told.exists():
+                subprocess.run(_command(["kill", told.read_text()]), stdin=subprocess.DEVNULL, capture_output=True)
+            raise
 
 
 def _run(words: list[str], stdout: CellStream, stderr: _Errors) -> int:

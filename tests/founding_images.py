@@ -48,7 +48,8 @@ export PGDATA="${PGDATA:-/dbdata/main}"
 mkdir -p "$PGDATA"
 exec 9>"${PGDATA%/*}/lock"
 flock 9
-chown -R postgres:postgres "$PGDATA"
+mkdir -p /run/postgresql
+chown -R postgres:postgres "$PGDATA" /run/postgresql
 chmod 700 "$PGDATA"
 as_postgres="/usr/bin/setpriv --reuid postgres --regid postgres --clear-groups"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
@@ -105,9 +106,9 @@ def postgres() -> MadeImage:
             "Entrypoint": ["serve"],
             # What the test needs of a server, and no more of the machine than it must have.
             "Cmd": [
-                "postgres", "-c", "listen_addresses=*", "-c", "unix_socket_directories=/tmp", "-c", "shared_buffers=8MB", "-c", "fsync=off",
+                "postgres", "-c", "listen_addresses=*", "-c", "unix_socket_directories=/run/postgresql", "-c", "shared_buffers=8MB", "-c", "fsync=off",
             ],
-            "Env": [f"PATH=/usr/local/bin:{POSTGRES}/bin:/usr/bin:/bin", "PGHOST=/tmp", "PGUSER=postgres", "TZ=UTC"],
+            "Env": [f"PATH=/usr/local/bin:{POSTGRES}/bin:/usr/bin:/bin", "PGHOST=/run/postgresql", "PGUSER=postgres", "TZ=UTC"],
             "Volumes": {"/dbdata": {}},
             "ExposedPorts": {"5432/tcp": {}},
             "StopSignal": "SIGINT",

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from .. import founding_images
 from ..leaks import Leaks
+from ..notebooks.driver import Notebook
 from ..peer.hands import machine
 from ..registries import free_port, missing_programs, run_registry, write_layout
 from ..tree import TOP
@@ -79,9 +79,24 @@ class Host:
         assert process.returncode == 0, shown
         return shown.decode()
 
-    def ready(self, name: str) -> None:
+    def ready(self, name: str, says: str) -> None:
         """Wait until the server in the container has said that it is ready; its log is followed until then."""
-        self.shell(f"set -o pipefail; cellwall logs -f {name} 2>&1 | grep -m 1 '{READY}'")
+        shown = ""
+        with subprocess.Popen(
+            [*self.inside, "cellwall", "logs", "-f", name],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as follower:
+            assert follower.stdout is not None
+            for line in follower.stdout:
+                shown += line
+                if says in line:
+                    follower.terminate()
+                    break
+            follower.stdout.close()
+        assert says in shown, shown
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +141,20 @@ def host(registry: Path, leaks: Leaks | None) -> Iterator[Host]:
     with ExitStack() as stack:
         inside = stack.enter_context(machine(SET_UP))
         stack.enter_context(run_registry(registry, port=port, inside=inside))
-        yield Host(inside, root, environment)
-        # Whatever still runs in there ends with the machine; a container's files must be removable.
+        yield (made := Host(inside, root, environment))
+        made.run("bash", "-c", "cellwall rm -f -v $(cellwall ps -aq)")  # where the test has failed
     if leaks is not None:
         leaks.close(root)
     shutil.rmtree(root)
 
 
-def nothing_is_left(host: Host) -> None:
-    """Everything of the containers is gone from the machine: links, rules, mounts, and processes but its own."""
-    assert host.shell("cellwall ps -aq") == ""
-    assert host.shell("cellwall volume ls -q") == ""
-    links = json.loads(host.shell("ip -j link"))
-    assert [link["ifname"] for link in links if link["ifname"] != "lo" and "veth" in link.get("linkinfo", {})] == []
+def everything_goes(host: Host) -> None:
+    """Remove all containers; nothing of them is on the machine then."""
+    host.shell("cellwall rm -f -v $(cellwall ps -aq)")
+    host.shell("cellwall volume prune -f")
+    assert host.shell("cellwall ps -aq; cellwall volume ls -q") == ""
+    assert [link["ifname"] for link in json.loads(host.shell("ip -j link show type veth"))] == []
+    assert "/webapp" not in host.shell("cat /proc/mounts")
 
 
 def test_in_a_shell(host: Host) -> None:
@@ -149,7 +165,7 @@ def test_in_a_shell(host: Host) -> None:
 
     web = host.shell(WEB).strip()
     assert re.fullmatch("[0-9a-f]{64}", web)
-    host.shell(f"cellwall logs -f {web} | grep -m 1 listening")
+    host.ready(web, "listening")
     (line,) = host.shell(f"cellwall port {web}").splitlines()
     assert line.startswith("5000/tcp -> 0.0.0.0:")
     port = line.rpartition(":")[2]
@@ -159,28 +175,42 @@ def test_in_a_shell(host: Host) -> None:
     assert host.shell(f"cellwall exec {web} sh -c 'grep -c \" /webapp \" /proc/mounts'") == "1\n"
 
     host.shell(DATA)
-    host.ready("dbdata")
+    host.ready("dbdata", READY)
     host.shell("cellwall exec dbdata psql -c 'create table t (word text)' -c \"insert into t values ('kept')\"")
     host.shell(NEXT)  # it waits for the files, which have one server at a time
     host.shell("cellwall stop dbdata && cellwall rm dbdata")
-    host.ready("db1")
+    host.ready("db1", READY)
     assert host.shell("cellwall exec db1 psql -At -c 'select word from t'") == "kept\n"
-
-    host.shell(f"cellwall rm -f -v {web} db1 $(cellwall ps -aq)")
-    nothing_is_left(host)
+    everything_goes(host)
 
 
 def test_in_a_notebook(host: Host) -> None:
-    cells = [
-        "%load_ext cellwall",
-        f"%container {FIRST.removeprefix('cellwall ')}",
-        f"%container {WEB.removeprefix('cellwall ')}",
-        f"%container {DATA.removeprefix('cellwall ')}",
-        f"%container {NEXT.removeprefix('cellwall ')}",
-        "%container ps --format '{{.Names}} {{.Ports}}'",
-    ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])  # type: ignore[no-untyped-call]
-    path = host.root / "founding.ipynb"
-    path.write_text(json.dumps(notebook))
-    done = host.run(sys.executable, str(TOP / "notebooks/run.py"), str(path), "--kernel", "python3")
-    assert done.returncode == 0, done.stdout + done.stderr
+    with Notebook(host.environment, inside=host.inside) as notebook:
+
+        def magic(line: str) -> str:
+            cell = notebook.run(line.replace("cellwall ", "%container ", 1))
+            assert cell.error is None, (line, cell.shown_error)
+            return cell.text()
+
+        assert notebook.run("%load_ext cellwall").error is None
+        cell = notebook.start(FIRST.replace("cellwall ", "%container ", 1), typing=True)
+        cell.wait_for("# ")
+        notebook.type("echo made by $BASH > /usr/Downloads/file; exit")
+        assert cell.wait().error is None
+        assert host.shell("cat /home/dock/Downloads/file; stat -c %u:%g /home/dock/Downloads/file") == (
+            "made by /bin/bash\n0:0\n"
+        )
+        web = magic(WEB).split()[-1]
+        host.ready(web, "listening")
+        port = magic(f"cellwall port {web}").strip().rpartition(":")[2]
+        shown = notebook.value(f"__import__('urllib.request').request.urlopen('http://127.0.0.1:{port}/').read()")
+        assert shown == b"Hello world!\n"
+        magic(DATA)
+        host.ready("dbdata", READY)
+        magic("cellwall exec dbdata psql -c 'create table t (word text)' -c \"insert into t values ('kept')\"")
+        magic(NEXT)
+        magic("cellwall stop dbdata")
+        magic("cellwall rm dbdata")
+        host.ready("db1", READY)
+        assert magic("cellwall exec db1 psql -At -c 'select word from t'") == "kept\n"
+    everything_goes(host)  # what was started in a notebook is seen from the shell

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import re
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,21 @@ class Execution:
 
 
 class Notebook:
-    """A kernel and its front end. ``environment`` is added to this process's own. To be closed."""
+    """A kernel and its front end. ``environment`` is added to this process's own. To be closed.
 
-    def __init__(self, environment: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    ``inside`` is what a command line begins with to run in other namespaces than this process's.
+    """
+
+    def __init__(
+        self, environment: dict[str, str] | None = None, cwd: Path | None = None, inside: Sequence[str] = ()
+    ) -> None:
         # A socket's path has 107 bytes at most, so not in pytest's own folders.
         self._sockets = tempfile.TemporaryDirectory(prefix="cw-k-", dir="/tmp")
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{self._sockets.name}/k")
+        spec = self._manager.kernel_spec
+        assert spec is not None
+        if inside:
+            spec.argv = [*inside, sys.executable, *spec.argv[1:]]
         own = {"PYTHONPATH": str(TOP / "src"), "IPYTHONDIR": f"{self._sockets.name}/ipython"}
         self._environment = dict(os.environ) | own | (environment or {})
         self._executions: dict[str, Execution] = {}
