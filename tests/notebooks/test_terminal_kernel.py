@@ -46,6 +46,7 @@ def test_a_shell_is_typed_into_and_interrupted(notebook: Notebook) -> None:
     notebook.interrupt()
     cell.wait()
     assert cell.shown_error == ["KeyboardInterrupt: the cell was interrupted, and nothing of it runs on"]
+    notebook.run("%container wait held")  # it goes with --rm, which takes a moment
     assert notebook.run("%container ps -aq").text() == ""
 
 
