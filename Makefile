@@ -23,7 +23,7 @@ test: ## set up, lint and run all tests but the slow suites (ARGS=... for pytest
 	@sh scripts/system-packages.sh tests/system-packages.txt
 	@sh scripts/venv.sh test
 	@$(MAKE) lint
-	@$(PYTHON) -m pytest $(VERBOSITY) $(CHECK_NEEDS) $(ARGS)
+	@sh scripts/pytest.sh $(VERBOSITY) $(CHECK_NEEDS) $(ARGS)
 
 unit: ## only the tests that need neither root nor network
 	@sh scripts/venv.sh test

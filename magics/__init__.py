@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Entry = tuple[str, str, Callable[..., Any]]
 
 _SESSION = "_cellwall_session"
+# What IPython's no_var_expand decorator sets: {{…}} of a --format is for the command, so the rest of the line is expanded by commands.py.
+_NO_VAR_EXPAND = "_ipython_magic_no_var_expand"
 
 
 class Session:
@@ -59,15 +61,27 @@ class Session:
 
     def container_line(self, line: str) -> Any:
         """Run a command of ``cellwall``: ``%container ps``, ``%container logs NAME``, ``%container rm -f NAME``, ``%container --help``."""
-        from .commands import container
+        from .commands import container, expanded
 
-        return container(self, line)
+        return container(self, expanded(self.shell, line))
 
     def image_line(self, line: str) -> Any:
         """Run a command about images: ``%image ls``, ``%image pull NAME``, ``%image rm NAME``, ``%image inspect NAME``."""
-        from .commands import image
+        from .commands import expanded, image
 
-        return image(self, line)
+        return image(self, expanded(self.shell, line))
+
+    def volume_line(self, line: str) -> Any:
+        """Run a command about volumes: ``%volume ls``, ``%volume create NAME``, ``%volume inspect NAME``, ``%volume rm NAME``."""
+        from .commands import expanded, volume
+
+        return volume(self, expanded(self.shell, line))
+
+    def network_line(self, line: str) -> Any:
+        """Run a command about networks: ``%network ls``, ``%network create NAME``, ``%network inspect NAME``, ``%network rm NAME``."""
+        from .commands import expanded, network
+
+        return network(self, expanded(self.shell, line))
 
     def union_cell(self, line: str, cell: str) -> Any:
         """Mount folders over each other and show which gives each file: ``%%union`` with ``br=/tmp=rw:/var=ro:/opt=ro`` below it.
@@ -138,7 +152,10 @@ class Session:
         return {name for kind, name, function in self.taken if kind == "line" and function == self.container_line}
 
 
-_OWN = ("container", "dockerfile", "layer", "image", "union", "cellwall_alias")
+for _function in (Session.container_line, Session.image_line, Session.volume_line, Session.network_line):
+    setattr(_function, _NO_VAR_EXPAND, True)
+
+_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_alias")
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -163,6 +180,8 @@ def load_ipython_extension(shell: Any) -> None:
             ("cell", "layer", session.layer_cell),
             ("line", "container", session.container_line),
             ("line", "image", session.image_line),
+            ("line", "volume", session.volume_line),
+            ("line", "network", session.network_line),
             ("cell", "union", session.union_cell),
             ("line", "union", session.union_line),
             ("line", "cellwall_alias", session.alias_line),

@@ -6,10 +6,12 @@ isn't filled with file names; where it has nothing they have their say.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.cli.command import COMMANDS, GROUPS
+from ..runtime.cli.command import GROUPS
 from ..runtime.cli.run_options import describe
 from ..runtime.errors import CellwallError
 from .cell_options import OMITTED, describe_cell
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 
 Names = Callable[[], list[str]]
 
-_CONTAINER_COMMANDS = {"exec", "start", "stop", "kill", "rm", "logs", "inspect", "diff", "commit", "export"}
 _NOT_IN_UNIONS = {"--bg", "--proc", "--name", "--rm", "--detach", "--tty"}
 _BUILDS = ("%%dockerfile", "%%layer")
-_IMAGE_COMMANDS = {"run", "rmi", "tag", "pull", "inspect", "history", "push", "save"}
 
 
 def complete(session: Session, context: Any) -> Any:
@@ -48,8 +48,8 @@ def complete(session: Session, context: Any) -> Any:
         found = command_words("container", rest, source)
     elif magic == "%union" and session.has("line", "union"):
         found = union_words(rest, source)
-    elif magic == "%image" and session.has("line", "image"):
-        found = command_words("image", rest, source)
+    elif magic[1:] in ("image", "volume", "network") and session.has("line", magic[1:]):
+        found = command_words(magic[1:], rest, source)
     else:
         return _nothing()
     return _answer(*found)
@@ -76,6 +76,24 @@ class Sources:
 
             return sorted(container.name for container in Engine.default().containers(all=True) if container.name)
         except (CellwallError, OSError):
+            return []
+
+    def volumes(self) -> list[str]:
+        try:
+            from ..runtime.engine import Engine
+
+            return sorted(name for name in os.listdir(Engine.default().paths.data / "volumes") if name[0] != ".")
+        except (CellwallError, OSError):
+            return []
+
+    def networks(self) -> list[str]:
+        try:
+            from ..runtime.engine import Engine
+
+            folder = Engine.default().paths.data / "networks"
+            found = [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
+            return sorted({str(one["name"]) for one in found} | {"host", "none"})
+        except (CellwallError, OSError, ValueError, LookupError):
             return []
 
     def inputs(self) -> list[str]:
@@ -136,27 +154,19 @@ def option_words(line: str, options: list[dict[str, Any]], source: Sources, posi
 
 
 def command_words(group: str, line: str, source: Sources) -> tuple[str, list[str]]:
-    """What may stand at the end of ``line``, the text behind ``%container`` or ``%image``."""
+    """What may stand at the end of ``line``, the text behind ``%container``, ``%image``, ``%volume`` or ``%network``."""
+    from . import command_words as words
+
     said, fragment = _words(line)
     if not said:
-        return fragment, _starting(
-            fragment, [*GROUPS[group], *(name for name in COMMANDS if name not in GROUPS[group] and " " not in name)]
-        )
-    command = GROUPS[group].get(said[0], said[0])
-    if command == "run":
+        return fragment, _starting(fragment, words.first_words(group))
+    if GROUPS.get(group, {}).get(said[0], said[0]) in ("run", "create"):
         return option_words(line.lstrip()[len(said[0]) :], describe(), source, source.images)
-    if fragment.startswith("-"):
+    if words.takes_value(group, said):
         return fragment, []
-    names: list[str] = []
-    if (
-        command in _CONTAINER_COMMANDS
-        and not (command == "inspect" and group == "image")
-        and (command != "exec" or len(said) == 1)
-    ):
-        names += source.containers()
-    if command in _IMAGE_COMMANDS and not (command == "inspect" and group == "container"):
-        names += source.images()
-    return fragment, _starting(fragment, names)
+    if fragment.startswith("-"):
+        return fragment, _starting(fragment, words.option_names(group, said))
+    return fragment, _starting(fragment, words.positional_words(group, said, source))
 
 
 def _values(option: dict[str, Any], source: Sources) -> list[str]:

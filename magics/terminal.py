@@ -41,7 +41,7 @@ _EXEC_VALUES = ("-e", "-w", "-u", "--env", "--env-file", "--workdir", "--user", 
 
 
 class Feed(Protocol):
-    def feed(self, data: bytes) -> None: ...
+    def feed(self, data: bytes) -> object: ...
 
 
 def wants_terminal(words: list[str]) -> bool:

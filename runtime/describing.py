@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .containers import options_from_dict
+from .describing_network import network_settings, published_ports
 from .describing_options import config_of, host_config_of
 from .errors import CellwallError
 from .launcher.listing import without_mount_points
 from .log_file import NAME as LOG_NAME
-from .network import showing
 from .preparing import layers_of, mount_points
 from .results import Change
 from .volumes.attaching import shown
@@ -64,7 +64,7 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
             "Image": container.image,
             "Options": known.get("options") or {},
         },
-        "NetworkSettings": showing.settings(engine.paths, container.id, known, container.pid),
+        "NetworkSettings": network_settings(engine.paths, container.id, known, running=container.runs),
         "CgroupPaths": running.get("cgroup", {}),
     }
     if size:
@@ -84,11 +84,9 @@ def sizes(engine: Engine, known: dict[str, Any]) -> tuple[int, int]:
 
 def ports_of(engine: Engine, container_id: str) -> dict[str, list[dict[str, str]] | None]:
     """Each exposed port of a container, ``80/tcp``, and where it is published now: ``[{"HostIp", "HostPort"}]``, None where not."""
-    found = engine.known.state(container_id) or {}
-    known = engine.known.record(container_id) or found.get("cellwall", {})
-    ports: dict[str, list[dict[str, str]] | None]
-    ports = showing.settings(engine.paths, container_id, known, found.get("pid", 0))["Ports"]
-    return ports
+    running = (engine.known.state(container_id) or {}).get("cellwall", {})
+    known = engine.known.record(container_id) or running
+    return published_ports(engine.paths, container_id, known, running=bool(running))
 
 
 def health_of(engine: Engine, container_id: str) -> dict[str, Any] | None:

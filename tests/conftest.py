@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 
-from .leaks import Leaks
+from .leaks import WORKER, Leaks, SessionGroups
 
 TOP = Path(__file__).resolve().parent.parent
 CHECKED = ("integration", "notebooks", "soak", "browser")
 
 ran: Counter[str] = Counter()
 skipped: Counter[str] = Counter()
+session_groups = None if WORKER else SessionGroups()
+left_behind: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,6 +81,8 @@ def missing(config: pytest.Config) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for line in left_behind:
+        terminalreporter.write_line(f"left behind by the whole run: {line}", red=True)
     if ran or skipped:
         by_word = ", ".join(f"{word} {count}" for word, count in sorted(ran.items()) if word)
         terminalreporter.write_line(f"needs: {ran['']} tests ran ({by_word or 'none'})")
@@ -93,8 +97,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A worker of a run on several processors has ended: its counts join ours."""
+    for ours, theirs in zip((ran, skipped), getattr(node, "workeroutput", {}).get("needs", ()), strict=False):
+        ours.update(theirs)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and missing(session.config):
+    if session_groups is None:
+        session.config.workeroutput["needs"] = [dict(ran), dict(skipped)]  # type: ignore[attr-defined]
+        return
+    left_behind.extend(session_groups.left())
+    if exitstatus == pytest.ExitCode.OK and (left_behind or missing(session.config)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

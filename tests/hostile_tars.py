@@ -10,6 +10,7 @@ CVE-2019-14271, CVE-2021-30465, CVE-2021-41190, CVE-2025-62518 and their kin for
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 
 from .raw_tar import (
@@ -30,7 +31,8 @@ from .raw_tar import (
 )
 
 # Paths outside of every layer that some archives reach for; tests that unpack make it with one file in it, and look after it.
-OUTSIDE = b"/tmp/cellwall-outside"
+# Its name is random: two workers of one run may use it at the same time.
+OUTSIDE = b"/tmp/cellwall-outside-" + secrets.token_hex(4).encode()
 
 BASE = (
     folder(b"etc")

@@ -3,9 +3,10 @@
 The kernel takes down some of it after the process that held it has been waited for (network namespaces, cgroups), so
 ``left`` looks again for a few seconds before it speaks.
 
-A machine may run several sessions of tests at once. What can be traced to this session always counts: a descendant,
-a process whose command line or environment names one of its state folders, a mount in this namespace. Where CI is set the
-machine is ours alone, and everything new counts.
+A machine may run several sessions of tests at once, and a session several workers. What can be traced to this one always counts: a
+descendant, a process whose command line or environment names one of its state folders, a mount in this namespace. Where CI
+is set the machine is ours alone, and everything new counts. Only groups can't be told from another worker's once they are empty:
+there the whole session answers for them, at its end (``SessionGroups``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 GRACE_S = 8.0
 HELD = ("cgroup", "ipc", "mnt", "net", "pid", "pidfd", "time", "user", "uts")
 ALONE = bool(os.environ.get("CI"))
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 class Leaks:
@@ -69,7 +71,7 @@ class Leaks:
         for group in sorted(cgroups() - self.groups):
             pids = group_pids(group)
             # A group with a stranger's process in it belongs to another session; an empty one has outlived its owner.
-            if ALONE or not pids or pids & family:
+            if pids & family or (not WORKER and (ALONE or not pids)):
                 found.append(f"cgroup: {group} (processes: {sorted(pids) or 'none'})")
         if ALONE:
             found += [f"network link: {name}" for name in sorted(links() - self.links)]
@@ -84,6 +86,20 @@ class Leaks:
             return False
         text = read(f"/proc/{pid}/cmdline") + read(f"/proc/{pid}/environ")
         return any(root.encode() in text for root in self.roots)
+
+
+class SessionGroups:
+    """The control groups that a whole session leaves behind, from the time when this is made."""
+
+    def __init__(self) -> None:
+        self._before = cgroups()
+
+    def left(self) -> list[str]:
+        """One line for each group that is new; none where the machine isn't ours alone."""
+        deadline = time.monotonic() + GRACE_S
+        while (found := cgroups() - self._before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return [f"cgroup: {group}" for group in sorted(found)] if ALONE else []
 
 
 def read(path: str) -> bytes:

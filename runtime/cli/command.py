@@ -294,6 +294,18 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
     return name, found, rest
 
 
+def help_of(words: Sequence[str]) -> str:
+    """The help text of the command that ``words`` begin with; empty where there is none. Nothing is run for it."""
+    try:
+        name, function, _ = _find(list(words))
+        function(Context(name, {}, None), ["--help"])
+    except HelpRequested as help:
+        return help.text
+    except CellwallError:
+        pass
+    return ""
+
+
 def _report(error: Exception, failed: int) -> int:
     known = isinstance(error, (CellwallError, OSError))
     text = str(error) if known else f"internal error: {type(error).__name__} {error}; CELLWALL_DEBUG=1 shows where"

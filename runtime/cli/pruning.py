@@ -13,6 +13,7 @@ from ..errors import CellwallError, SpecError
 from . import table
 from .build_report import one_line_of
 from .images import row
+from .network import prune_all as prune_networks
 
 if TYPE_CHECKING:
     from ..containers import Container
@@ -72,7 +73,7 @@ def image_prune(context: Context, words: list[str]) -> int:
 
 
 def system_prune(context: Context, words: list[str]) -> int:
-    """Remove stopped containers, images without a name and the build cache, with -a all images that no container uses; asks first."""
+    """Remove stopped containers, unused networks, images without a name and the build cache, with -a all images that no container uses; asks first."""
     parser = context.parser("[OPTIONS]")
     parser.flag("-a", "--all", help="all images that no container uses, and the folders of RUN --mount=type=cache")
     parser.flag("-f", "--force", help="don't ask")
@@ -81,7 +82,10 @@ def system_prune(context: Context, words: list[str]) -> int:
     _no_words(parser, rest)
     what = "all images without at least one container associated to them" if said.all else "all dangling images"
     volumes = "  - all anonymous volumes not used by at least one container\n" if said.volumes else ""
-    question = f"WARNING! This will remove:\n  - all stopped containers\n{volumes}  - {what}\n  - the build cache\n"
+    question = (
+        "WARNING! This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n"
+        f"{volumes}  - {what}\n  - the build cache\n"
+    )
     if not said.force and not agreed(question):
         return 0
     engine = context.engine
@@ -96,6 +100,7 @@ def system_prune(context: Context, words: list[str]) -> int:
             continue
         removed.append(container.id)
         freed += size
+    networks = [] if engine.identity.rootless else prune_networks(context)
     unneeded: Sequence[str] = ()
     if said.volumes:
         from .volume import unused
@@ -105,6 +110,7 @@ def system_prune(context: Context, words: list[str]) -> int:
     lines, freed_by_images = engine.images.prune(all=said.all)
     freed += freed_by_images + engine.prune_builds(mounts=said.all)
     _tell("Deleted Containers:", removed)
+    _tell("Deleted Networks:", networks)
     _tell("Deleted Volumes:", unneeded)
     _tell("Deleted Images:", lines)
     print(f"Total reclaimed space: {table.human_size(freed)}")

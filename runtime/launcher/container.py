@@ -146,7 +146,7 @@ class Container(Task):
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user:
             self._map_ids(base, count)
-        if self.network is not None:
+        if self.network is not None and self.network.endpoints:
             # The worker makes links, addresses and rules while the mounts are made here.
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -178,7 +178,7 @@ class Container(Task):
             "readonly_paths": linux.get("readonlyPaths", []),
             "readonly_root": bool(spec["root"].get("readonly")),
         }
-        if self.network is not None:
+        if self.network is not None and self.network.endpoints:
             self.network.wait(server.network_worker())
         self._send(setup, self.rootfs.fds)
         for entry in self.rootfs.entries:

@@ -5,7 +5,7 @@ Source: hosts(5), resolv.conf(5); docker's own files, which these are like.
 
 from __future__ import annotations
 
-from .sockets import ADDRESS
+from . import ADDRESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

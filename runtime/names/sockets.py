@@ -13,13 +13,12 @@ import struct
 
 from ..errors import NetworkError
 from ..linux.process import CLONE_NEWNET, clone3, setns
+from . import ADDRESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..launcher.server import Server
 
-# As docker's.
-ADDRESS = "127.0.0.11"
 PORT = 53
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1

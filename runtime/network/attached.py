@@ -20,6 +20,7 @@ import os
 import socket
 
 from ..errors import NetworkError
+from ..events import emit
 from . import endpoints, ports
 
 TYPE_CHECKING = False
@@ -83,6 +84,7 @@ class Attached:
         worker.wait(self._number)
         if self._error:
             raise NetworkError(self._error)
+        tell(self._request["run"], "connect", self.endpoints)
 
     def release(self, worker: Worker, done: Callable[[], None]) -> None:
         """Take down what the container has on networks, also those that it was connected to later; then call ``done``."""
@@ -95,16 +97,34 @@ class Attached:
             done()
             return
 
+        tries = [1, 2]
+
         def answered(answer: dict[str, Any]) -> None:
+            if "error" in answer and tries:
+                # Perhaps only the worker was killed: another does what is left to do.
+                begin()
+                return
             if "error" in answer:
-                # The files stay, and their owner will have ended: the next start tries again.
+                # The files stay until their owner has ended; the next start tries again.
                 os.write(2, f"networks of {self._request['container']['id'][:12]}: {answer['error']}\n".encode())
+            tell(run, "disconnect", found)
             done()
 
-        try:
-            worker.ask(detach_message(run, found, self._request["networks"]), answered)
-        except NetworkError as error:
-            answered({"error": str(error)})
+        def begin() -> None:
+            tries.pop()
+            try:
+                worker.ask(detach_message(run, found, self._request["networks"]), answered)
+            except NetworkError as error:
+                answered({"error": str(error)})
+
+        begin()
+
+
+def tell(run: str, action: str, found: list[dict[str, Any]]) -> None:
+    """Write the event ``connect`` or ``disconnect`` of each endpoint."""
+    for one in found:
+        attributes = {"container": one["container"], "name": one["network_name"], "type": "bridge"}
+        emit(os.path.dirname(run), "network", action, one["network"], attributes)
 
 
 def attach_message(

@@ -129,6 +129,8 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
         }
     if network["mode"] == "host" or engine.identity.rootless:
         return None
+    if network["mode"] == "none" and record["ephemeral"]:
+        return None
     # Also for one on no network: it may be put on one while it runs, and its launcher takes down what it has then.
     return {
         "networks": str(engine.paths.networks),

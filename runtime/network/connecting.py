@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NetworkError, NotFound, SpecError, StatusError
 from ..linux.process import is_running, pidfd_open
 from . import endpoints
-from .attached import attach_message, detach_message
+from .attached import attach_message, detach_message, tell
 from .client import Worker
 from .definitions import Definitions
 
@@ -32,6 +32,10 @@ def connect(engine: Engine, use: NetworkUse, name_or_id: str) -> None:
     mode = known["mode"]
     if mode not in ("none", "networks"):
         raise StatusError(f"container {container.name}", f"on --network {mode}", "on networks of its own, or on none")
+    if mode == "none" and engine.known.record(container.id) is None:
+        raise NetworkError(
+            f"container {container.name} was made without a network, to be forgotten at its end: give it a --name or a --network"
+        )
     if use.aliases and not network["user_defined"]:
         raise SpecError("--alias", f"network {network['name']} has no aliases: make one (cellwall network create)")
     if any(one["network"] == network["id"] for one in known["attachments"]):
@@ -71,6 +75,7 @@ def _attach(engine: Engine, container: Container, network: dict[str, Any], wante
             try:
                 message = attach_message(run, [made], {network["id"]: network}, default_route=not has_route)
                 worker.call(message, [netns_fd])
+                tell(run, "connect", [made])
             except BaseException:
                 worker.call(detach_message(run, [made], str(engine.paths.networks)))
                 raise
@@ -95,6 +100,7 @@ def disconnect(engine: Engine, network_name: str, name_or_id: str) -> None:
         raise StatusError(f"container {container.name}", f"not on network {network_name}", "on it")
     if endpoint is not None:
         _detach(engine, container, endpoint)
+        tell(run, "disconnect", [endpoint])
     _change(engine, container.id, rest)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AlreadyExists, CellwallError, NetworkError, NotFound, SpecError, StatusError
+from ..events import emit
 from . import endpoints, pools
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Definitions:
     def __init__(self, paths: Paths) -> None:
         self.folder = paths.networks
         self.run = str(paths.endpoints)
+        self._events = str(paths.run)
         # Two state folders on one machine must not share a link's name: the default network's id depends on the folder.
         self._default_id = hashlib.sha256(f"bridge {paths.data}".encode()).hexdigest()
 
@@ -138,7 +140,9 @@ class Definitions:
             )
             if any(one["bridge"] == made["bridge"] for one in known):
                 raise AlreadyExists(f"link {made['bridge']} is another network's: take another name of the bridge")
-            return self._save(made)
+            self._save(made)
+        emit(self._events, "network", "create", made["id"], {"name": name, "type": made["driver"]})
+        return made
 
     def remove(self, name_or_id: str) -> dict[str, Any]:
         """Remove a network that no running container is on. Raises NotFound, StatusError."""
@@ -153,6 +157,7 @@ class Definitions:
                     f"network {found['name']}", f"used by {', '.join(users)}", "unused: stop or disconnect them first"
                 )
             (self.folder / f"{found['id']}.json").unlink(missing_ok=True)
+        emit(self._events, "network", "destroy", found["id"], {"name": found["name"], "type": found["driver"]})
         return found
 
     def users(self, network_id: str) -> list[str]:

@@ -10,32 +10,29 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..cli.table import printable
+from ..html import BAD, BUSY, CELL, CODE_FONT, DIM, FAINT, GOOD, box, code, head, paragraph, table
 
 if TYPE_CHECKING:
     from .view import Effect, Entry, UnionView
 
-_LINE = "var(--jp-border-color1, rgba(128,128,128,.45))"
-_FAINT = "var(--jp-ui-font-color2, #767676)"
-# Readable on white and on near-black: more than 4 to 1 on both, WCAG 2.2 contrast ratio.
-_GIVES, _HIDES, _GONE, _WRITES = "#1f8a53", "#767676", "#d0443e", "#bb651b"
-_CELL = "padding:2px 10px 2px 0;text-align:left;vertical-align:baseline"
+_GIVES, _HIDES, _GONE, _WRITES = GOOD, DIM, BAD, BUSY
 _MARK = "padding:2px 10px;text-align:center;vertical-align:baseline"
 _WIDTH = 460
 
 
 def html(view: UnionView) -> str:
     parts = [
-        f'<div style="font-family:var(--jp-ui-font-family, sans-serif);font-size:13px;line-height:1.45">{_picture(view)}',
-        _paragraph(escape(printable(view.writes[0].upper() + view.writes[1:])) + "."),
-        _paragraph(f"The same by hand: {_code(view.overlay_command)}"),
-        *(_paragraph(escape(printable(warning))) for warning in view.warnings),
+        _picture(view),
+        paragraph(escape(printable(view.writes[0].upper() + view.writes[1:])) + "."),
+        paragraph(f"The same by hand: {code(view.overlay_command)}"),
+        *(paragraph(escape(printable(warning))) for warning in view.warnings),
         _entries(view),
     ]
     if rest := view.rest_text():
-        parts.append(_paragraph(escape(rest)))
+        parts.append(paragraph(escape(rest)))
     if view.effects is not None:
         parts.append(_effects(view))
-    return "".join(parts) + "</div>"
+    return box("".join(parts))
 
 
 def _picture(view: UnionView) -> str:
@@ -72,21 +69,21 @@ def _picture(view: UnionView) -> str:
 
 def _entries(view: UnionView) -> str:
     if not view.entries:
-        return _paragraph("The union is empty.")
-    heads = "".join(
-        f'<th style="{_MARK};border-bottom:1px solid {_LINE}">{escape(printable(branch.path))}<br>'
-        f'<span style="font-weight:400;color:{_FAINT}">{escape("+".join((branch.permission, *branch.attributes)))}</span></th>'
+        return paragraph("The union is empty.")
+    heads = [
+        head(
+            f"{escape(printable(branch.path))}<br>"
+            f'<span style="font-weight:400;color:{FAINT}">{escape("+".join((branch.permission, *branch.attributes)))}</span>',
+            _MARK,
+        )
         for branch in view.spec.branches
-    )
-    rows = "".join(_entry(view, entry) for entry in view.entries)
+    ]
+    rows = [_entry(view, entry) for entry in view.entries]
     legend = (
         f"{_mark('●', _GIVES)} gives it, several merge as one folder &nbsp; {_mark('○', _HIDES)} has it too, hidden &nbsp; "
         f"{_mark('✕', _GONE)} its whiteout or opaque folder hides it &nbsp; {_mark('✎', _WRITES)} written here"
     )
-    return (
-        f'<table style="border-collapse:collapse;font-size:13px;margin:6px 0"><thead><tr><th style="{_CELL};border-bottom:1px solid {_LINE}">path</th>{heads}'
-        f"</tr></thead><tbody>{rows}</tbody></table>{_paragraph(legend)}"
-    )
+    return table([head("path"), *heads], rows) + paragraph(legend)
 
 
 def _entry(view: UnionView, entry: Entry) -> str:
@@ -104,41 +101,31 @@ def _entry(view: UnionView, entry: Entry) -> str:
         elif index in entry.hidden:
             mark, said = _mark("○", _HIDES), "has it too, hidden"
         marks.append(f'<td style="{_MARK}" title="{said}">{mark}</td>')
-    style = f"{_CELL};font-family:var(--jp-code-font-family, monospace)" + (
-        f";color:{_FAINT};text-decoration:line-through" if not entry.shown else ""
+    style = f"{CELL};font-family:{CODE_FONT}" + (
+        f";color:{FAINT};text-decoration:line-through" if not entry.shown else ""
     )
     return f'<tr><td style="{style}">{escape(entry.label)}</td>{"".join(marks)}</tr>'
 
 
 def _effects(view: UnionView) -> str:
     if not view.effects:
-        return _paragraph("Nothing was written.")
-    heads = "".join(
-        f'<th style="{_CELL};border-bottom:1px solid {_LINE}">{escape(printable(head))}</th>'
-        for head in ("write", "path", "from", view.effects_heading().replace("LEFT", "left").replace("IN", "in", 1))
-    )
-    rows = "".join(_effect(view, effect) for effect in view.effects)
-    more = _paragraph(f"… and {view.more_effects} more") if view.more_effects else ""
-    return f'<table style="border-collapse:collapse;font-size:13px;margin:10px 0 6px"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{more}'
+        return paragraph("Nothing was written.")
+    heading = view.effects_heading().replace("LEFT", "left").replace("IN", "in", 1)
+    heads = [head(escape(printable(text))) for text in ("write", "path", "from", heading)]
+    rows = [_effect(view, effect) for effect in view.effects]
+    more = paragraph(f"… and {view.more_effects} more") if view.more_effects else ""
+    return table(heads, rows, "10px 0 6px") + more
 
 
 def _effect(view: UnionView, effect: Effect) -> str:
     colour = {"deleted": _GONE, "created": _GIVES, "moved": _GIVES}.get(effect.action, _WRITES)
-    code = f"{_CELL};font-family:var(--jp-code-font-family, monospace)"
+    exact = f"{CELL};font-family:{CODE_FONT}"
     return (
-        f'<tr><td style="{_CELL};color:{colour};font-weight:600;white-space:nowrap">{escape(effect.action)}</td>'
-        f'<td style="{code}">{escape(effect.label)}</td><td style="{code}">{escape(printable(view.source_text(effect)))}</td>'
-        f'<td style="{_CELL}">{escape(effect.left)}</td></tr>'
+        f'<tr><td style="{CELL};color:{colour};font-weight:600;white-space:nowrap">{escape(effect.action)}</td>'
+        f'<td style="{exact}">{escape(effect.label)}</td><td style="{exact}">{escape(printable(view.source_text(effect)))}</td>'
+        f'<td style="{CELL}">{escape(effect.left)}</td></tr>'
     )
 
 
 def _mark(sign: str, colour: str) -> str:
     return f'<span style="color:{colour};font-weight:700">{sign}</span>'
-
-
-def _paragraph(inner: str) -> str:
-    return f'<p style="margin:4px 0;color:{_FAINT}">{inner}</p>'
-
-
-def _code(text: str) -> str:
-    return f'<code style="color:var(--jp-ui-font-color1, inherit)">{escape(printable(text))}</code>'

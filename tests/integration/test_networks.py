@@ -226,12 +226,15 @@ def test_what_is_told(cellwall: Cellwall, up: None) -> None:
     settings = json.loads(cellwall("inspect", "web"))[0]["NetworkSettings"]
     at = (
         {"HostIp": "0.0.0.0", "HostPort": "8080"},
-        {"HostIp": HOST, "HostPort": "8081"},
         {"HostIp": "::", "HostPort": "8080"},
+        {"HostIp": HOST, "HostPort": "8081"},
     )
     assert settings["Ports"]["80/tcp"] == list(at)
     assert settings["Ports"]["70/tcp"] is None
     assert settings["Networks"]["lab"]["Gateway"] == "10.77.0.1"
+    assert cellwall("ps", "-f", "name=web", "--format", "{{.Ports}}").startswith(
+        "0.0.0.0:8080->80/tcp, 0.0.0.0:8053->53/udp, "
+    )
     users = json.loads(cellwall("network", "inspect", "lab"))[0]["Containers"].values()
     assert sorted(one["Name"] for one in users) == ["near", "web"]
     listed = {one["Name"]: one for one in json.loads(cellwall("network", "ls", "--format", "json"))}
@@ -387,3 +390,8 @@ def test_links_and_rights_that_are_missing(
     finally:
         cellwall("network", "rm", "taken")
     assert host.facts() == present
+    happened = [json.loads(line) for line in (cellwall.root / "run/events.jsonl").read_text().splitlines()]
+    told = [
+        one["Action"] for one in happened if one["Type"] == "network" and one["Actor"]["Attributes"]["name"] == "taken"
+    ]
+    assert told[:1] + told[-3:] == ["create", "connect", "disconnect", "destroy"], told

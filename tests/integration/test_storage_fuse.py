@@ -86,15 +86,14 @@ def test_the_end_of_the_program_is_the_end_of_the_container(engine: Engine, busy
     ],
 )
 def test_a_program_that_does_not_serve(
-    program: str, message: str, engine: Engine, busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: str, message: str, engine: Engine, busybox: str, cellwall_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if program.startswith("#!"):
-        text, program = program, str(tmp_path / "broken")
+        text, program = program, str(cellwall_root / "broken")
         Path(program).write_text(text)
-        Path(program).chmod(0o755)
         # The program runs as an id of the container.
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
+        for path in (cellwall_root, Path(program)):
+            path.chmod(0o755)
     assert cellwall.run(busybox, ["true"], engine=engine, storage_driver=NAME).exit_status == 0
     monkeypatch.setattr(fuse_overlayfs, "program", lambda: program)
     result = cellwall.run(busybox, ["true"], engine=engine, storage_driver=NAME)

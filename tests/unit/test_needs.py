@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,9 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, test: str, *options: str) -> tuple[int, str]:
     (project / "tests/unit/test_it.py").write_text(test)
     command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", *options]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    # Not a worker of this run, where it has such.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 

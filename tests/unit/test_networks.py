@@ -1,4 +1,4 @@
-"""Networks without a network: how they and ports are written, subnets, addresses from a pool, ports in docker's words."""
+"""Networks without a network: how they and ports are written, subnets, addresses from a pool, the host's ports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cellwall.runtime.errors import AlreadyExists, NetworkError, NotFound, SpecE
 from cellwall.runtime.linux.process import start_time
 from cellwall.runtime.network import endpoints, pools, ports
 from cellwall.runtime.network.definitions import Definitions
-from cellwall.runtime.network.showing import port_lines, ports_text
 from cellwall.runtime.options import NetworkUse, Port, RunOptions
 from cellwall.runtime.paths import Paths
 
@@ -207,33 +206,6 @@ def test_a_full_pool_is_told(definitions: Definitions, monkeypatch: pytest.Monke
     definitions.create("two")
     with pytest.raises(NetworkError, match=r"no subnet of the address pool is free: .*--subnet"):
         definitions.create("three")
-
-
-def test_ports_in_dockers_words() -> None:
-    def port(inside: int, host: str, outside: int, protocol: str = "tcp") -> dict[str, Any]:
-        return {"container_port": inside, "protocol": protocol, "host_ip": host, "host_port": outside}
-
-    found = [
-        {
-            "ports": [
-                port(81, "0.0.0.0", 8081),
-                port(80, "0.0.0.0", 8080),
-                port(80, "::", 8080),
-                port(53, "127.0.0.1", 53, "udp"),
-            ]
-        }
-    ]
-    assert (
-        ports_text(found, ["80/tcp", "443", "70/udp"])
-        == "0.0.0.0:8080-8081->80-81/tcp, 127.0.0.1:53->53/udp, [::]:8080->80/tcp, 443/tcp, 70/udp"
-    )
-    assert port_lines(found) == [
-        ("53/udp", "127.0.0.1:53"),
-        ("80/tcp", "0.0.0.0:8080"),
-        ("80/tcp", "[::]:8080"),
-        ("81/tcp", "0.0.0.0:8081"),
-    ]
-    assert ports_text([], []) == ""
 
 
 def test_a_port_is_taken_and_given_back(tmp_path: Path) -> None:

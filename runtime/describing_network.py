@@ -1,0 +1,109 @@
+"""``NetworkSettings`` of docker's ``inspect``, and where a container's ports are published.
+
+What was asked for is in the record's ``network``; what there is now, addresses and ports, in the endpoint files of the run-time
+folder: one JSON file for each container and network. Source: docker's Engine API, ContainerInspect.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .paths import Paths
+
+Ports = dict[str, list[dict[str, str]] | None]
+
+
+def endpoints(paths: Paths, container_id: str) -> list[dict[str, Any]]:
+    """The endpoints of a container, its first interface's first; empty where it is on no network."""
+    found = []
+    for path in (paths.run / "networks").glob(f"*/{container_id}.json"):
+        try:
+            found.append(json.loads(path.read_bytes()))
+        except FileNotFoundError:  # it ended meanwhile
+            continue
+    return sorted(found, key=lambda one: int(one.get("index", 0)))
+
+
+def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> Ports:
+    """Each exposed port, ``80/tcp``, and where it is published now: ``[{"HostIp", "HostPort"}]``, None where it isn't."""
+    network = known.get("network") or {}
+    exposed = {_with_protocol(text) for text in network.get("exposed") or ()}
+    found: Ports = dict.fromkeys(sorted(exposed, key=_port_order)) if running else {}
+    for endpoint in endpoints(paths, container_id) if running else ():
+        for port in endpoint.get("ports") or ():
+            place = {"HostIp": port["host_ip"], "HostPort": str(port["host_port"])}
+            key = f"{port['container_port']}/{port['protocol']}"
+            found[key] = [*(found.get(key) or []), place]
+    return found
+
+
+def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> dict[str, Any]:
+    """``NetworkSettings``; ``known`` is a container's record, or its state's ``cellwall`` part."""
+    network = known.get("network") or {}
+    there = {one["network"]: one for one in endpoints(paths, container_id)} if running else {}
+    wanted = network.get("attachments") or []
+    networks = {one["name"]: _endpoint(container_id, one, there.get(one["network"])) for one in wanted}
+    mode = network.get("mode") or (known.get("options") or {}).get("network") or "none"
+    if not networks and mode in ("none", "host"):
+        networks = {mode: _endpoint(container_id, {"network": "", "name": mode}, None)}
+    first = next(iter(networks.values()), {})
+    # The top level repeats the first network's, from the days when there was one.
+    repeated = (
+        "EndpointID",
+        "Gateway",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPAddress",
+        "IPPrefixLen",
+        "IPv6Gateway",
+        "MacAddress",
+    )
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": published_ports(paths, container_id, known, running=running),
+        **{key: first.get(key, "") for key in repeated},
+        "Networks": networks,
+    }
+
+
+def _endpoint(container_id: str, wanted: dict[str, Any], there: dict[str, Any] | None) -> dict[str, Any]:
+    asked = {"IPv4Address": wanted.get("ip"), "IPv6Address": wanted.get("ip6")}
+    addresses = (there or {}).get("addresses") or []
+    gateways = (there or {}).get("gateways") or []
+    four, length_four = _split(next((one for one in addresses if ":" not in one), ""))
+    six, length_six = _split(next((one for one in addresses if ":" in one), ""))
+    aliases = list(wanted.get("aliases") or [])
+    return {
+        "IPAMConfig": {key: value for key, value in asked.items() if value} or None,
+        "Links": None,
+        "Aliases": aliases or None,
+        "MacAddress": (there or {}).get("mac") or "",
+        "DriverOpts": None,
+        "NetworkID": wanted["network"],
+        "EndpointID": f"{container_id[:32]}{wanted['network'][:32]}" if there else "",
+        "Gateway": next((one for one in gateways if ":" not in one), ""),
+        "IPAddress": four,
+        "IPPrefixLen": length_four,
+        "IPv6Gateway": next((one for one in gateways if ":" in one), ""),
+        "GlobalIPv6Address": six,
+        "GlobalIPv6PrefixLen": length_six,
+        "DNSNames": [(there or {})["name"], *aliases, container_id[:12]] if there else None,
+    }
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, length = address.partition("/")
+    return host, int(length or 0)
+
+
+def _with_protocol(text: str) -> str:
+    return text if "/" in text else f"{text}/tcp"
+
+
+def _port_order(text: str) -> tuple[int, str]:
+    number, _, protocol = text.partition("/")
+    return (int(number) if number.isdecimal() else 0, protocol)
