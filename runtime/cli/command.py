@@ -69,6 +69,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "network prune": ("network", "prune", "Remove networks that nothing uses"),
     "network connect": ("network", "connect", "Put a container on a network"),
     "network disconnect": ("network", "disconnect", "Take a container off a network"),
+    "cp": ("cp", "cp", "Copy files out of a container, or into one"),
     "volume create": ("volume", "create", "Make a volume"),
     "volume ls": ("volume", "ls", "List volumes"),
     "volume inspect": ("volume", "inspect", "Show all that is known of volumes"),
@@ -107,6 +108,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "port": "port",
         "diff": "diff",
         "commit": "commit",
+        "cp": "cp",
         "export": "export",
     },
     "builder": {"build": "build", "prune": "builder prune"},
@@ -148,7 +150,6 @@ GROUPS: dict[str, dict[str, str]] = {
     "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
 _LATER = {
-    "cp",
     "layers",
     "namespaces",
     "cgroups",

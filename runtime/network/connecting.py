@@ -16,7 +16,7 @@ from ..linux.process import is_running, pidfd_open
 from . import endpoints
 from .attached import attach_message, detach_message, tell
 from .client import Worker
-from .definitions import Definitions
+from .definitions import EGRESS, Definitions
 
 if TYPE_CHECKING:
     from ..containers import Container
@@ -30,6 +30,10 @@ def connect(engine: Engine, use: NetworkUse, name_or_id: str) -> None:
     network = definitions.find(use.name)
     container, known = _container(engine, name_or_id)
     mode = known["mode"]
+    if network["name"] == EGRESS or any(one.get("egress") for one in known["attachments"]):
+        raise NetworkError(
+            f"network {network['name']} would be a way round an egress list: run container {container.name} anew with --network egress=…"
+        )
     if mode not in ("none", "networks"):
         raise StatusError(f"container {container.name}", f"on --network {mode}", "on networks of its own, or on none")
     if mode == "none" and engine.known.record(container.id) is None:

@@ -11,6 +11,7 @@
     gateways                    the bridge's own addresses in the same order; [] on an internal network
     ports                       published: [{"container_port", "protocol", "host_ip", "host_port"}]
     user_defined, internal      of the network: whether it is one of the user's own, and whether nothing leads out of it
+    egress                      what alone may be reached (names/policy.py); [] for everything
 
 Addresses are given under a lock of the whole folder; a killed process gives that up. Source: flock(2), RFC 4193, RFC 7042 (locally
 administered addresses).
@@ -176,6 +177,7 @@ def new(
         "ports": [],
         "user_defined": network["user_defined"],
         "internal": network["internal"],
+        "egress": list(wanted.get("egress", ())),
     }
     save(run, endpoint)
     return endpoint

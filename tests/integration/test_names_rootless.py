@@ -156,6 +156,10 @@ def test_what_an_ordinary_user_cannot_have(user: User) -> None:
         ),
         (("-p", "8080:80"), "no program slirp4netns or pasta"),
         (("--network", "lab"), "--network lab as an ordinary user: bridges of one's own need root"),
+        (
+            ("--network", "egress=good.test"),
+            "nothing outside of the container's reach could enforce it: run it as root",
+        ),
         (("--network", "bridge", "--ip", "10.0.0.2"), "--ip as an ordinary user: leave it out"),
     ):
         error = user.cellwall("run", "--rm", *options, user.image, "true", status=125)

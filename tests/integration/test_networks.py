@@ -248,9 +248,16 @@ def test_what_is_told(cellwall: Cellwall, up: None) -> None:
 def test_a_shared_network_namespace(cellwall: Cellwall, image: str, host: Namespace, up: None) -> None:
     web = cellwall.state("web")["pid"]
     inside = cellwall(
-        "run", "--rm", "--network", "container:web", image, "sh", "-c", "readlink /proc/self/ns/net; ls /sys/class/net"
+        "run",
+        "--rm",
+        "--network",
+        "container:web",
+        image,
+        "sh",
+        "-c",
+        "readlink /proc/self/ns/net; ls /sys/class/net; hostname",
     )
-    assert inside.split() == [os.readlink(f"/proc/{web}/ns/net"), "eth0", "lo"]
+    assert inside.split() == [os.readlink(f"/proc/{web}/ns/net"), "eth0", "lo", cellwall("exec", "web", "hostname")]
     # Whoever it is there, ports below 1024 are for all that share the namespace; and a link of it is nobody's to change.
     script = "nc -l -p 79 < /etc/motd & ip link set eth0 down 2>&1; until nc 127.0.0.1 79; do kill -0 $! || exit; done"
     told = cellwall("run", "--rm", "--network", "container:web", "--cap-add", "NET_ADMIN", image, "sh", "-c", script)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,16 @@ def test_addresses_of_a_pool(definitions: Definitions) -> None:
     assert claim(definitions, network, 5)["addresses"] == ["10.99.0.1/29", "fd99::2/64"]
     assert [one["name"] for one in endpoints.of_container(definitions.run, f"{5:064x}"[::-1])] == ["box5"]
     assert endpoints.stale(definitions.run) == []
+
+
+def test_twenty_at_once_get_twenty_addresses(definitions: Definitions) -> None:
+    network = definitions.create("lab", subnets=["10.99.0.0/27"])
+    with ThreadPoolExecutor(20) as pool:
+        made = list(pool.map(lambda number: claim(definitions, network, number), range(1, 21)))
+    addresses = {one["addresses"][0] for one in made}
+    assert addresses == {f"10.99.0.{number}/27" for number in range(2, 22)}
+    assert len({one["mac"] for one in made} | {one["link"] for one in made}) == 40
+    assert len(definitions.users(network["id"])) == 20
 
 
 def test_networks_on_disk(definitions: Definitions) -> None:
