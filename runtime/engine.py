@@ -325,13 +325,16 @@ class Engine:
         from . import detaching, launching
 
         options = self.config.fill(options)
-        while True:
-            image = self._image_of(options, progress, cancelled)
-            with self.stores.images(options.storage_driver).held():
-                try:
-                    return self.known.of(detaching.create(self, options, image))
-                except launching.ImageGone:
-                    continue
+        with id_file(options.cidfile) as tell_id:
+            while True:
+                image = self._image_of(options, progress, cancelled)
+                with self.stores.images(options.storage_driver).held():
+                    try:
+                        made = self.known.of(detaching.create(self, options, image))
+                    except launching.ImageGone:
+                        continue
+                tell_id(made.id)
+                return made
 
     def run_detached(
         self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None

@@ -33,7 +33,7 @@ from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
-from .wire import pair, send
+from .wire import complain, pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -564,7 +564,7 @@ def write_exit(request: dict[str, Any], message: dict[str, Any]) -> None:
     except FileNotFoundError:  # the container was removed while it ran
         pass
     except OSError as error:  # a full disk: its end isn't known later, and others go on
-        os.write(2, f"write {exit_path}: {error}\n".encode())
+        complain(f"write {exit_path}: {error}")
 
 
 def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from ..network_namespaces import made
 pytestmark = pytest.mark.needs("root")
 
 # These read and write descriptors, or leave a process behind; all others are run in this process, which is quicker.
-OF_THEIR_OWN = ("run", "exec", "start")
+OF_THEIR_OWN = ("run", "create", "exec", "start")
 CELLWALL = [sys.executable, "-m", "cellwall"]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -277,6 +277,20 @@ def test_inspect_has_dockers_form(cli: Cli, engine: Engine, cellwall_root: Path)
     group = next((path for key, path in found["CgroupPaths"].items() if "devices" in key.split(",")), None)
     if group is not None:
         assert "c 42:* rwm" in Path(group, "devices.list").read_text()
+
+
+def test_a_cidfile_is_written_once(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "id"
+    for words in (["run", "-d"], ["run"], ["create"]):
+        done = cli(*words, "--cidfile", str(file), "box:1", "true")
+        assert done.returncode == 0, done.stderr
+        assert cli("inspect", "-f", "{{.Id}}", file.read_text()).stdout.strip() == file.read_text()
+        assert f"--cidfile: {file} exists" in cli(*words, "--cidfile", str(file), "box:1", "true").stderr
+        file.unlink()
+    for wrong in (["nosuch:1"], ["--pid", "container:nosuch", "box:1"]):
+        assert cli("run", "--pull", "never", "--cidfile", str(file), *wrong, "true").returncode == 125
+        assert not file.exists(), wrong
+    assert "name a file in a folder that is there" in cli("run", "--cidfile", "/no/such/id", "box:1").stderr
 
 
 def test_stopped_containers_are_pruned(cli: Cli) -> None:

@@ -293,7 +293,18 @@ def test_connect_and_disconnect(cellwall: Cellwall, image: str, client: Namespac
             assert ask(guest, CLIENT, 63) == HOST
             assert "not on network lab" in cellwall.failure("network", "disconnect", "lab", "guest")
         cellwall("stop", "-t", "0", "guest")
+        cellwall("network", "create", "later")
+        cellwall("network", "connect", "later", "guest")
+        cellwall("network", "rm", "later")
+        assert "network later was removed: make it again" in cellwall.failure("start", "guest")
+        cellwall("network", "create", "later")
         cellwall("start", "guest")
+        with cellwall.namespace("guest") as guest:
+            assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0", "eth1"]
+            cellwall("network", "disconnect", "later", "guest")
+            assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0"]
+        cellwall("network", "rm", "later")
+        cellwall("restart", "-t", "0", "guest")
         with cellwall.namespace("guest") as guest:
             assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0"]
     finally:
