@@ -58,7 +58,6 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
         "HostConfig": host_config_of(options, known),
         "GraphDriver": _graph_driver(known),
         "Mounts": shown(known.get("mounts") or []),
-        "MountPlan": known.get("plan"),
         "Config": {
             **config_of(options, image, container.id, container.labels),
             "Image": container.image,

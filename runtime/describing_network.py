@@ -1,7 +1,7 @@
 """``NetworkSettings`` of docker's ``inspect``, and where a container's ports are published.
 
-What was asked for is in the record's ``network``; what there is now, addresses and ports, in the endpoint files of the run-time
-folder: one JSON file for each container and network. Source: docker's Engine API, ContainerInspect.
+What was asked for is in the record's ``network`` (network/attachments.py); what there is now, addresses and ports, in the endpoints
+of the run-time folder (network/endpoints.py). Source: docker's Engine API, ContainerInspect.
 """
 
 from __future__ import annotations
@@ -9,21 +9,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from .network.endpoints import of_container
+
 if TYPE_CHECKING:
     from .paths import Paths
 
 Ports = dict[str, list[dict[str, str]] | None]
-
-
-def endpoints(paths: Paths, container_id: str) -> list[dict[str, Any]]:
-    """The endpoints of a container, its first interface's first; empty where it is on no network."""
-    found = []
-    for path in (paths.run / "networks").glob(f"*/{container_id}.json"):
-        try:
-            found.append(json.loads(path.read_bytes()))
-        except FileNotFoundError:  # it ended meanwhile
-            continue
-    return sorted(found, key=lambda one: int(one.get("index", 0)))
 
 
 def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> Ports:
@@ -31,7 +22,7 @@ def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, r
     network = known.get("network") or {}
     exposed = {_with_protocol(text) for text in network.get("exposed") or ()}
     found: Ports = dict.fromkeys(sorted(exposed, key=_port_order)) if running else {}
-    for endpoint in endpoints(paths, container_id) if running else ():
+    for endpoint in of_container(str(paths.endpoints), container_id) if running else ():
         for port in endpoint.get("ports") or ():
             place = {"HostIp": port["host_ip"], "HostPort": str(port["host_port"])}
             key = f"{port['container_port']}/{port['protocol']}"
@@ -42,12 +33,14 @@ def published_ports(paths: Paths, container_id: str, known: dict[str, Any], *, r
 def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> dict[str, Any]:
     """``NetworkSettings``; ``known`` is a container's record, or its state's ``cellwall`` part."""
     network = known.get("network") or {}
-    there = {one["network"]: one for one in endpoints(paths, container_id)} if running else {}
+    there = {one["network"]: one for one in of_container(str(paths.endpoints), container_id)} if running else {}
     wanted = network.get("attachments") or []
     networks = {one["name"]: _endpoint(container_id, one, there.get(one["network"])) for one in wanted}
     mode = network.get("mode") or (known.get("options") or {}).get("network") or "none"
-    if not networks and mode in ("none", "host"):
-        networks = {mode: _endpoint(container_id, {"network": "", "name": mode}, None)}
+    if not networks and mode in ("none", "host", "bridge"):
+        # An ordinary user's bridge is the container's alone, and bears its id.
+        own = container_id if mode == "bridge" else ""
+        networks = {mode: _endpoint(container_id, {"network": own, "name": mode}, there.get(own))}
     first = next(iter(networks.values()), {})
     # The top level repeats the first network's, from the days when there was one.
     repeated = (
@@ -67,7 +60,41 @@ def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, 
         "Ports": published_ports(paths, container_id, known, running=running),
         **{key: first.get(key, "") for key in repeated},
         "Networks": networks,
+        **({"Egress": egress} if (egress := _egress(paths, container_id, known, running=running)) else {}),
     }
+
+
+def _egress(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> dict[str, Any]:
+    """What alone a container may reach, and what its run was refused; nothing where it may reach all. cellwall's own."""
+    attachments = (known.get("network") or {}).get("attachments", ())
+    allowed = [entry for one in attachments for entry in one.get("egress", ())]
+    if not allowed:
+        return {}
+    if running:
+        return {"Allowed": allowed, "Refused": _refused_yet(paths, container_id)}
+    try:
+        ended = json.loads((paths.containers / container_id / "exit.json").read_bytes())
+    except FileNotFoundError:  # it wasn't started yet
+        ended = {}
+    return {"Allowed": allowed, "Refused": ended.get("refused", [])}
+
+
+def _refused_yet(paths: Paths, container_id: str) -> list[str]:
+    """What a running container was refused so far: names as its launcher noted them, addresses as the kernel counted them."""
+    from .names.serving import REFUSED, told
+    from .network.client import Worker
+
+    try:
+        names, more = json.loads((paths.running / container_id / REFUSED).read_bytes())
+    except FileNotFoundError:
+        names, more = {}, 0
+    worker = Worker()
+    try:
+        places = worker.call({"operation": "refused", "container": container_id})["refused"]
+    finally:
+        worker.close()
+    text = told(names, more, places)
+    return [text] if text else []
 
 
 def _endpoint(container_id: str, wanted: dict[str, Any], there: dict[str, Any] | None) -> dict[str, Any]:

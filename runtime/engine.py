@@ -325,13 +325,16 @@ class Engine:
         from . import detaching, launching
 
         options = self.config.fill(options)
-        while True:
-            image = self._image_of(options, progress, cancelled)
-            with self.stores.images(options.storage_driver).held():
-                try:
-                    return self.known.of(detaching.create(self, options, image))
-                except launching.ImageGone:
-                    continue
+        with id_file(options.cidfile) as tell_id:
+            while True:
+                image = self._image_of(options, progress, cancelled)
+                with self.stores.images(options.storage_driver).held():
+                    try:
+                        made = self.known.of(detaching.create(self, options, image))
+                    except launching.ImageGone:
+                        continue
+                tell_id(made.id)
+                return made
 
     def run_detached(
         self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None
@@ -510,6 +513,56 @@ class Engine:
         from .committing import export
 
         export(self, name_or_id, fd, cancelled=cancelled)
+
+    def copy_out(
+        self,
+        name_or_id: str,
+        path: str,
+        dest: str,
+        *,
+        archive: bool = False,
+        follow: bool = False,
+        cancelled: Cancelled | None = None,
+    ) -> None:
+        """Copy ``path`` of a container, running or not, to the local path ``dest``, by docker's rules for ``cp``.
+
+        What is made belongs to this process's user; with ``archive`` owners and setuid bits are kept. ``follow``: a link at the
+        source's end is followed. Raises NotFound, StatusError, UnsupportedError, CellwallError (it can't be put there), Cancelled.
+        """
+        from .copying import copy_out
+
+        copy_out(self, name_or_id, path, dest, archive=archive, follow=follow, cancelled=cancelled)
+
+    def copy_in(
+        self,
+        name_or_id: str,
+        source: str,
+        path: str,
+        *,
+        archive: bool = False,
+        follow: bool = False,
+        cancelled: Cancelled | None = None,
+    ) -> None:
+        """Copy the local path ``source`` to ``path`` of a container, as ``copy_out``; what is made belongs to its root."""
+        from .copying import copy_in
+
+        copy_in(self, name_or_id, source, path, archive=archive, follow=follow, cancelled=cancelled)
+
+    def archive_out(
+        self, name_or_id: str, path: str, fd: int, *, follow: bool = False, cancelled: Cancelled | None = None
+    ) -> None:
+        """Write ``path`` of a container to ``fd`` as a tar archive."""
+        from .copying import archive_out
+
+        archive_out(self, name_or_id, path, fd, follow=follow, cancelled=cancelled)
+
+    def archive_in(
+        self, name_or_id: str, fd: int, path: str, *, archive: bool = False, cancelled: Cancelled | None = None
+    ) -> None:
+        """Unpack the tar archive on ``fd`` in the directory ``path`` of a container. Raises LayerError for a bad archive too."""
+        from .copying import archive_in
+
+        archive_in(self, name_or_id, fd, path, archive=archive, cancelled=cancelled)
 
     def inspect(self, name_or_id: str, *, size: bool = False) -> dict[str, Any]:
         """Everything that is known of a container, in docker's form; with ``size`` also what it takes on disk."""

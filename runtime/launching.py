@@ -223,6 +223,26 @@ def wait_for_place(engine: Engine, container_id: str) -> None:
         engine.reconcile()
 
 
+def _joined(engine: Engine, options: RunOptions) -> dict[str, str]:
+    """Which containers' namespaces are shared, by id: ``{"pid": …, "ipc": …}``. Raises NotFound, StatusError."""
+    found: dict[str, str] = {}
+    for kind, said in (("pid", options.pid), ("ipc", options.ipc)):
+        if not (said or "").startswith("container:"):
+            continue
+        other = engine.known.find((said or "").removeprefix("container:"))
+        if not other.runs:
+            raise StatusError(f"--{kind} {said}: the container", other.status, "running: start it first")
+        if kind == "ipc":
+            known = engine.known.record(other.id) or (engine.known.state(other.id) or {}).get("cellwall", {})
+            theirs = (known.get("options") or {}).get("ipc") or "private"
+            if theirs != "shareable" and not theirs.startswith("container:"):
+                raise StatusError(
+                    f"--ipc {said}: the IPC of that container", theirs, "shareable: run it with --ipc shareable"
+                )
+        found[kind] = other.id
+    return found
+
+
 def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunOptions) -> dict[str, Any]:
     """What the launcher is asked for."""
     keys = (
@@ -243,22 +263,27 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     # Of a build's step nobody asks later how it ended; and it is removed at once, while the launcher would still write that.
     forgotten = record["ephemeral"] or record.get("hidden")
     network = attachments.request(engine, record, made.spec["hostname"])
+    if network is not None and "join" in network and options.uts != "host":
+        # As docker: who shares a network is known by one name there.
+        made.process["env"]["HOSTNAME"] = made.spec["hostname"] = network["join"]["hostname"]
     return {
         "operation": "run",
         "id": record["id"],
         "spec": made.spec,
         "process": made.process,
         "plan": record["plan"],
-        "files": made.files | _shared_files(engine, network),
+        "files": made.files,
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
+        "containers": str(engine.paths.containers),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
         "upper_bytes": options.storage_size_bytes,
         "record_changes": options.record_changes,
         "slot": record["slot"],
         "network": network,
+        "join": _joined(engine, options),
         "idmap": engine.idmapped,
         "exit_path": None if forgotten else str(engine.known.folder(record["id"]) / "exit.json"),
         "record": {
@@ -270,11 +295,3 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             "process": {**made.process, "script": None},
         },
     }
-
-
-def _shared_files(engine: Engine, network: dict[str, Any] | None) -> dict[str, str]:
-    """/etc/hosts and its kind of the container whose network is joined; nothing where none is."""
-    if network is None or "join" not in network:
-        return {}
-    found = engine.known.state(network["join"]["id"])
-    return dict(found["cellwall"].get("files", {})) if found else {}

@@ -69,6 +69,8 @@ class NetworkUse:
     ip: str = ""
     ip6: str = ""
     mac: str = ""
+    # ``--network egress=…``: what alone may be reached, each as policy.py has it. The network's name is ``egress`` then.
+    egress: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,14 +164,26 @@ def plan(
     # Who mounts a file of his own there wants that one.
     taken = {one["target"] for one in attached}
     made = {path: text for path, text in _files(options, hostname).items() if path not in taken}
-    return Plan(spec, process, made, argv, _names(options, hostname), _warnings(options, image))
+    return Plan(
+        spec,
+        process,
+        made,
+        argv,
+        _names(options, hostname),
+        (*_warnings(options, image), *(one["warning"] for one in attached if "warning" in one)),
+    )
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:
+    discarded: tuple[str, ...] = ()
+    if options.network == "host" and (options.publish or options.publish_all):
+        flag = "--publish" if options.publish else "--publish-all"
+        discarded = (f"{flag} is not in force: under --network host the container's ports are this machine's own",)
     here, built_for = Platform.here(), Platform.of(image)
     if options.platform is not None or built_for is None or here.executes(built_for):
-        return ()
+        return discarded
     return (
+        *discarded,
         f"the platform of image {options.image} ({built_for}) is not this machine's ({here}), and --platform names none: its programs may not run",
     )
 
@@ -201,6 +213,9 @@ def _namespaces(options: RunOptions) -> list[dict[str, Any]]:
         ("cgroup", options.cgroupns, "--cgroupns"),
     ):
         if value == "host":
+            continue
+        if (kind in ("pid", "ipc") and (value or "").startswith("container:")) or (kind, value) == ("ipc", "shareable"):
+            kinds.append(kind)  # which of them it shares is told to the launcher, launching.py
             continue
         if value not in (None, "private", "none", ""):
             raise SpecError(flag, f"{value!r} is not available yet: use host, or leave it out")

@@ -7,6 +7,7 @@ Source: runtime-spec runtime.md#state (the fields of state.json; ours are below 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from errno import EEXIST, ENOTEMPTY
@@ -142,12 +143,62 @@ def claim_slot(folder: str, slot: int, container_id: str, owner: dict[str, int])
             ) from None
 
 
-def release_ids(folder: str, slot: int) -> None:
-    """Give the range of ``slot`` back."""
+def share_ids(folder: str, slot: int, other: str, container_id: str, owner: dict[str, int]) -> None:
+    """Hold the range of ``slot``, which ``other`` has, for ``container_id`` as well: nobody else gets it before both are gone.
+
+    Raises CellwallError where ``other`` doesn't have it any more.
+    """
+    with _Locked(folder):
+        try:
+            held = os.readlink(f"{folder}/{slot}").endswith(f":{other}") or os.path.islink(f"{folder}/{slot}+{other}")
+        except FileNotFoundError:
+            held = False
+        if not held:
+            raise CellwallError(f"container {other[:12]} ended meanwhile")
+        os.symlink(f"{owner['pid']}:{owner['started']}:{container_id}", f"{folder}/{slot}+{container_id}")
+
+
+def release_ids(folder: str, slot: int, container_id: str = "") -> None:
+    """Give the range of ``slot`` back; where another container holds it as well, it is that one's from now on."""
+    with _Locked(folder):
+        try:
+            if container_id:
+                os.unlink(f"{folder}/{slot}+{container_id}")
+                return
+        except FileNotFoundError:  # it holds the range itself, or for others
+            pass
+        try:
+            heirs = [name for name in os.listdir(folder) if name.startswith(f"{slot}+") and _lives(f"{folder}/{name}")]
+            if heirs:
+                os.rename(f"{folder}/{heirs[0]}", f"{folder}/{slot}")
+            else:
+                os.unlink(f"{folder}/{slot}")
+        except FileNotFoundError:  # a reconcile that saw the owner end was quicker
+            pass
+
+
+class _Locked:
+    """One at a time gives shared ranges up and takes shares; a killed process gives the lock up. Source: flock(2)."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _lives(link: str) -> bool:
+    """Whether the owner that the link's text names is the process it was."""
     try:
-        os.unlink(f"{folder}/{slot}")
-    except FileNotFoundError:  # a reconcile that saw the owner end was quicker
-        pass
+        pid, started, _ = os.readlink(link).split(":")
+    except FileNotFoundError:
+        return False
+    return is_running(int(pid), int(started))
 
 
 def stale_ids(folder: str) -> Iterator[int]:
@@ -157,6 +208,12 @@ def stale_ids(folder: str) -> Iterator[int]:
     except FileNotFoundError:
         return
     for name in names:
+        if "+" in name:
+            # A share: its container's own end, or this, gives it up.
+            if not _lives(f"{folder}/{name}"):
+                slot, _, container_id = name.partition("+")
+                release_ids(folder, int(slot), container_id)
+            continue
         try:
             pid, started, _ = os.readlink(f"{folder}/{name}").split(":")
         except FileNotFoundError:  # released between the look and the read

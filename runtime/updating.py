@@ -15,6 +15,7 @@ from .cgroups.extending import extend, lacking, planned
 from .cgroups.group import Group
 from .containers import options_from_dict, options_to_dict
 from .errors import AlreadyExists, NotFound, SpecError, UnsupportedError
+from .network import endpoints
 from .resources import changed_resources
 from .supervision import restart_policy
 
@@ -44,11 +45,20 @@ def rename(known: Containers, name_or_id: str, name: str) -> None:
             found["cellwall"]["name"] = name
             state.save(str(known.paths.running), container.id, found)
             ask(str(known.paths.running), container.id, {"changed": {"record": {"name": name}}})
+    _rename_endpoints(str(known.paths.endpoints), container.id, name)
     told = record or (found or {}).get("cellwall")
     if told is not None:
         events.emit_container(
             str(known.paths.run), "rename", container.id, {**told, "name": name}, oldName=container.name
         )
+
+
+def _rename_endpoints(run: str, container_id: str, name: str) -> None:
+    """Have other containers find it by its new name, and no more by the old one."""
+    if endpoints.of_container(run, container_id):
+        with endpoints.Locked(run):
+            for one in endpoints.of_container(run, container_id):
+                endpoints.save(run, {**one, "name": name})
 
 
 def update(engine: Engine, name_or_id: str, changes: dict[str, Any]) -> list[str]:

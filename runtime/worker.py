@@ -431,6 +431,12 @@ def _fill_volume(request: Request) -> object:
     return fill(tree, os.fsencode(request["target"]), volume_fd)
 
 
+def _copy(request: Request) -> object:
+    from .copying_jobs import copy
+
+    return copy(request)
+
+
 def _union_scan(request: Request) -> object:
     from .union.jobs import scan
 
@@ -477,6 +483,7 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "build-copy": _build_copy,
     "build-folder": _build_folder,
     "fill-volume": _fill_volume,
+    "copy": _copy,
     "union-scan": _union_scan,
     "union-before": _union_before,
     "union-effects": _union_effects,

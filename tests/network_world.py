@@ -109,10 +109,15 @@ class World:
 
     def cellwall(self, *words: str, status: int = 0) -> str:
         """What ``cellwall WORDS`` prints; its errors where another ``status`` than 0 is expected."""
+        out, err = self.both(*words, status=status)
+        return err if status else out
+
+    def both(self, *words: str, status: int = 0) -> tuple[str, str]:
+        """What ``cellwall WORDS`` prints and what it says beside it."""
         process = self.popen(*words)
         out, err = process.communicate(timeout=60)
         assert process.returncode == status, f"{words}: status {process.returncode}\n{out}{err}"
-        return err if status else out
+        return out, err
 
     def remove_containers(self) -> None:
         """Whatever a test that failed has left running."""

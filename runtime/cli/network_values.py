@@ -1,6 +1,6 @@
 """How docker writes networks and ports: ``--network``, ``-p``, ``--expose``, ``--mac-address``, and what they are together.
 
-Imports the standard library, options.py and errors.py only.
+Imports the standard library, options.py, names/policy.py and errors.py only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import SpecError
+from ..names.policy import Policy
 from ..options import NetworkUse, Port
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -21,7 +22,13 @@ MODES = ("none", "host")
 
 
 def network(flag: str, text: str) -> NetworkUse:
-    """``NAME``, ``container:NAME``, or ``name=NAME,alias=A,ip=…,ip6=…,mac-address=…``."""
+    """``NAME``, ``container:NAME``, ``name=NAME,alias=A,ip=…,ip6=…,mac-address=…``, or ``egress=NAME[:PORT],…``."""
+    if text.startswith("egress="):
+        entries = tuple(entry.strip() for entry in text.removeprefix("egress=").split(",") if entry.strip())
+        Policy(entries)
+        return NetworkUse("egress", egress=entries)
+    if text == "egress":
+        raise SpecError(flag, "egress needs what may be reached, such as --network egress=example.org,10.0.0.5:8080")
     if "=" not in text:
         return NetworkUse(_name(flag, text))
     said: dict[str, list[str]] = {key: [] for key in _KEYS}
@@ -197,6 +204,8 @@ def fields_of(said: dict[str, Any]) -> dict[str, Any]:
     for use in uses[1:] if special else uses:
         if use.name in MODES or use.name.startswith("container:"):
             raise SpecError("--network", f"{use.name} goes with no other network")
+    if len(uses) > 1 and any(use.egress for use in uses):
+        raise SpecError("--network", "egress=… goes with no other network, which would be a way round the list")
     if special and len(uses) > 1:
         raise SpecError("--network", f"{mode} goes with no other network")
     if not uses:

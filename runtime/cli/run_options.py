@@ -150,7 +150,8 @@ OPTIONS: tuple[Option, ...] = (
         "--network",
         "--net",
         metavar="NAME",
-        help="none (the default), host, bridge, container:NAME, or a network's name; several times, or name=…,ip=…,alias=…",
+        help="none (the default), host, bridge, container:NAME, a network's name, or egress=HOST[:PORT],… for what alone "
+        "may be reached; several times, or name=…,ip=…,alias=…",
         read=network_values.network,
         choices=("none", "host", "bridge"),
     ),
@@ -569,6 +570,9 @@ def check_together(options: RunOptions) -> None:
         raise SpecError("--add-host", f"{bad}: nothing leads to this machine under --network none")
     if options.ipc == "host" and (bad := next((name for name in options.sysctls if not name.startswith("net.")), "")):
         raise SpecError("--sysctl", f"{bad} would change this machine's own IPC under --ipc host")
+    if (options.ipc or "").startswith("container:"):
+        if bad := next((name for name in options.sysctls if not name.startswith("net.")), ""):
+            raise SpecError("--sysctl", f"{bad} would change the IPC of the container that this one joins")
     if options.uts == "host" and options.hostname:
         raise SpecError("--hostname", "can't be set under --uts host")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -9,7 +10,7 @@ from errno import ENOSPC, EPERM, EUSERS
 
 from .. import state
 from ..cgroups import Group
-from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..errors import CellwallError, StatusError, SyscallError, UnsupportedError
 from ..events import emit_container
 from ..linux.files import write_all
 from ..linux.mounts import new_mount
@@ -24,12 +25,13 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, layer_mounts, rootfs
+from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
 from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
+from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
 from .wire import complain, pair, send
 
@@ -57,6 +59,22 @@ SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _FEW_CHANGES = 64
 
 
+def claim_place(request: dict[str, Any], first: dict[str, Any]) -> None:
+    """Write the container's first state. Raises AlreadyExists, and StatusError while ``cp`` has its writable layer mounted (copying.py)."""
+    lock_fd = -1
+    if not request["record"]["ephemeral"]:
+        lock_fd = os.open(f"{request['containers']}/{request['id']}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if lock_fd >= 0:
+            fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        state.create(request["running"], request["id"], first)
+    except BlockingIOError:
+        raise StatusError("the container", "being copied from or to", "left alone: try again") from None
+    finally:
+        if lock_fd >= 0:
+            os.close(lock_fd)
+
+
 class Container(Task):
     """A container from its first process on."""
 
@@ -70,6 +88,7 @@ class Container(Task):
         self.mount_points: list[str] = []
         self.mounts_fd = -1
         self.slot = -1
+        self.shared: Shared | None = None
         self.retries = list(REMOVE_RETRIES_S)
         self.has_state = False
         self.state: dict[str, Any] = {}
@@ -86,6 +105,7 @@ class Container(Task):
             self.rootfs.close()
             self.rootfs.close_late()
             self.servers.kill()
+            self._forget_shared()
             if self.channel is not None:
                 self.server.forget(self.channel.fileno())
             self.channel = None  # the server answers on it
@@ -116,11 +136,19 @@ class Container(Task):
         self.state = first_state(request, server.owner)
         self.take_place()
         count = server.id_count
-        if new_user and not server.rootless:
+        wish = request.get("join")
+        self.shared = Shared(request["running"], wish, new_user) if wish else None
+        if self.shared is not None and new_user:
+            base, count = self._share_ids(self.shared)
+        elif new_user and not server.rootless:
             self.slot, base = self._claim_ids()
             count = state.IDS_PER_CONTAINER
-        if request.get("network") and "join" not in request["network"]:
-            self._claim_network()
+        if request.get("network"):
+            if "join" in request["network"]:
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
+            else:
+                self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
@@ -128,11 +156,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            with self._joined_network():
-                pid, pidfd = clone3(flags & ~CLONE_NEWCGROUP, clone_fd)
-                if pid == 0:
-                    self.sync.close()
-                    init.main(other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -144,7 +168,7 @@ class Container(Task):
         init_started = start_time(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        if new_user:
+        if new_user and self.shared is None:
             self._map_ids(base, count)
         if self.network is not None and self.network.endpoints:
             # The worker makes links, addresses and rules while the mounts are made here.
@@ -195,9 +219,11 @@ class Container(Task):
             "id_count": count,
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
+            "slot": self.slot,
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
+        self._forget_shared()
         self.rootfs.close_late()
         warnings = self.rootfs.warnings + group_warnings + (self.network.warnings if self.network else [])
         if warnings:
@@ -224,8 +250,14 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.id)
-            self.request["files"] |= self.names.files(self.network.endpoints, host_address)
+            self.names = Names(
+                self.server,
+                self.request["names"],
+                request["run"],
+                f"{self.request['running']}/{self.id}",
+                self.network.endpoints,
+            )
+            self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
         """For as long as the block runs, be in the network namespace of the container that this one shares it with.
@@ -233,6 +265,66 @@ class Container(Task):
         Joined from outside: the namespace belongs to the other container's user namespace, in which this one has no rights.
         """
         return Inside(self.request["running"], (self.request.get("network") or {}).get("join"))
+
+    def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
+        """The first process, in its own namespaces and those that it shares."""
+        assert self.sync is not None
+        network = self._joined_network()
+        if network.elsewhere and self.server.rootless:
+            if self.shared is not None:
+                raise UnsupportedError(
+                    "--network container:… beside --pid or --ipc container:…, as an ordinary user",
+                    "join one of them, or run as root",
+                )
+            pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+            try:
+                return network_namespace.clone_there(self.server, pidfd, self.sync, other, flags, clone_fd)
+            finally:
+                os.close(pidfd)
+        with network:
+            if self.shared is not None:
+                return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+            pid, pidfd = clone3(flags, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+            return pid, pidfd
+
+    def _sysfs_there(self, options: list[str]) -> int:
+        """A /sys of the network namespace that is shared; the caller owns the descriptor."""
+        attributes, _ = split_options(options)
+        if not self.server.rootless:
+            with self._joined_network():
+                return new_mount("sysfs", {"source": "sysfs"}, attributes)
+        pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+        try:
+            _, fds = network_namespace.there(
+                self.server,
+                pidfd,
+                [],
+                lambda: ({"mounted": True}, [new_mount("sysfs", {"source": "sysfs"}, attributes)]),
+            )
+        finally:
+            os.close(pidfd)
+        return fds[0]
+
+    def _share_ids(self, shared: Shared) -> tuple[int, int]:
+        """The other container's range, held for this one too: ``(first host id, how many)``."""
+        if self.request.get("slot") is not None or not self.request.get("idmap", True):
+            raise UnsupportedError(
+                "--pid and --ipc of another container",
+                "its files have ids of their own, as mounts can't translate them here",
+            )
+        slot = shared.found.get("slot", -1)
+        if slot >= 0:
+            state.share_ids(self.request["ids"], slot, shared.id, self.id, self.server.owner)
+            self.slot = slot
+        return shared.ids()
+
+    def _forget_shared(self) -> None:
+        if self.shared is not None:
+            self.shared.close()
+            self.shared = None
 
     def _claim_ids(self) -> tuple[int, int]:
         """A free range, or the one that the container's files were given (where mounts can't translate them)."""
@@ -251,8 +343,8 @@ class Container(Task):
             pass
 
     def take_place(self) -> None:
-        """Make the container known to everybody, unless its id is taken."""
-        state.create(self.request["running"], self.id, self.state)
+        """Make the container known to everybody, unless its id is taken, or its files are being copied."""
+        claim_place(self.request, self.state)
         self.has_state = True
 
     def _map_ids(self, base: int, count: int) -> None:
@@ -301,9 +393,9 @@ class Container(Task):
                     binds.add(item)
                 elif kind == "sysfs" and self._joined_network().elsewhere:
                     # It shows the network namespace that it is mounted in, to those alone who own that.
-                    with self._joined_network():
-                        attributes, _ = split_options(item.get("options", []))
-                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
+                    self.rootfs.add(item["destination"], self._sysfs_there(item.get("options", [])))
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "image":
                     upper_bytes = self.request.get("upper_bytes") or 0
                     root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
@@ -336,6 +428,16 @@ class Container(Task):
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
+        if self.names is not None:
+            # Asked for while its rules are there: they go with its links.
+            self.names.refused(lambda texts: self._ended(message, texts))
+        else:
+            self._ended(message, [])
+
+    def _ended(self, message: dict[str, Any], refused: list[str]) -> None:
+        if refused:
+            message["refused"] = refused
+            self.tell({"event": "warnings", "messages": refused})
         if self.request.get("record_changes") and self.rootfs.uppers and self.failure is None:
             if self._changed_much():
                 self._list_changes(message)
@@ -432,7 +534,7 @@ class Container(Task):
     def _forget(self) -> None:
         """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
-            state.release_ids(self.request["ids"], self.slot)
+            state.release_ids(self.request["ids"], self.slot, self.id)
         if self.has_state:
             state.remove(self.request["running"], self.id)
         # It refers back to this, and the launcher looks for no cycles.

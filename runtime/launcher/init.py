@@ -154,7 +154,7 @@ def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> None:
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     if setup["loopback"]:
         _raise_loopback()
-    root_fd = _attach(setup["mounts"], fds, step)
+    root_fd = attach_mounts(setup["mounts"], fds, step)
     os.fchdir(root_fd)
     step.name = "pivot_root"
     pivot_root(".", ".")
@@ -178,7 +178,7 @@ def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> None:
     os.close(root_fd)
 
 
-def _attach(entries: list[dict[str, Any]], fds: list[int], step: Step) -> int:
+def attach_mounts(entries: list[dict[str, Any]], fds: list[int], step: Step) -> int:
     """Attach the mounts in order; returns a descriptor of the new root."""
     root_fd = -1
     # Kept, for the new root covers /proc for a while.

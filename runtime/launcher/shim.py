@@ -19,7 +19,7 @@ from ..events import emit_container
 from ..storage.btrfs_subvolume import destroy_below
 from ..storage.removal import remove_tree
 from .attached import NAME, Attached
-from .container import Container, first_state, tell_end, write_exit
+from .container import Container, claim_place, first_state, tell_end, write_exit
 from .health import Health
 from .restarting import Restarts
 from .stdio import Stdio
@@ -98,7 +98,7 @@ class Shim:
     def begin(self) -> None:
         """Take the container's place and start it. Raises what makes that impossible; nothing is left then."""
         self._run_folder = f"{self.request['running']}/{self.id}"
-        state.create(self.request["running"], self.id, first_state(self.request, self.server.owner))
+        claim_place(self.request, first_state(self.request, self.server.owner))
         try:
             self._listen()
             if log := self.wish.get("log"):

@@ -69,7 +69,10 @@ class Directory:
         own = [self._load(name, self._file) for name, _ in seen]
         self._isolated = all(endpoint is None or endpoint["internal"] for endpoint in own)
         for endpoint in own:
-            if endpoint is not None:
+            if endpoint is not None and endpoint.get("egress"):
+                # It reaches nobody else of its network, and has no business to know who is there.
+                self._add(endpoint)
+            elif endpoint is not None:
                 for file in sorted(_files(f"{self._run}/{endpoint['network']}")):
                     other = self._load(endpoint["network"], file)
                     if other is not None:

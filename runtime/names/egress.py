@@ -30,14 +30,21 @@ _NOTED = 50
 
 
 class Egress:
-    """A Resolver by a Policy. ``refused`` counts the names that weren't on the list, in the order in which they came."""
+    """A Resolver by a Policy. What it has refused is counted by name, in the order in which the names came."""
 
-    def __init__(self, forwarder: Forwarder, policy: Policy, allow: Allow) -> None:
+    def __init__(self, forwarder: Forwarder, policy: Policy, allow: Allow, noted: Callable[[], None]) -> None:
+        """``noted`` is called whenever ``refused`` has changed."""
         self._forwarder = forwarder
         self._policy = policy
         self._allow = allow
-        self.refused: dict[str, int] = {}
+        self._noted = noted
+        self._refused: dict[str, dict[int, int]] = {}
         self.more_refused = 0
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How often each name was asked for that isn't on the list; one look-up asks for addresses of both kinds."""
+        return {name: max(kinds.values()) for name, kinds in self._refused.items()}
 
     def close(self) -> None:
         self._forwarder.close()
@@ -75,7 +82,10 @@ class Egress:
         if answer.rcode != message.NOERROR:
             reply(message.write_answer(query, answer.rcode))
             return
-        found = [(address, min(ttl, CEILING_S)) for address, ttl in answer.addresses if may_lead_to(address)]
+        private = self._policy.is_written_out(query.name)
+        found = [
+            (address, min(ttl, CEILING_S)) for address, ttl in answer.addresses if may_lead_to(address, private=private)
+        ]
         if not found:
             reply(message.write_answer(query, message.NOERROR))
             return
@@ -92,7 +102,11 @@ class Egress:
 
     def _note(self, query: Query) -> None:
         name = message.text_of(query.name)
-        if name in self.refused or len(self.refused) < _NOTED:
-            self.refused[name] = self.refused.get(name, 0) + 1
+        if name in self._refused or len(self._refused) < _NOTED:
+            kinds = self._refused.setdefault(name, {})
+            # A few kinds are enough to count by: there are 65,536.
+            kind = query.kind if query.kind in (message.A, message.AAAA) else 0
+            kinds[kind] = kinds.get(kind, 0) + 1
         else:
             self.more_refused += 1
+        self._noted()

@@ -19,6 +19,8 @@ DEFAULT_PORTS = (("tcp", 443), ("tcp", 80))
 # Where a name of the list may never lead to: this machine itself, the machine's neighbours that clouds keep their keys on, and
 # addresses that are nobody's. Only an entry that is an address can name them. Source: RFC 6890, RFC 3927.
 _NEVER = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+# Where a name below a ``*.`` may not lead to either: whoever can make such names would choose among the neighbours. RFC 1918, RFC 6598.
+_PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 
 Port = tuple[str, int]
 
@@ -49,6 +51,10 @@ class Policy:
     def _add(known: list[Port], ports: tuple[Port, ...]) -> None:
         known += [port for port in ports if port not in known]
 
+    def is_written_out(self, name: Name) -> bool:
+        """Whether the list has ``name`` itself, and not only a ``*.`` above it."""
+        return name in self._names
+
     def ports(self, name: Name) -> list[Port]:
         """The ports of ``name`` that may be reached; none where it isn't on the list."""
         found = list(self._names.get(name, ()))
@@ -57,10 +63,10 @@ class Policy:
         return found
 
 
-def may_lead_to(address: str) -> bool:
-    """Whether the answer for an allowed name may be this IPv4 address."""
+def may_lead_to(address: str, *, private: bool = True) -> bool:
+    """Whether the answer for an allowed name may be this IPv4 address; ``private``: also one of a private network."""
     number = int.from_bytes(inet_aton(address), "big")
-    for network in _NEVER:
+    for network in _NEVER if private else (*_NEVER, *_PRIVATE):
         start, _, length = network.partition("/")
         shift = 32 - int(length)
         if number >> shift == int.from_bytes(inet_aton(start), "big") >> shift:

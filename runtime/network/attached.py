@@ -60,7 +60,7 @@ class Attached:
     def _publish(self) -> None:
         outside = next((one for one in self.endpoints if not one["internal"]), None)
         if outside is None:
-            self.warnings.append("no port is published, as nothing leads out of an internal network (-p, -P)")
+            self.warnings.append("--publish is not in force: nothing leads out of, or into, an internal network")
             return
         families: list[int] = [
             socket.AF_INET6 if ":" in address else socket.AF_INET for address in outside["addresses"]

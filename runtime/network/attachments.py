@@ -2,12 +2,12 @@
 
 ``record["network"]`` holds
 
-    mode         none, host, container:<id>, networks, or user: an ordinary user's own, see user_mode.py
-    attachments  [{"network": id, "name", "aliases", "ip", "ip6", "mac"}] in order, the first is eth0
+    mode         none, host, container:<id>, networks, or bridge: an ordinary user's, see user_mode.py
+    attachments  [{"network": id, "name", "aliases", "ip", "ip6", "mac", "egress"}] in order, the first is eth0
     publish      [{"container_port", "protocol", "host_ip", "host_port", "host_port_end"}], ``-P`` taken into account
     exposed      ["80/tcp"], of the image and of ``--expose``
 
-``request["network"]`` is what attached.py says, ``{"join": {"id", "name"}}`` for a namespace to be joined, or None.
+``request["network"]`` is what attached.py says, ``{"join": {"id", "name", "hostname"}}`` for a namespace to be joined, or None.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
         return record | {"mode": mode}
     if engine.identity.rootless:
         _check_user_mode(uses)
-        return record | {"mode": "user", "publish": _published(options, exposed)}
+        return record | {"mode": BRIDGE, "publish": _published(options, exposed)}
     definitions = Definitions(engine.paths)
     attachments: list[dict[str, Any]] = []
     for use in uses:
@@ -64,6 +64,7 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
                 "ip": use.ip,
                 "ip6": use.ip6,
                 "mac": use.mac,
+                "egress": list(use.egress),
             }
         )
     return record | {"mode": "networks", "attachments": attachments, "publish": _published(options, exposed)}
@@ -71,6 +72,11 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
 
 def _check_user_mode(uses: tuple[NetworkUse, ...]) -> None:
     """Raise UnsupportedError where an ordinary user's container can't be on the networks that it is to be on."""
+    if uses[0].egress:
+        raise UnsupportedError(
+            "--network egress=… as an ordinary user: nothing outside of the container's reach could enforce it",
+            "run it as root, or with --network none",
+        )
     mend = (
         "bridges of one's own need root: use --network bridge, which is a network of the container alone, none or host"
     )
@@ -118,7 +124,7 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
     network = record["network"]
     if network["mode"].startswith("container:"):
         return {"join": _joined(engine, network["mode"].removeprefix("container:"))}
-    if network["mode"] == "user":
+    if network["mode"] == BRIDGE:
         kind, program = user_mode_program()
         return {
             "user_mode": kind,
@@ -153,4 +159,5 @@ def _joined(engine: Engine, container_id: str) -> dict[str, Any]:
     found = engine.known.state(other.id)
     if found is None or not found["pid"] or other.status != "running":
         raise StatusError(f"--network container:{other.name}: the container", other.status, "running: start it first")
-    return {"id": other.id, "name": other.name}
+    hostname = found["cellwall"]["process"]["env"].get("HOSTNAME") or other.id[:12]
+    return {"id": other.id, "name": other.name, "hostname": hostname}

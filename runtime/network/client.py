@@ -141,10 +141,12 @@ class Worker:
             self._changed(-1)
         self._socket.close()
         self._socket = None
-        try:
-            os.waitpid(self._pid, 0)
-        except ChildProcessError:  # whoever watches SIGCHLD was quicker
-            pass
+        if self._changed is None:
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:  # the process's own handler of SIGCHLD was quicker
+                pass
+        # Else the loop that watches it collects all children that end.
         text = os.pread(self._log_fd, 65536, 0).decode("utf-8", "replace").strip()
         os.close(self._log_fd)
         return text.splitlines()[-1] if text else ""

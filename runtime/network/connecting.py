@@ -16,7 +16,7 @@ from ..linux.process import is_running, pidfd_open
 from . import endpoints
 from .attached import attach_message, detach_message, tell
 from .client import Worker
-from .definitions import Definitions
+from .definitions import EGRESS, Definitions
 
 if TYPE_CHECKING:
     from ..containers import Container
@@ -30,6 +30,10 @@ def connect(engine: Engine, use: NetworkUse, name_or_id: str) -> None:
     network = definitions.find(use.name)
     container, known = _container(engine, name_or_id)
     mode = known["mode"]
+    if network["name"] == EGRESS or any(one.get("egress") for one in known["attachments"]):
+        raise NetworkError(
+            f"network {network['name']} would be a way round an egress list: run container {container.name} anew with --network egress=…"
+        )
     if mode not in ("none", "networks"):
         raise StatusError(f"container {container.name}", f"on --network {mode}", "on networks of its own, or on none")
     if mode == "none" and engine.known.record(container.id) is None:
@@ -90,12 +94,13 @@ def _hostname(found: dict[str, Any], container: Container) -> str:
 def disconnect(engine: Engine, network_name: str, name_or_id: str) -> None:
     """Take a container off a network, also off one that was removed since. Raises NotFound, StatusError."""
     container, known = _container(engine, name_or_id)
-    network_id = next((one["network"] for one in known["attachments"] if one["name"] == network_name), "")
-    if not network_id:
-        network_id = Definitions(engine.paths).find(network_name)["id"]
-    rest = [one for one in known["attachments"] if one["network"] != network_id]
     run = str(engine.paths.endpoints)
-    endpoint = endpoints.load(run, network_id, container.id)
+    definitions = Definitions(engine.paths)
+    # By its name, as it may have been removed, or made again, since; else by its id or the beginning of it.
+    known_names = {one["name"] for one in known["attachments"]} | {one["name"] for one in definitions.each()}
+    name = network_name if network_name in known_names else definitions.find(network_name)["name"]
+    rest = [one for one in known["attachments"] if one["name"] != name]
+    endpoint = next((one for one in endpoints.of_container(run, container.id) if one["network_name"] == name), None)
     if len(rest) == len(known["attachments"]) and endpoint is None:
         raise StatusError(f"container {container.name}", f"not on network {network_name}", "on it")
     if endpoint is not None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..paths import Paths
 
 BRIDGE = "bridge"
+# Of containers with an egress allow-list: each is alone on it, see egress_rules.py.
+EGRESS = "egress"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _LINK = re.compile(r"[^\s/:]{1,15}")
 PREDEFINED = ("none", "host")
@@ -43,7 +45,6 @@ _OPTIONS = {
     "com.docker.network.bridge.enable_icc": "icc",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
 }
-MTU = 1500
 
 
 class Definitions:
@@ -55,6 +56,7 @@ class Definitions:
         self._events = str(paths.run)
         # Two state folders on one machine must not share a link's name: the default network's id depends on the folder.
         self._default_id = hashlib.sha256(f"bridge {paths.data}".encode()).hexdigest()
+        self._egress_id = hashlib.sha256(f"egress {paths.data}".encode()).hexdigest()
 
     def each(self) -> Iterator[dict[str, Any]]:
         """All of them, the oldest first."""
@@ -79,6 +81,8 @@ class Definitions:
                 return one
         if name_or_id == BRIDGE:
             return self.default()
+        if name_or_id == EGRESS:
+            return self.egress()
         found = [one for one in known if name_or_id and one["id"].startswith(name_or_id)]
         if len(found) > 1:
             raise CellwallError(f"{name_or_id} begins the ids of {len(found)} networks: give more of it")
@@ -97,6 +101,16 @@ class Definitions:
                 self._new(BRIDGE, self._default_id, [pools.free(known, default=True)], user_defined=False)
             )
 
+    def egress(self) -> dict[str, Any]:
+        """The network ``egress``, made where it is missing."""
+        with endpoints.Locked(self.run):
+            known = list(self.each())
+            for one in known:
+                if one["id"] == self._egress_id:
+                    return one
+            subnets = [pools.free(known)]
+            return self._save(self._new(EGRESS, self._egress_id, subnets, user_defined=False, icc=False))
+
     def create(
         self,
         name: str,
@@ -114,7 +128,7 @@ class Definitions:
             raise SpecError(
                 "NETWORK", f"{name!r} is no name of a network; use letters, digits, and _ . - after the first"
             )
-        if name in (*PREDEFINED, BRIDGE, "default"):
+        if name in (*PREDEFINED, BRIDGE, EGRESS, "default"):
             raise AlreadyExists(f"network {name} is one of cellwall's own: take another name")
         settings = _settings(options or {})
         with endpoints.Locked(self.run):
@@ -146,7 +160,7 @@ class Definitions:
 
     def remove(self, name_or_id: str) -> dict[str, Any]:
         """Remove a network that no running container is on. Raises NotFound, StatusError."""
-        if name_or_id in (*PREDEFINED, BRIDGE):
+        if name_or_id in (*PREDEFINED, BRIDGE, EGRESS):
             raise NetworkError(f"network {name_or_id} is one of cellwall's own and stays")
         found = self.find(name_or_id)
         if not found["user_defined"]:
@@ -176,7 +190,7 @@ class Definitions:
         options: dict[str, str] | None = None,
         user_defined: bool = True,
         bridge: str = "",
-        mtu: int = MTU,
+        mtu: int = 0,
         icc: bool = True,
         masquerade: bool = True,
     ) -> dict[str, Any]:
@@ -192,7 +206,7 @@ class Definitions:
             "options": options or {},
             # At most 15 bytes: IFNAMSIZ, netdevice(7).
             "bridge": bridge or f"cw-{network_id[:12]}",
-            "mtu": mtu,
+            "mtu": mtu or pools.mtu(),
             "icc": icc,
             "masquerade": masquerade,
             "user_defined": user_defined,

@@ -17,8 +17,18 @@ from ..errors import NetworkError, UnsupportedError
 NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 16, 17
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, DELSETELEM = 0, 1, 2, 3, 6, 9, 12, 14
-REQUEST, ACK, EXCL, CREATE, APPEND = 0x1, 0x4, 0x200, 0x400, 0x800
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, GETSETELEM, DELSETELEM = (
+    0,
+    1,
+    2,
+    3,
+    6,
+    9,
+    12,
+    13,
+    14,
+)
+REQUEST, ACK, EXCL, DUMP, CREATE, APPEND = 0x1, 0x4, 0x200, 0x300, 0x400, 0x800
 _NESTED = 0x8000
 NFPROTO_INET = 1
 # Of the kernel's register file the 32-bit ones: NFT_REG32_00 and up. A 16-byte value takes four.
@@ -125,6 +135,27 @@ def looked_up(name: str) -> bytes:
     return expression("lookup", text(1, name), number(2, REG), number(3, REG))
 
 
+def is_in(name: str) -> bytes:
+    """The key from REG on is in the set ``name``."""
+    return expression("lookup", text(1, name), number(2, REG))
+
+
+def counted_in(name: str) -> bytes:
+    """The key from REG on is put into the set ``name`` where it isn't, and counted there; a set that is full ends the rule."""
+    counter = nest(7, text(1, "counter"), nest(2))
+    return expression("dynset", text(1, name), number(3, 1), number(4, REG), counter)
+
+
+def reject(code: int) -> bytes:
+    """An ICMP or ICMPv6 error; ``code`` is one of NFT_REJECT_ICMPX_*."""
+    return expression("reject", number(1, 2), attribute(2, bytes([code])))
+
+
+def reject_tcp() -> bytes:
+    """A TCP reset."""
+    return expression("reject", number(1, 1), attribute(2, b"\0"))
+
+
 def loaded(data: bytes, register: int = REG) -> bytes:
     """``data`` as it is."""
     return expression("immediate", number(1, register), value(2, data))
@@ -176,11 +207,34 @@ def element(table_name: str, name: str, key: bytes, data: bytes, comment: str) -
     return NEWSETELEM, CREATE, text(1, table_name) + text(2, name) + nest(3, item)
 
 
+def members(
+    table_name: str,
+    name: str,
+    identity: int,
+    key: tuple[int, int],
+    *,
+    size: int,
+    timed: bool = False,
+    counts: bool = False,
+) -> Message:
+    """A set of ``size`` elements at most; ``key`` is type and bytes. ``timed``: they may end; ``counts``: packets put them there."""
+    flags = (0x10 if timed else 0) | (0x20 if counts else 0)  # NFT_SET_TIMEOUT, NFT_SET_EVAL
+    parts = text(1, table_name) + text(2, name) + number(3, flags) + number(4, key[0]) + number(5, key[1])
+    parts += nest(9, number(1, size))
+    return NEWSET, CREATE, parts + number(10, identity)
+
+
+def member(table_name: str, name: str, key: bytes, seconds: int = 0) -> Message:
+    """An element of a set, for ``seconds``, or for good where that is 0."""
+    time = attribute(4, struct.pack(">Q", seconds * 1000)) if seconds else b""
+    return NEWSETELEM, CREATE, text(1, table_name) + text(2, name) + nest(3, nest(1, value(1, key), time))
+
+
 def no_element(table_name: str, name: str, key: bytes) -> Message:
     return DELSETELEM, 0, text(1, table_name) + text(2, name) + nest(3, nest(1, value(1, key)))
 
 
-def commit(messages: list[Message], *, ignored: tuple[int, ...] = ()) -> bool:
+def commit(messages: list[Message], *, ignored: tuple[int, ...] = (), family: int = NFPROTO_INET) -> bool:
     """Have the kernel take ``messages`` as one transaction; False where it failed with an errno of ``ignored``.
 
     Raises UnsupportedError where there is no nftables or no right to it, NetworkError for any other refusal.
@@ -188,7 +242,7 @@ def commit(messages: list[Message], *, ignored: tuple[int, ...] = ()) -> bool:
     batch = _packed(_BATCH_BEGIN, 0, 0, b"", _SUBSYSTEM)
     for sequence, (kind, flags, parts) in enumerate(messages, 1):
         flags |= ACK if sequence == len(messages) else 0
-        batch += _packed(_SUBSYSTEM << 8 | kind, flags, sequence, parts)
+        batch += _packed(_SUBSYSTEM << 8 | kind, flags, sequence, parts, family=family)
     batch += _packed(_BATCH_END, 0, len(messages) + 1, b"", _SUBSYSTEM)
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
@@ -226,8 +280,47 @@ def missing(number: int) -> UnsupportedError:
     )
 
 
-def _packed(kind: int, flags: int, sequence: int, parts: bytes, resource: int = 0) -> bytes:
-    body = struct.pack(">BBH", NFPROTO_INET if resource == 0 else 0, 0, resource) + parts
+def counted(table_name: str, name: str) -> list[tuple[bytes, int]]:
+    """The elements of a set that counts, each with its packets; none where there is no such set."""
+    asked = _packed(_SUBSYSTEM << 8 | GETSETELEM, DUMP, 1, text(1, table_name) + text(2, name))
+    found: list[tuple[bytes, int]] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as sock:
+        sock.bind((0, 0))
+        sock.sendto(asked, (0, 0))
+        while True:
+            data = sock.recv(1 << 18)
+            while len(data) >= 16:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind in (2, 3):  # NLMSG_ERROR, NLMSG_DONE
+                    return found
+                for item in attributes(attributes(data[20:length]).get(3, [b""])[0]).get(1, ()):
+                    found.append(_counted(item))
+                data = data[(length + 3) & ~3 :]
+
+
+def _counted(item: bytes) -> tuple[bytes, int]:
+    parts = attributes(item)
+    key = attributes(parts[1][0])[1][0]
+    # One expression, or a list of them.
+    counter = parts[7][0] if 7 in parts else attributes(parts[11][0])[1][0]
+    packets = attributes(attributes(counter)[2][0])[2][0]
+    return key, int.from_bytes(packets, "big")
+
+
+def attributes(data: bytes) -> dict[int, list[bytes]]:
+    """The payloads of attributes by kind."""
+    found: dict[int, list[bytes]] = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        found.setdefault(kind & 0x3FFF, []).append(data[4:length])
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+def _packed(kind: int, flags: int, sequence: int, parts: bytes, resource: int = 0, family: int = NFPROTO_INET) -> bytes:
+    body = struct.pack(">BBH", family if resource == 0 else 0, 0, resource) + parts
     return struct.pack("=IHHII", 16 + len(body), kind, flags | REQUEST, sequence, 0) + body
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CellwallError, NotFound
-from . import conntrack, endpoints, links, rules
+from . import conntrack, egress_rules, endpoints, links, rules
+from .egress_rules import allow, refused  # noqa: F401  asked for by their names, as attach and detach
 
 
 def attach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def attach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             bridge = links.make_bridge(route, network)
             if not network["internal"]:
                 links.let_through(network)
+            if endpoint["egress"]:
+                egress_rules.make(network, endpoint)
             links.make_pair(route, bridge, network, endpoint, netns_fd)
             with links.inside(netns_fd):
                 links.configure(endpoint, default_route=not has_route and bool(endpoint["gateways"]))
@@ -53,6 +56,8 @@ def detach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
                     one["container"] == endpoint["container"] for one in endpoints.each(run, endpoint["network"])
                 )
                 links.remove_link(route, endpoint["link"])
+                if endpoint.get("egress"):
+                    egress_rules.remove(endpoint)
                 if last:
                     rules.remove(endpoint["network"])
                     links.remove_bridge(route, endpoint["network"], _bridge(message["networks"], endpoint))

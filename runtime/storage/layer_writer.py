@@ -113,8 +113,10 @@ class LayerWriter:
 
     def add(
         self, path: bytes, name: bytes, above_fd: int, lowers: Lowers | None = None, *, hollow: bool = False
-    ) -> None:
+    ) -> int | None:
         """Write the entry ``name`` of the directory ``above_fd`` as ``path``, with its mark where it hides a directory of ``lowers``.
+
+        Returns its type flag where it is a directory.
 
         ``hollow``: without content, as what was put there to be mounted over has none.
         """
@@ -124,15 +126,15 @@ class LayerWriter:
             status = os.stat(name, dir_fd=above_fd, follow_symlinks=False)
             kind = stat.S_IFMT(status.st_mode)
             if kind == stat.S_IFSOCK or is_whiteout(status):
-                return
+                return None
             opened = os.open(name, _READ, dir_fd=above_fd) if kind in (stat.S_IFREG, stat.S_IFDIR) else -1
         except OSError as error:
             if error.errno in _GONE:  # a running container has removed it
-                return
+                return None
             raise
         if opened < 0:
             self._node(path, name, above_fd, status)
-            return
+            return None
         try:
             # What was opened decides: between the two calls a running container may have put another file there.
             status = os.fstat(opened)
@@ -140,11 +142,13 @@ class LayerWriter:
                 self.directory(path, opened, status)
                 if lowers is not None and self._is_opaque(opened) and _is_directory(lowers, path):
                     self.tar.entry(path + b"/.wh..wh..opq", REGULAR)
-            elif stat.S_ISREG(status.st_mode) and not self._hard_link(path, status, opened):
+                return DIRECTORY
+            if stat.S_ISREG(status.st_mode) and not self._hard_link(path, status, opened):
                 if hollow:
                     self._entry(path, REGULAR, status)
                 else:
-                    self._file(path, opened, status)
+                    self.file(path, opened, status)
+            return None
         finally:
             os.close(opened)
 
@@ -176,7 +180,8 @@ class LayerWriter:
         else:
             self._entry(path, kind, status, device=status.st_rdev)
 
-    def _file(self, path: bytes, fd: int, status: os.stat_result) -> None:
+    def file(self, path: bytes, fd: int, status: os.stat_result) -> None:
+        """Write the regular file of ``fd`` with its content."""
         attributes = plain_attributes(fd, self._id_base)
         size = status.st_size
         pieces = list(_pieces(fd, size)) if _holes(fd, size) >= self._holes_min else [(0, size)]

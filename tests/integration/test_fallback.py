@@ -40,7 +40,7 @@ def test_root_inside_is_still_nobody_outside(old_engine: Engine, busybox: str, c
 def test_the_copy_belongs_to_the_range_of_the_container(old_engine: Engine, busybox: str) -> None:
     with cellwall.container(busybox, name="lab", engine=old_engine) as box:
         box.run("echo one > /root/file")
-        entry = old_engine.inspect("lab")["MountPlan"][0]
+        entry = old_engine.known.kept("lab")["plan"][0]
         assert Path(entry["source"], "root/file").stat().st_uid == entry["id_map"][0] >= 0x70000000
     with cellwall.container(busybox, name="lab", engine=old_engine) as box:
         assert box.run("cat /root/file").stdout == "one\n"

@@ -130,6 +130,12 @@ def test_a_network_of_its_own(user: User, request: pytest.FixtureRequest) -> Non
         error = user.cellwall("run", "--rm", *ports, user.image, "true", status=125)
         assert "port 18080/tcp of 127.0.0.1 is in use by container web" in error
         (endpoint,) = endpoints(user)
+        network = json.loads(user.cellwall("inspect", "web"))[0]["NetworkSettings"]["Networks"]["bridge"]
+        assert network["IPAddress"] == address
+        # Another one in its network: its server on the loopback interface, its files, its interfaces.
+        look = ("sh", "-c", "wget -qO- http://127.0.0.1/; tail -n1 /etc/hosts; ls /sys/class/net")
+        joined = user.cellwall("run", "--rm", "--network", "container:web", user.image, *look)
+        assert joined.splitlines() == ["me", f"{address}\tme", *sorted(["lo", endpoint["interface"]])]
 
         # Killed with everything that was its own.
         (state,) = (user.world.root / "s/run/containers").iterdir()
@@ -156,6 +162,10 @@ def test_what_an_ordinary_user_cannot_have(user: User) -> None:
         ),
         (("-p", "8080:80"), "no program slirp4netns or pasta"),
         (("--network", "lab"), "--network lab as an ordinary user: bridges of one's own need root"),
+        (
+            ("--network", "egress=good.test"),
+            "nothing outside of the container's reach could enforce it: run it as root",
+        ),
         (("--network", "bridge", "--ip", "10.0.0.2"), "--ip as an ordinary user: leave it out"),
     ):
         error = user.cellwall("run", "--rm", *options, user.image, "true", status=125)

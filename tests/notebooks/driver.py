@@ -67,6 +67,11 @@ class Execution:
             content["text"] for _, kind, content in self.messages if kind == "stream" and content["name"] == stream
         )
 
+    @property
+    def shown(self) -> str:
+        """All that a person reads: standard output, then what was displayed, as plain text."""
+        return self.text() + "".join(content["data"]["text/plain"] for content in self.kinds("display_data"))
+
     def kinds(self, *kinds: str) -> list[dict[str, Any]]:
         """The contents of the messages of these kinds, in order."""
         return [content for _, kind, content in self.messages if kind in kinds]

@@ -135,7 +135,7 @@ def test_errors_are_one_line(notebook: Notebook, cell: str, line: str) -> None:
     shown = [text for text in failed.shown_error if text.strip()]
     assert len(shown) == 1, shown
     assert line in shown[0]
-    assert "bad:1" not in ok(notebook.run("%image images")).text()
+    assert "bad:1" not in ok(notebook.run("%image images")).shown
 
 
 def test_a_failed_run_is_a_called_process_error(notebook: Notebook) -> None:
@@ -156,8 +156,8 @@ def test_an_interrupt_during_a_run(notebook: Notebook) -> None:
     running.wait()
     assert running.error is not None
     assert running.error["ename"] == "KeyboardInterrupt"
-    assert "cut:1" not in ok(notebook.run("%image images")).text()
-    assert ok(notebook.run("%container ps -a -q")).text() == ""
+    assert "cut:1" not in ok(notebook.run("%image images")).shown
+    assert ok(notebook.run("%container ps -a -q")).shown == ""
     assert subprocess.run(["pgrep", "-f", "sleep 98765"], capture_output=True, check=False).stdout == b""
     # What was done is in the cache.
     again = ok(notebook.run(f"%%dockerfile -t cut:1\nFROM {BASE}\nRUN echo done > /done\nRUN true\n"))

@@ -314,7 +314,7 @@ def test_named_container_answers_the_next_cell(notebook: Notebook, lab: str) -> 
     assert cell.text() == "kept\nme /root\n"
     assert notebook.run(f"{HOST} {name}\nexit 4").shown_error == ["CellError: exit status 4"]
     assert "--memory" in ok(notebook.run(f"{HOST} {name} -m 64m\ntrue")).text("stderr")
-    assert ok(notebook.run("%container ps")).text().count(lab) == 1
+    assert ok(notebook.run("%container ps")).shown.count(lab) == 1
     ok(notebook.run(f"%container rm -f {lab}"))
     gone("98706")
     missing = notebook.run(f"%container rm {lab}").shown_error
@@ -403,7 +403,7 @@ def test_completion(notebook: Notebook, lab: str) -> None:
     ok(notebook.run("words = 'x'; number = 1"))
     ok(notebook.run(f"{HOST} --name {lab}\ntrue"))
     assert notebook.complete("%%container ho") == (["host"], "ho")
-    assert notebook.complete("%%container host --memory-s")[0] == ["--memory-swap"]
+    assert notebook.complete("%%container host --memory-r")[0] == ["--memory-reservation"]
     assert notebook.complete("%%container host --no-r") == (["--no-raise-error"], "--no-r")
     assert set(notebook.complete("%%container host --network ")[0]) == {"none", "host", "bridge"}
     assert notebook.complete("%%container host --network=n") == (["none"], "n")
@@ -426,7 +426,7 @@ def test_line_magics(notebook: Notebook) -> None:
     shown = notebook.run("%container run --rm host sh -c 'echo err >&2; exit 9'")
     assert shown.text("stderr") == "err\n"
     assert shown.shown_error == ["CellError: exit status 9"]
-    assert "REPOSITORY" in ok(notebook.run("%image ls")).text()
+    assert "REPOSITORY" in ok(notebook.run("%image ls")).shown
     unknown = notebook.run("%image nosuch").shown_error
     assert len(unknown) == 1
     assert "nosuch" in unknown[0]

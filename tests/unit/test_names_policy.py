@@ -98,3 +98,12 @@ def test_an_empty_list_is_a_mistake() -> None:
 )
 def test_names_never_lead_to_the_machine_itself(address: str, may: bool) -> None:
     assert may_lead_to(address) == may
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "172.31.255.255", "192.168.0.1", "100.64.0.1"])
+def test_names_below_a_star_never_lead_to_neighbours(address: str) -> None:
+    policy = Policy(["inner.example.net", "*.example.org"])
+    assert policy.is_written_out(message.labels("inner.example.net"))
+    assert not policy.is_written_out(message.labels("a.example.org"))
+    assert may_lead_to(address)
+    assert not may_lead_to(address, private=False)

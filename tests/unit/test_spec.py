@@ -13,7 +13,7 @@ from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.containers import options_from_dict, options_to_dict
 from cellwall.runtime.errors import NotFound, SpecError, VolumeError
 from cellwall.runtime.images.platforms import Platform
-from cellwall.runtime.options import Mount, Rate, RunOptions, Script, Ulimit
+from cellwall.runtime.options import Mount, Port, Rate, RunOptions, Script, Ulimit
 from cellwall.runtime.spec import command_of, plan
 
 IMAGE: dict[str, Any] = {
@@ -87,10 +87,18 @@ def test_host_namespaces() -> None:
     assert "ro" in sys_mount["options"]
 
 
-@pytest.mark.parametrize("field", ["pid", "ipc", "uts", "userns", "cgroupns"])
-def test_namespace_of_another_container_is_refused_for_now(field: str) -> None:
+@pytest.mark.parametrize("field", ["uts", "userns", "cgroupns"])
+def test_other_namespaces_of_another_container_are_refused(field: str) -> None:
     with pytest.raises(SpecError, match="not available yet"):
         plan(RunOptions(image="i", **{field: "container:x"}), IMAGE, ID)  # type: ignore[arg-type]
+
+
+def test_ports_under_the_machines_network_are_told() -> None:
+    made = plan(RunOptions(image="i", network="host", publish=(Port(80),)), IMAGE, ID)
+    assert made.warnings == (
+        "--publish is not in force: under --network host the container's ports are this machine's own",
+    )
+    assert plan(RunOptions(image="i", network="bridge", publish=(Port(80),)), IMAGE, ID).warnings == ()
 
 
 def test_sysctls_of_the_host_are_refused() -> None:
