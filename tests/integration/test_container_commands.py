@@ -110,10 +110,15 @@ def test_update_and_rename(cli: Cli, engine: Engine) -> None:
     after = engine.inspect("lab")
     if list(paths) == ["unified"]:
         group = Path(paths["unified"])
-        said = {
+        in_force = {
             name: (group / name).read_text().strip() for name in ("cpu.max", "cpuset.cpus", "memory.max", "pids.max")
         }
-        assert said == {"cpu.max": "50000 100000", "cpuset.cpus": "0", "memory.max": f"{96 << 20}", "pids.max": "77"}
+        assert in_force == {
+            "cpu.max": "50000 100000",
+            "cpuset.cpus": "0",
+            "memory.max": f"{96 << 20}",
+            "pids.max": "77",
+        }
     else:
         assert set(after["CgroupPaths"]) > set(paths)
     membership = Path(f"/proc/{pid}/cgroup").read_text()
