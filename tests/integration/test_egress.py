@@ -136,6 +136,11 @@ def world(tmp_path: Path, cellwall_root: Path) -> Iterator[World]:
     made.close()
 
 
+def endpoints(world: World) -> list[dict[str, Any]]:
+    """What running containers have on networks, as it is on disk."""
+    return [json.loads(path.read_bytes()) for path in (world.root / "run/networks").glob("*/*.json")]
+
+
 def run_python(world: World, code: str, *options: str, listed: str = LIST) -> tuple[Any, str]:
     """What ``code`` prints as JSON in a container with an egress list, and what was said of it."""
     out, err = world.both("run", "--rm", *options, "--network", f"egress={listed}", "host", "python3", "-c", TRY + code)
@@ -303,11 +308,35 @@ ip("link", "set", "eth0", "address", "{rich["MacAddress"]}")
 ip("address", "add", "{rich["IPAddress"]}/16", "dev", "eth0")
 ip("route", "add", "default", "via", "{rich["Gateway"]}")
 found["another's address and sender"] = [tcp("{EVIL}", 80), tcp("198.51.100.1", 7777), tcp("{rich["Gateway"]}", 7777)]
-print(json.dumps(found))
+print(json.dumps(found), flush=True)
+import signal
+signal.pause()
 """
+    with world.machine.socket() as sock:
+        # So that the machine knows the neighbour's hardware address, and would have it changed.
+        sock.sendto(b"x", (rich["IPAddress"], 9))
+    capabilities = ("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")
+    words = (
+        "run",
+        "--name",
+        "foe",
+        *capabilities,
+        "--network",
+        f"egress={GOOD}:80",
+        "host",
+        "python3",
+        "-c",
+        TRY + code,
+    )
     try:
-        found, _ = run_python(world, code, "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", listed=f"{GOOD}:80")
+        process = world.popen(*words)
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline() or "null")
         reached = machine.reached
+        neighbours = json.loads(world.machine.run("ip", "-j", "neigh", "show", "to", rich["IPAddress"]))
+        learned = json.loads(world.machine.run("bridge", "-j", "fdb", "show"))
+        run("rm", "-f", "foe")
+        process.communicate(timeout=20)
     finally:
         machine.close()
         sent = wire.close()
@@ -319,6 +348,12 @@ print(json.dumps(found))
     assert reached == 0
     assert sent == {(GOOD, 6, 80)}
     assert wire.odd == []
+    # Whose address it is, and behind which port it lies, is known as before.
+    assert [one["lladdr"] for one in neighbours] == [rich["MacAddress"]]
+    places = {one["ifname"] for one in learned if one["mac"] == rich["MacAddress"] and one.get("state") != "permanent"}
+    assert "02:42:01:02:03:04" not in {one["mac"] for one in learned}
+    (link,) = [one["link"] for one in endpoints(world) if one["name"] == "rich"]
+    assert places == {link}
     # What the neighbour heard: nothing. That it listens at all is shown by one that is let through.
     assert run("logs", "rich") == "up\n"
     run("rm", "-f", "rich")
