@@ -266,7 +266,7 @@ def test_root_inside_cannot_undo_it(world: World, busybox: str) -> None:
     machine = Listener(world.machine, 7777)
     wire = Wire(world.internet, "w0p")
     code = f"""
-import fcntl, struct, subprocess
+import signal, struct, subprocess
 def ip(*words): return subprocess.run(["ip", *words], capture_output=True, text=True)
 own = socket.gethostbyname(socket.gethostname())
 raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -298,6 +298,10 @@ for target_mac in (router, theirs, b"\\xff" * 6):
         raw.send(target_mac + sender_mac + b"\\x88\\xb5frame of mine")
         arp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 2) + sender_mac + socket.inet_aton("{rich["IPAddress"]}") + target_mac + socket.inet_aton(own)
         raw.send(target_mac + sender_mac + b"\\x08\\x06" + arp + b"frame of mine")
+# Looked at now, before the neighbour speaks again and is known anew.
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
+print("sent", flush=True)
+signal.sigwait({{signal.SIGUSR1}})
 found = {{}}
 found["own rules"] = [subprocess.run(["nft", "flush", "ruleset"], capture_output=True).returncode, tcp("{EVIL}", 80)]
 ip("address", "add", "{rich["IPAddress"]}/16", "dev", "eth0")
@@ -309,8 +313,6 @@ ip("address", "add", "{rich["IPAddress"]}/16", "dev", "eth0")
 ip("route", "add", "default", "via", "{rich["Gateway"]}")
 found["another's address and sender"] = [tcp("{EVIL}", 80), tcp("198.51.100.1", 7777), tcp("{rich["Gateway"]}", 7777)]
 print(json.dumps(found), flush=True)
-import signal
-signal.pause()
 """
     with world.machine.socket() as sock:
         # So that the machine knows the neighbour's hardware address, and would have it changed.
@@ -318,6 +320,7 @@ signal.pause()
     capabilities = ("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")
     words = (
         "run",
+        "--rm",
         "--name",
         "foe",
         *capabilities,
@@ -331,12 +334,13 @@ signal.pause()
     try:
         process = world.popen(*words)
         assert process.stdout is not None
-        found = json.loads(process.stdout.readline() or "null")
-        reached = machine.reached
+        assert process.stdout.readline() == "sent\n"
         neighbours = json.loads(world.machine.run("ip", "-j", "neigh", "show", "to", rich["IPAddress"]))
         learned = json.loads(world.machine.run("bridge", "-j", "fdb", "show"))
-        run("rm", "-f", "foe")
-        process.communicate(timeout=20)
+        run("kill", "-s", "USR1", "foe")
+        out, _ = process.communicate(timeout=30)
+        found = json.loads(out)
+        reached = machine.reached
     finally:
         machine.close()
         sent = wire.close()
