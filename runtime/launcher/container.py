@@ -250,7 +250,13 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.network.endpoints)
+            self.names = Names(
+                self.server,
+                self.request["names"],
+                request["run"],
+                f"{self.request['running']}/{self.id}",
+                self.network.endpoints,
+            )
             self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
