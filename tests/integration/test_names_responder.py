@@ -273,6 +273,7 @@ def test_a_forged_answer_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_without_a_descriptor_left_questions_fail_and_nothing_else(served: Served) -> None:
+    assert served.addresses("example.org") == ["203.0.113.7"]  # the host's resolvers are known from here on
     pid = served.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
