@@ -11,6 +11,7 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.table import VIEW_FD
 from ..runtime.results import CellError, Exit, Result
+from . import terminal
 from .cell_options import split
 from .one_line import in_one_line
 from .rich import Views, inspected
@@ -108,7 +110,15 @@ def run(session: Session, group: str, line: str) -> None:
         if prints_json(words):
             stdout = _Inspected(session.shell, stdout)
         stderr = _Errors(CellStream("stderr", screen, keep=False))
-        status = _run(words, stdout, stderr, Views(session.shell))
+        if terminal.wants_terminal(words):
+            status = -1
+            try:
+                status = _run_on_terminal(words, stdout, stderr, session)
+            finally:
+                stdout.finish()
+                stderr.finish(status != 0)
+        else:
+            status = _run(words, stdout, stderr, Views(session.shell))
         if status:
             message = stderr.message
             ended = Exit(
@@ -165,8 +175,28 @@ class _Errors:
         return self._held.removeprefix(_PREFIX).decode(errors="replace").strip() or None
 
 
+def _command(words: list[str]) -> list[str]:
+    return [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
+
+
+def _run_on_terminal(words: list[str], stdout: _Sink, stderr: _Errors, session: Session) -> int:
+    """The container of a ``run`` that is interrupted is killed: without that it would go on, as it does where a terminal hangs up."""
+    if "run" not in words[:2] or any(word.startswith("--cidfile") for word in words):
+        return terminal.run(_command(words), stdout, stderr, session.shell)
+    with tempfile.TemporaryDirectory(prefix="cellwall-") as folder:
+        at = words.index("run") + 1
+        told = Path(folder, "id")
+        try:
+            command = _command([*words[:at], f"--cidfile={told}", *words[at:]])
+            return terminal.run(command, stdout, stderr, session.shell)
+        except KeyboardInterrupt:
+            if told.exists():
+                subprocess.run(_command(["kill", told.read_text()]), stdin=subprocess.DEVNULL, capture_output=True)
+            raise
+
+
 def _run(words: list[str], stdout: _Sink, stderr: _Errors, views: Views) -> int:
-    command = [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
+    command = _command(words)
     view_fd, their_fd = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(view_fd, "rb", buffering=0) as view_pipe:
         try:

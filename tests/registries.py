@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +79,13 @@ class Registry:
 
 
 @contextmanager
-def run_registry(directory: Path, *, tls: bool = False, port: int | None = None) -> Iterator[Registry]:
-    """Debian's docker-registry on a free loopback port, its data below ``directory``; ended when the block ends."""
+def run_registry(
+    directory: Path, *, tls: bool = False, port: int | None = None, inside: Sequence[str] = ()
+) -> Iterator[Registry]:
+    """Debian's docker-registry on a free loopback port, its data below ``directory``; ended when the block ends.
+
+    ``inside`` is what a command line begins with to run in other namespaces than this process's.
+    """
     port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
@@ -104,9 +109,11 @@ def run_registry(directory: Path, *, tls: bool = False, port: int | None = None)
     config_file.write_text(json.dumps(config))
     log = directory / "registry.log"
     with open(log, "ab") as output:
-        process = subprocess.Popen(["docker-registry", "serve", str(config_file)], stdout=output, stderr=output)
+        process = subprocess.Popen(
+            [*inside, "docker-registry", "serve", str(config_file)], stdout=output, stderr=output
+        )
     try:
-        _wait_until_it_answers(process, port, log)
+        _wait_until_it_answers(process, port, log, inside)
         login = (USER, PASSWORD) if tls else ("", "")
         yield Registry(f"127.0.0.1:{port}", directory, ca_file, *login, log=log)
     finally:
@@ -118,16 +125,23 @@ def run_registry(directory: Path, *, tls: bool = False, port: int | None = None)
             process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path, inside: Sequence[str]) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"docker-registry ended with {process.returncode}: {log.read_text()[-2000:]}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
+        if inside:
+            if not subprocess.run(
+                [*inside, "bash", "-c", f": < /dev/tcp/127.0.0.1/{port}"], capture_output=True
+            ).returncode:
+                return
+        else:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                pass
+        time.sleep(0.05)
     raise RuntimeError(f"docker-registry didn't answer in {_START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
 
 

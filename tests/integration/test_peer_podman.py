@@ -77,7 +77,13 @@ def mistakes(case: Case, ours: Said, theirs: Said) -> list[str]:
 def test_they_do_the_same(pair: Pair, group: Group) -> None:
     with ThreadPoolExecutor() as both:
         ours, theirs = both.map(play, pair, (group, group))
-    found = [line for told in zip(group.cases, ours, theirs, strict=True) for line in mistakes(*told)]
+    found = []
+    for case, mine, other in zip(group.cases, ours, theirs, strict=True):
+        told = mistakes(case, mine, other)
+        if told and case.line.startswith("run --rm"):
+            # On a busy machine podman loses what a very short command has written: it gets a second try, and we don't.
+            told = mistakes(case, mine, pair[1].play(case))
+        found += told
     if found:
         pytest.fail("\n".join(found), pytrace=False)
 

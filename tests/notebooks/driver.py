@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import queue
 import re
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,21 @@ class Execution:
 
 
 class Notebook:
-    """A kernel and its front end. ``environment`` is added to this process's own. To be closed."""
+    """A kernel and its front end. ``environment`` is added to this process's own. To be closed.
 
-    def __init__(self, environment: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    ``inside`` is what a command line begins with to run in other namespaces than this process's.
+    """
+
+    def __init__(
+        self, environment: dict[str, str] | None = None, cwd: Path | None = None, inside: Sequence[str] = ()
+    ) -> None:
         # A socket's path has 107 bytes at most, so not in pytest's own folders.
         self._sockets = tempfile.TemporaryDirectory(prefix="cw-k-", dir="/tmp")
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{self._sockets.name}/k")
+        spec = self._manager.kernel_spec
+        assert spec is not None
+        if inside:
+            spec.argv = [*inside, sys.executable, *spec.argv[1:]]
         own = {"PYTHONPATH": str(TOP / "src"), "IPYTHONDIR": f"{self._sockets.name}/ipython"}
         self._environment = dict(os.environ) | own | (environment or {})
         self._executions: dict[str, Execution] = {}
@@ -113,7 +123,7 @@ class Notebook:
 
     def _connect(self) -> None:
         self._client = BlockingKernelClient(**self._manager.get_connection_info(session=True))
-        self._client.start_channels(hb=False, stdin=False)
+        self._client.start_channels(hb=False)
         self._client.wait_for_ready(timeout=PATIENCE_S)
         self._ended = threading.Event()
         self._readers = [
@@ -134,8 +144,8 @@ class Notebook:
             if parent in self._executions:
                 self._executions[parent].add(message["msg_type"], message["content"])
 
-    def start(self, code: str) -> Execution:
-        """Send a cell and return at once."""
+    def start(self, code: str, *, typing: bool = False) -> Execution:
+        """Send a cell and return at once. ``typing``: the front end has a line for input, see ``type``."""
         execution = Execution()
         # The answer may be quicker than the return of execute(): the id is made here.
         message = self._client.session.msg(
@@ -145,7 +155,7 @@ class Notebook:
                 "silent": False,
                 "store_history": True,
                 "user_expressions": {},
-                "allow_stdin": False,
+                "allow_stdin": typing,
                 "stop_on_error": False,
             },
         )
@@ -153,6 +163,12 @@ class Notebook:
         self._cells.append(execution)
         self._client.shell_channel.send(message)
         return execution
+
+    def type(self, text: str) -> None:
+        """Wait until the running cell asks for input, and answer with ``text``."""
+        message = self._client.stdin_channel.get_msg(timeout=PATIENCE_S)
+        assert message["msg_type"] == "input_request"
+        self._client.input(text)
 
     def run(self, code: str) -> Execution:
         """Send a cell and wait for its end."""

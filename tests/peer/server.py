@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from importlib import import_module
@@ -41,6 +42,7 @@ def _run(request: dict[str, Any], fds: list[int]) -> NoReturn:
             os.dup2(fd, number)
             os.close(fd)
         os.chdir(request["folder"])
+        signal.alarm(request["patience_s"])
         from cellwall.runtime.cli import main as cellwall
 
         status = cellwall(request["words"])

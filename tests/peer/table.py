@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..registries import MadeImage, busybox_image
-from . import container_cases, run_cases
+from ..registries import MadeImage, busybox_image, busybox_layer, make_image, tar_of
+from . import container_cases, lifecycle_cases, network_cases, run_cases, volume_cases
 from .cases import Group
 
 
@@ -23,5 +23,17 @@ def full_image() -> MadeImage:
     )
 
 
-IMAGES: dict[str, Callable[[], MadeImage]] = {"box:1": busybox_image, "full:1": full_image}
-GROUPS: tuple[Group, ...] = (*run_cases.GROUPS, *container_cases.GROUPS)
+def volume_image() -> MadeImage:
+    """An image with a VOLUME that has something in it."""
+    files = tar_of({"vol": None, "vol/file": b"from the image\n"}, mode=0o750)
+    return make_image([busybox_layer(), files], config={"Volumes": {"/vol": {}}})
+
+
+IMAGES: dict[str, Callable[[], MadeImage]] = {"box:1": busybox_image, "full:1": full_image, "vol:1": volume_image}
+GROUPS: tuple[Group, ...] = (
+    *run_cases.GROUPS,
+    *container_cases.GROUPS,
+    *lifecycle_cases.GROUPS,
+    *network_cases.GROUPS,
+    *volume_cases.GROUPS,
+)
