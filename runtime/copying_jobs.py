@@ -118,10 +118,10 @@ def _mount(request: Request) -> None:
             root_mounts(made, [item["plan"]], ids, upper_bytes=0, userxattr=rootless)
         else:
             binds.add(item)
-    root_fd = attach_mounts(made.entries, made.fds, Step("mounts"))
-    os.fchdir(root_fd)
     base, count = request["plan"][0].get("id_map") or (0, 0)
     users_fd = new_users([(0, base, count)], [(0, base, count)]) if base else -1
+    root_fd = attach_mounts(made.entries, made.fds, Step("mounts"))
+    os.fchdir(root_fd)
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")

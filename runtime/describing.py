@@ -64,7 +64,6 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
             "Options": known.get("options") or {},
         },
         "NetworkSettings": network_settings(engine.paths, container.id, known, running=container.runs),
-        "MountPlan": known.get("plan"),
         "CgroupPaths": running.get("cgroup", {}),
     }
     if size:

@@ -37,8 +37,10 @@ def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, 
     wanted = network.get("attachments") or []
     networks = {one["name"]: _endpoint(container_id, one, there.get(one["network"])) for one in wanted}
     mode = network.get("mode") or (known.get("options") or {}).get("network") or "none"
-    if not networks and mode in ("none", "host"):
-        networks = {mode: _endpoint(container_id, {"network": "", "name": mode}, None)}
+    if not networks and mode in ("none", "host", "bridge"):
+        # An ordinary user's bridge is the container's alone, and bears its id.
+        own = container_id if mode == "bridge" else ""
+        networks = {mode: _endpoint(container_id, {"network": own, "name": mode}, there.get(own))}
     first = next(iter(networks.values()), {})
     # The top level repeats the first network's, from the days when there was one.
     repeated = (
@@ -58,21 +60,41 @@ def network_settings(paths: Paths, container_id: str, known: dict[str, Any], *, 
         "Ports": published_ports(paths, container_id, known, running=running),
         **{key: first.get(key, "") for key in repeated},
         "Networks": networks,
-        **({"Egress": egress} if (egress := _egress(paths, container_id, known)) else {}),
+        **({"Egress": egress} if (egress := _egress(paths, container_id, known, running=running)) else {}),
     }
 
 
-def _egress(paths: Paths, container_id: str, known: dict[str, Any]) -> dict[str, Any]:
-    """What alone a container may reach, and what its last run was refused; nothing where it may reach all. cellwall's own."""
+def _egress(paths: Paths, container_id: str, known: dict[str, Any], *, running: bool) -> dict[str, Any]:
+    """What alone a container may reach, and what its run was refused; nothing where it may reach all. cellwall's own."""
     attachments = (known.get("network") or {}).get("attachments", ())
     allowed = [entry for one in attachments for entry in one.get("egress", ())]
     if not allowed:
         return {}
+    if running:
+        return {"Allowed": allowed, "Refused": _refused_yet(paths, container_id)}
     try:
         ended = json.loads((paths.containers / container_id / "exit.json").read_bytes())
-    except FileNotFoundError:  # it hasn't ended yet, or isn't kept
+    except FileNotFoundError:  # it wasn't started yet
         ended = {}
     return {"Allowed": allowed, "Refused": ended.get("refused", [])}
+
+
+def _refused_yet(paths: Paths, container_id: str) -> list[str]:
+    """What a running container was refused so far: names as its launcher noted them, addresses as the kernel counted them."""
+    from .names.serving import REFUSED, told
+    from .network.client import Worker
+
+    try:
+        names, more = json.loads((paths.running / container_id / REFUSED).read_bytes())
+    except FileNotFoundError:
+        names, more = {}, 0
+    worker = Worker()
+    try:
+        places = worker.call({"operation": "refused", "container": container_id})["refused"]
+    finally:
+        worker.close()
+    text = told(names, more, places)
+    return [text] if text else []
 
 
 def _endpoint(container_id: str, wanted: dict[str, Any], there: dict[str, Any] | None) -> dict[str, Any]:

@@ -117,7 +117,9 @@ def restart(engine: Engine, name_or_id: str, timeout_s: float | None, signal: st
 def spawn(engine: Engine, *, own_users: bool) -> Launcher:
     """A launcher that outlives this process, for one container or one command."""
     rootless = engine.identity.rootless
-    return Launcher(str(engine.paths.run / "userns") if rootless else "", guarded=not own_users, shim=True)
+    return Launcher(
+        str(engine.paths.run / "userns") if rootless else "", guarded=not own_users, shim=str(engine.paths.run)
+    )
 
 
 def join(engine: Engine, name_or_id: str, argv: list[str], **options: Any) -> None:

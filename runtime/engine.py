@@ -330,11 +330,11 @@ class Engine:
                 image = self._image_of(options, progress, cancelled)
                 with self.stores.images(options.storage_driver).held():
                     try:
-                        created = self.known.of(detaching.create(self, options, image))
+                        made = self.known.of(detaching.create(self, options, image))
                     except launching.ImageGone:
                         continue
-                tell_id(created.id)
-                return created
+                tell_id(made.id)
+                return made
 
     def run_detached(
         self, options: RunOptions, *, progress: Progress | None = None, cancelled: Cancelled | None = None

@@ -9,6 +9,7 @@ Source: docs.docker.com/engine/logging/drivers/json-file, moby daemon/logger/cop
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from json.encoder import encode_basestring_ascii
@@ -51,6 +52,8 @@ class Log:
     def _open(self) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._fd).st_size
+        # Tells who follows it that more may come, also when the container has ended: see logs.py.
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def write(self, stream: str, data: bytes) -> None:
         """Add ``data`` of ``stream``: whole lines at once, the rest when its newline comes, or 16 KiB of it."""
@@ -133,6 +136,8 @@ class Log:
         """Write what is left, and close the file."""
         if self._fd >= 0:
             self.flush()
+            # First, as the kernel tells of the close before it drops the lock.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 

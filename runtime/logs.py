@@ -17,12 +17,22 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import IO, NamedTuple
 
-from .linux.inotify import IN_CLOSE_WRITE, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY, IN_MOVED_TO, Watch
+from .linux.inotify import (
+    IN_CLOSE_WRITE,
+    IN_CREATE,
+    IN_DELETE,
+    IN_DELETE_SELF,
+    IN_IGNORED,
+    IN_MODIFY,
+    IN_MOVED_TO,
+    Watch,
+)
 from .log_file import NAME
 
 # More rotated files than anybody asks for: where to stop looking for older ones.
 _MOST_FILES = 1000
 _BLOCK = 1 << 16
+_MASK = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE | IN_DELETE_SELF
 # How long the writer of a foreground container's log may be behind the container's end.
 _WRITER_S = 5.0
 
@@ -62,9 +72,7 @@ def follow(path: Path, owner_fd: int, tail: int | None = None) -> Iterator[Entry
     """
     with ExitStack() as opened:
         try:
-            watch = opened.enter_context(
-                Watch(str(path.parent), IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE_SELF)
-            )
+            watch = opened.enter_context(Watch(str(path.parent), _MASK))
         except FileNotFoundError:  # removed a moment ago
             return
         yield from _Follower(path, watch, owner_fd, opened).entries(tail)
@@ -113,26 +121,25 @@ class _Follower:
                 self._poll.unregister(fd)
                 self._over = True
         for mask, name in self._watch.read():
-            if mask & (IN_DELETE_SELF | IN_IGNORED):
+            # The record goes last. That the folder goes isn't told on every filesystem (overlayfs).
+            if mask & (IN_DELETE_SELF | IN_IGNORED) or (name == "record.json" and mask & IN_DELETE):
                 self._over = True
                 self._path = Path(os.devnull)
             if name == "exit.json" and mask & IN_MOVED_TO and not _restarts(self._path.parent / name):
                 self._over = True
 
     def _is_written(self) -> bool:
-        """Whether some process has the log open for writing: a command in the foreground writes its log itself.
+        """Whether some process is still at the log: a command in the foreground writes its log itself, and may be behind.
 
-        A read lease is refused then; the close is told by the watch. Source: fcntl(2) F_SETLEASE.
+        It holds a lock as long; the close is told by the watch. Source: flock(2).
         """
         if self._file is None or str(self._path) == os.devnull:
             return False
         try:
-            fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # no leases on this filesystem: nothing to wait for
-            return False
-        fcntl.fcntl(self._file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        fcntl.flock(self._file, fcntl.LOCK_UN)
         return False
 
     def _news(self) -> Iterator[Entry]:
@@ -165,16 +172,24 @@ class _Follower:
 
 
 def _files(path: Path) -> list[IO[bytes]]:
-    """The log's files, oldest first, opened: newest first, so that one that is put aside meanwhile is met twice, not missed."""
+    """The log's files, oldest first, opened.
+
+    They are opened newest first, so that one that is put aside meanwhile is met twice, not missed; and while they are being
+    put aside, one name among them has no file.
+    """
     found: list[IO[bytes]] = []
+    missing = 0
     for number in range(_MOST_FILES):
         try:
             file = path.with_name(f"{path.name}.{number}" if number else path.name).open("rb")
         except FileNotFoundError:
-            if number:
+            missing += 1
+            if missing > 1:
                 break
             continue
-        if found and os.path.samestat(os.fstat(found[-1].fileno()), os.fstat(file.fileno())):
+        missing = 0
+        inode = os.fstat(file.fileno())
+        if any(os.path.samestat(os.fstat(other.fileno()), inode) for other in found):
             file.close()
             continue
         found.append(file)

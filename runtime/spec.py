@@ -164,7 +164,14 @@ def plan(
     # Who mounts a file of his own there wants that one.
     taken = {one["target"] for one in attached}
     made = {path: text for path, text in _files(options, hostname).items() if path not in taken}
-    return Plan(spec, process, made, argv, _names(options, hostname), _warnings(options, image))
+    return Plan(
+        spec,
+        process,
+        made,
+        argv,
+        _names(options, hostname),
+        (*_warnings(options, image), *(one["warning"] for one in attached if "warning" in one)),
+    )
 
 
 def _warnings(options: RunOptions, image: dict[str, Any]) -> tuple[str, ...]:

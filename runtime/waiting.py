@@ -26,10 +26,14 @@ def wait(known: Containers, name_or_id: str) -> int:
 
             with sock:
                 say(sock, hello(stdin=False, stdout=False, stderr=False))
+                status = None
+                # Up to its end, when everything of that run is cleaned up: then ``rm`` finds nothing that runs.
                 while packet := hear(sock):
                     message = json.loads(packet)
                     if "exited" in message:
-                        return read_exit(message["exited"]).status
+                        status = read_exit(message["exited"]).status
+            if status is not None:
+                return status
         from .stopping import wait_ended
 
         wait_ended(known, found, None)

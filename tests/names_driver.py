@@ -45,7 +45,7 @@ def main() -> None:
     udp, tcp = open_sockets(server, int(netns_fd))
     forwarder = Forwarder(server, Upstreams(dns, resolv_conf))
     listed = json.loads(entries)
-    resolver = Egress(forwarder, Policy(listed), allow) if listed else forwarder
+    resolver = Egress(forwarder, Policy(listed), allow, lambda: None) if listed else forwarder
     responder = Responder(server, udp, tcp, Known(json.loads(names)), resolver)
     print("ready", flush=True)
     server.run()

@@ -242,5 +242,9 @@ class Cellwall:
             found.close()
 
     def address(self, name: str, network: str, six: bool = False) -> str:
-        settings = json.loads(self("inspect", name))[0]["NetworkSettings"]["Networks"][network]
-        return str(settings["GlobalIPv6Address" if six else "IPAddress"])
+        """The address of a running container on a network, as its endpoint's file says."""
+        for path in (self.root / "run/networks").glob("*/*.json"):
+            found = json.loads(path.read_text())
+            if (found["name"], found["network_name"]) == (name, network):
+                return str(next(text.partition("/")[0] for text in found["addresses"] if (":" in text) == six))
+        raise AssertionError(f"{name} isn't on {network}")

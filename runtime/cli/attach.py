@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ..errors import CellwallError
 from ..log_file import Log
 from ..results import Exit
+from .detach_keys import DetachKeys
 
 CHUNK = 65536
 # What a person or a supervisor sends to have it reach the command. SIGWINCH is apart; SIGTSTP stops this process itself.
@@ -49,17 +50,22 @@ class Attachable(Protocol):
     def wait_terminal(self) -> int: ...
 
 
+class Detached(Exception):
+    """The detach keys were typed: the command goes on without this terminal."""
+
+
 class Streams:
     """The descriptors that a new process gets: pipes (or nothing) for its three streams; a context manager that closes them.
 
     ``interactive``: standard input is passed on. ``terminal``: the process will have a terminal of its own, and no pipes.
     """
 
-    def __init__(self, interactive: bool, terminal: bool) -> None:
+    def __init__(self, interactive: bool, terminal: bool, detach_keys: bytes = b"") -> None:
         if interactive and terminal and not os.isatty(0):
             raise CellwallError("standard input is no terminal: leave -t out, or run this from a terminal")
         self.interactive = interactive
         self.terminal = terminal
+        self._detach_keys = detach_keys if interactive and terminal else b""
         self._fds: set[int] = set()
         self._null_fd = self._keep(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         self._pipes: dict[str, tuple[int, int]] = {}  # name: (our end, the process's end)
@@ -99,10 +105,11 @@ class Streams:
         """Move bytes and pass signals on until ``process`` has ended and all that it wrote has come through.
 
         ``log`` gets a copy of the output. ``silent``: only the log does, for a container in the background.
+        Raises Detached where the detach keys are typed.
         """
         for _, theirs in self._pipes.values():
             self._drop(theirs)
-        joint = _Joint(process, log, silent)
+        joint = _Joint(process, log, silent, DetachKeys(self._detach_keys))
         with _forwarded_signals(process, joint):
             if self.terminal:
                 if self.interactive:
@@ -140,7 +147,8 @@ class Streams:
 class _Joint:
     """The loop between our descriptors and the process's. ``outputs`` maps a source to its stream's name and our descriptor."""
 
-    def __init__(self, process: Attachable, log: Log | None, silent: bool) -> None:
+    def __init__(self, process: Attachable, log: Log | None, silent: bool, keys: DetachKeys) -> None:
+        self._keys = keys
         self.process = process
         self.outputs: dict[int, tuple[str, int]] = {}
         self._log = log
@@ -237,13 +245,17 @@ class _Joint:
         if self.input_fd < 0:  # it ended earlier in this same round
             return
         try:
-            self._pending = os.read(0, CHUNK)
+            typed = os.read(0, CHUNK)
         except BlockingIOError:
             return
         except OSError:  # EIO: the terminal hung up, or we are in the background of an orphaned session
-            self._pending = b""
-        if self._pending:
-            self._give_input()
+            typed = b""
+        if typed:
+            self._pending, detached = self._keys.feed(typed)
+            if detached:
+                raise Detached
+            if self._pending:
+                self._give_input()
             return
         self._end_input()
         if self.terminal_fd >= 0:

@@ -158,7 +158,8 @@ def inspect(context: Context, words: list[str]) -> int:
     found, failed = [], 0
     for name in names:
         try:
-            one = next((one for one in built_in() if one["name"] == name), None) or definitions.find(name)
+            one = next((one for one in built_in() if name in (one["name"], one["id"], one["id"][:12])), None)
+            one = one or definitions.find(name)
         except CellwallError as error:
             sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
             failed = 1

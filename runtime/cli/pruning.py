@@ -6,11 +6,11 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, SpecError
-from . import table
+from . import table, values
 from .build_report import one_line_of
 from .images import row
 from .network import prune_all as prune_networks
@@ -72,6 +72,51 @@ def image_prune(context: Context, words: list[str]) -> int:
     return 0
 
 
+def container_prune(context: Context, words: list[str]) -> int:
+    """Remove all stopped containers; asks first."""
+    parser = context.parser("[OPTIONS]")
+    parser.flag("-f", "--force", help="don't ask")
+    parser.value("--filter", repeated=True, metavar="KEY=VALUE", help="label=, label!=, until=")
+    said, rest = parser.parse(words)
+    _no_words(parser, rest)
+    tests = [_prune_test(text) for text in said.filter]
+    if not said.force and not agreed("WARNING! This will remove all stopped containers."):
+        return 0
+    removed, freed = _remove_stopped(context, tests)
+    _tell("Deleted Containers:", removed)
+    print(f"Total reclaimed space: {table.human_size(freed)}")
+    return 0
+
+
+def _prune_test(text: str) -> Callable[[Container], bool]:
+    key, value = values.pair("--filter", text)
+    if key in ("label", "label!"):
+        name, sign, wanted = value.partition("=")
+        return lambda box: (name in box.labels and (not sign or box.labels[name] == wanted)) is (key == "label")
+    if key == "until":
+        from .logs import moment
+
+        before = moment("--filter", value)
+        return lambda box: box.created < before
+    raise SpecError("--filter", f"{key!r} isn't known; it is one of label, label!, until")
+
+
+def _remove_stopped(context: Context, tests: Sequence[Callable[[Container], bool]]) -> tuple[list[str], int]:
+    """Remove the stopped containers that pass ``tests``: their ids, and the bytes that were freed."""
+    removed, freed = [], 0
+    for container in context.engine.containers(all=True):
+        if container.runs or container.ephemeral or not all(test(container) for test in tests):
+            continue
+        size = _size(context, container)
+        try:
+            context.engine.remove(container.id)
+        except CellwallError:  # started, or removed, by another process meanwhile
+            continue
+        removed.append(container.id)
+        freed += size
+    return removed, freed
+
+
 def system_prune(context: Context, words: list[str]) -> int:
     """Remove stopped containers, unused networks, images without a name and the build cache, with -a all images that no container uses; asks first."""
     parser = context.parser("[OPTIONS]")
@@ -89,17 +134,7 @@ def system_prune(context: Context, words: list[str]) -> int:
     if not said.force and not agreed(question):
         return 0
     engine = context.engine
-    removed, freed = [], 0
-    for container in engine.containers(all=True):
-        if container.runs or container.ephemeral:
-            continue
-        size = _size(context, container)
-        try:
-            engine.remove(container.id)
-        except CellwallError:  # started, or removed, by another process meanwhile
-            continue
-        removed.append(container.id)
-        freed += size
+    removed, freed = _remove_stopped(context, [])
     networks = [] if engine.identity.rootless else prune_networks(context)
     unneeded: Sequence[str] = ()
     if said.volumes:

@@ -6,14 +6,15 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SpecError
-from . import values
-from .attach import Streams
+from . import detach_keys, values
+from .attach import Detached, Streams
 from .run_options import RUN_USAGE, add_run_options, asked_flags, run_options_of
 from .terminal_options import OF_THE_TERMINAL, add_terminal_options
 
@@ -116,7 +117,12 @@ def exec_(context: Context, words: list[str]) -> int:
     parser.flag("--privileged", help="give the command every right that the container may have")
     parser.value("--timeout", read=values.duration, metavar="SECONDS", help="kill the command after so long")
     parser.flag("-d", "--detach", help="run in the background")
-    parser.refuse("--detach-keys", why="cellwall doesn't have this option of docker's")
+    parser.value(
+        "--detach-keys",
+        read=detach_keys.keys,
+        metavar="KEYS",
+        help="keys that leave the command running (ctrl-p,ctrl-q)",
+    )
     said, rest = parser.parse(words)
     if len(rest) < 2:
         raise SpecError(parser.command, f"needs a container and a command: {parser.command} {usage}")
@@ -157,8 +163,45 @@ def exec_(context: Context, words: list[str]) -> int:
             timeout_s=said.timeout,
         )
         return 0
-    with Streams(said.interactive, said.tty) as streams, begin(context.engine, streams) as process:
-        return report_end(attach(process, streams))
+    keys = detach_keys.DEFAULT if said.detach_keys is None else said.detach_keys
+    with Streams(said.interactive, said.tty, keys) as streams, begin(context.engine, streams) as process:
+        try:
+            return report_end(attach(process, streams))
+        except Detached:
+            leave_running(process)
+
+
+def leave_running(process: Process) -> NoReturn:
+    """End this process and leave the command running: its other half, in the background, holds the terminal and the launcher.
+
+    The launcher ends with the last holder of its socket, so this process must not close its engine. Source: fork(2), setsid(2).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os._exit(0)
+    try:
+        os.setsid()
+        os.chdir("/")
+        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in (0, 1, 2):
+            os.dup2(null_fd, fd)
+        poll = select.poll()
+        poll.register(process.fileno(), select.POLLIN)
+        poll.register(process.terminal_fd, select.POLLIN)
+        while process.poll() is None:
+            for fd, _ in poll.poll():
+                if fd == process.terminal_fd:
+                    try:
+                        # Nobody reads what it writes any more, and a full terminal would stop it.
+                        os.read(fd, 65536)
+                    except BlockingIOError:
+                        continue
+                    except OSError:  # EIO: the last holder of the other end is gone; pty(7)
+                        poll.unregister(fd)
+        process.wait_gone()
+    finally:
+        os._exit(0)
 
 
 def report_end(ended: Exit) -> int:

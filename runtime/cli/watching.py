@@ -193,7 +193,7 @@ def _matches(event: Event, key: str, value: str) -> bool:
         return value in (image, image.rpartition(":")[0])
     if event["Type"] != key:
         # A network's and a volume's events name the container as well.
-        return bool(known.get(key) == value)
+        return bool(value and known.get(key, "").startswith(value))
     return bool(known.get("name") == value or subject == value or (value and subject.startswith(value)))
 
 

@@ -38,7 +38,10 @@ def rows(caller: int, user: int, base: int, count: int) -> Rows:
 
 
 def user_of(text: str, root_fd: int) -> tuple[int, int]:
-    """User and group of ``user[:group]``, looked up in the root ``root_fd``; root's where that can't be told."""
+    """User and group of ``user[:group]``, looked up in the root ``root_fd`` (-1: nowhere); root's where that can't be told."""
+    if root_fd < 0:
+        name, _, group = text.partition(":")
+        return (int(name) if name.isdecimal() else 0), (int(group) if group.isdecimal() else 0)
     try:
         uid, gid, _, _ = resolve(text, [], root_fd)
     except (CellwallError, OSError):  # the command won't start, and says why

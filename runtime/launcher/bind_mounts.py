@@ -92,9 +92,7 @@ class BindMounts:
         if self._own is None:
             root = self._rootfs.entries[0]
             # A root that a program serves (fuse) may hang: only numbers are known then.
-            root_fd = -1 if self._rootfs.servers else self._rootfs.fds[root["fd"]]
-            numbers = self._user.replace(":", "").isdigit()
-            self._own = user_of(self._user, root_fd) if root_fd >= 0 or numbers else (0, 0)
+            self._own = user_of(self._user, -1 if self._rootfs.servers else self._rootfs.fds[root["fd"]])
         return self._own
 
 

@@ -35,11 +35,12 @@ main()
 class Launcher:
     """One launcher process; made at the first request, ended by ``close`` or with this process."""
 
-    def __init__(self, userns_folder: str = "", *, guarded: bool = False, shim: bool = False) -> None:
+    def __init__(self, userns_folder: str = "", *, guarded: bool = False, shim: str = "") -> None:
         """``userns_folder``: where the launchers of an ordinary user find each other (see rootless.py).
 
         ``guarded``: for containers whose root is the machine's, which must not write to this interpreter (server.py).
-        ``shim``: one that isn't this process's child and lives as long as what it was asked for, also after ``close``.
+        ``shim``: the run-time folder for one that isn't this process's child and lives as long as what it was asked for, also
+        after ``close``. It stands in its environment, where a person can see whose it is.
         """
         self._userns_folder = userns_folder
         self._guarded = guarded
@@ -79,7 +80,7 @@ class Launcher:
         if self._guarded and os.geteuid() == 0:
             environment["CELLWALL_GUARD"] = "wanted"
         if self._shim:
-            environment["CELLWALL_SHIM"] = "1"
+            environment["CELLWALL_SHIM"] = self._shim
         actions: list[Any] = [
             (os.POSIX_SPAWN_DUP2, null_fd, 0),
             (os.POSIX_SPAWN_DUP2, null_fd, 1),

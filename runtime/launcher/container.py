@@ -25,7 +25,7 @@ from ..linux.process import (
     clone3,
     start_time,
 )
-from . import init, layer_mounts, rootfs
+from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
 from .listing import changes_of
@@ -33,7 +33,7 @@ from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
 from .task import REMOVE_RETRIES_S, Task
-from .wire import pair, send
+from .wire import complain, pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ class Container(Task):
             count = state.IDS_PER_CONTAINER
         if request.get("network"):
             if "join" in request["network"]:
-                shared = state.load(request["running"], request["network"]["join"]["id"])
-                request["files"] |= (shared or {"cellwall": {}})["cellwall"].get("files", {})
+                other_state = state.load(request["running"], request["network"]["join"]["id"]) or {"cellwall": {}}
+                request["files"] |= other_state["cellwall"].get("files", {})
             else:
                 self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
@@ -156,8 +156,7 @@ class Container(Task):
         # Where there is a version 2 tree, also beside version 1, the child is born in its group: joining later would wait.
         clone_fd = self.group.clone_fd(partial=True)
         try:
-            with self._joined_network():
-                pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
+            pid, pidfd = self._clone(flags & ~CLONE_NEWCGROUP, clone_fd, other)
         except SyscallError as error:
             raise _namespaces_refused(error, new_user) from error
         finally:
@@ -251,7 +250,13 @@ class Container(Task):
             # One that is on no network has names from its next start on, where it is put on one while it runs.
             from ..names.serving import Names
 
-            self.names = Names(self.server, self.request["names"], request["run"], self.network.endpoints)
+            self.names = Names(
+                self.server,
+                self.request["names"],
+                request["run"],
+                f"{self.request['running']}/{self.id}",
+                self.network.endpoints,
+            )
             self.request["files"] |= self.names.files(host_address)
 
     def _joined_network(self) -> Inside:
@@ -264,13 +269,44 @@ class Container(Task):
     def _clone(self, flags: int, clone_fd: int, other: socket.socket) -> tuple[int, int]:
         """The first process, in its own namespaces and those that it shares."""
         assert self.sync is not None
-        if self.shared is not None:
-            return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
-        pid, pidfd = clone3(flags, clone_fd)
-        if pid == 0:
-            self.sync.close()
-            init.main(other)
-        return pid, pidfd
+        network = self._joined_network()
+        if network.elsewhere and self.server.rootless:
+            if self.shared is not None:
+                raise UnsupportedError(
+                    "--network container:… beside --pid or --ipc container:…, as an ordinary user",
+                    "join one of them, or run as root",
+                )
+            pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+            try:
+                return network_namespace.clone_there(self.server, pidfd, self.sync, other, flags, clone_fd)
+            finally:
+                os.close(pidfd)
+        with network:
+            if self.shared is not None:
+                return self.shared.clone(self.server, self.sync, other, flags & ~self.shared.flags, clone_fd)
+            pid, pidfd = clone3(flags, clone_fd)
+            if pid == 0:
+                self.sync.close()
+                init.main(other)
+            return pid, pidfd
+
+    def _sysfs_there(self, options: list[str]) -> int:
+        """A /sys of the network namespace that is shared; the caller owns the descriptor."""
+        attributes, _ = split_options(options)
+        if not self.server.rootless:
+            with self._joined_network():
+                return new_mount("sysfs", {"source": "sysfs"}, attributes)
+        pidfd = network_namespace.first_process(self.request["running"], self.request["network"]["join"])
+        try:
+            _, fds = network_namespace.there(
+                self.server,
+                pidfd,
+                [],
+                lambda: ({"mounted": True}, [new_mount("sysfs", {"source": "sysfs"}, attributes)]),
+            )
+        finally:
+            os.close(pidfd)
+        return fds[0]
 
     def _share_ids(self, shared: Shared) -> tuple[int, int]:
         """The other container's range, held for this one too: ``(first host id, how many)``."""
@@ -355,17 +391,15 @@ class Container(Task):
                 kind = item["type"]
                 if kind == "bind":
                     binds.add(item)
+                elif kind == "sysfs" and self._joined_network().elsewhere:
+                    # It shows the network namespace that it is mounted in, to those alone who own that.
+                    self.rootfs.add(item["destination"], self._sysfs_there(item.get("options", [])))
+                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
+                    self.rootfs.add("/dev/shm", self.shared.shm())
                 elif kind == "image":
                     upper_bytes = self.request.get("upper_bytes") or 0
                     root_mounts(self.rootfs, [item["plan"]], ids, upper_bytes=upper_bytes, userxattr=rootless)
                     self.rootfs.entries[-1]["user"] = True
-                elif item["destination"] == "/dev/shm" and self.shared is not None and self.shared.flags & CLONE_NEWIPC:
-                    self.rootfs.add("/dev/shm", self.shared.shm())
-                elif kind == "sysfs" and self._joined_network().elsewhere:
-                    # It shows the network namespace that it is mounted in, to those alone who own that.
-                    with self._joined_network():
-                        attributes, _ = split_options(item.get("options", []))
-                        self.rootfs.add(item["destination"], new_mount("sysfs", {"source": "sysfs"}, attributes))
                 elif item["destination"] == "/dev" and kind == "tmpfs":
                     device_mount(self.rootfs, "/dev", item["options"], ids, self.spec["linux"].get("devices", []))
                 else:
@@ -536,7 +570,7 @@ def write_exit(request: dict[str, Any], message: dict[str, Any]) -> None:
     except FileNotFoundError:  # the container was removed while it ran
         pass
     except OSError as error:  # a full disk: its end isn't known later, and others go on
-        os.write(2, f"write {exit_path}: {error}\n".encode())
+        complain(f"write {exit_path}: {error}")
 
 
 def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import time
 from ..events import emit_container
 from ..linux.files import write_all
 from .joined import Joined
-from .wire import pair, receive
+from .wire import complain, pair, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Health:
                 os.close(fd)
             os.rename(f"{folder}/.tmp-health", f"{folder}/{NAME}")
         except OSError as error:  # a full disk: the checks go on
-            os.write(2, f"write {folder}/{NAME}: {error}\n".encode())
+            complain(f"write {folder}/{NAME}: {error}")
 
     def _close_check(self) -> None:
         server = self._shim.server

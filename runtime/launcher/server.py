@@ -36,7 +36,7 @@ from ..linux.process import (
     start_time,
     unshare,
 )
-from .wire import receive, send
+from .wire import complain, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Server:
         try:
             callback()
         except Exception as error:
-            os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            complain(f"{type(error).__name__}: {error}")
             task = getattr(callback, "__self__", None)
             if task in self.tasks:
                 task.broken(error)

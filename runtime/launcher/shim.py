@@ -167,17 +167,22 @@ class Shim:
         if message is None:
             self._forget_caller()
             if not self._started:
-                # Nobody was told of it, so nobody expects it.
-                self.restarts.held = True
-                if self.container is not None:
-                    self.container.kill()
+                self._give_up()
 
-    def _tell_caller(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> None:
-        if self._caller is not None:
-            try:
-                send(self._caller, message, fds)
-            except OSError:  # it has gone, which is seen next
-                pass
+    def _give_up(self) -> None:
+        """End the container: nobody was told that it runs, so nobody expects it."""
+        self.restarts.held = True
+        if self.container is not None:
+            self.container.kill()
+
+    def _tell_caller(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> bool:
+        if self._caller is None:
+            return False
+        try:
+            send(self._caller, message, fds)
+        except OSError:  # it has gone, which is seen next
+            return False
+        return True
 
     def _forget_caller(self) -> None:
         if self._caller is not None:
@@ -208,13 +213,15 @@ class Shim:
     def running(self) -> None:
         """The command runs."""
         assert self.container is not None
-        self._tell_caller({"event": "started", "pid": self.container.pid}, [self.container.pidfd])
-        self._started = True
-        for client in self.clients:
-            client.tell({"started": self.container.pid})
         if self.wish.get("health"):
             self.health = Health(self, self.wish["health"])
             self.health.begin()
+        told = self._tell_caller({"event": "started", "pid": self.container.pid}, [self.container.pidfd])
+        if not told and not self._started:
+            self._give_up()
+        self._started = True
+        for client in list(self.clients):
+            client.tell({"started": self.container.pid})
 
     def ended(self, message: dict[str, Any]) -> None:
         """One run is over: all that it wrote is taken, and its end is told and written down."""
@@ -235,6 +242,8 @@ class Shim:
             self._log = None
         elif self._log is not None:
             self._log.flush()
+        if self._delay_s is not None:
+            self._save_restarting()
         known = {"restart_count": self.restarts.count, "restarting": self._delay_s is not None}
         write_exit(self.request, message | known)
         tell_end(self.request, message)
@@ -252,13 +261,17 @@ class Shim:
 
     def _settle(self) -> None:
         if self._delay_s is not None and not self.restarts.held:
-            found = first_state(self.request, self.server.owner)
-            found["status"] = "restarting"
-            found["cellwall"]["restart_count"] = self.restarts.count
-            state.save(self.request["running"], self.id, found)
             self._timer = self.server.after(self._delay_s, self._run_again)
         else:
             self._finish()
+
+    def _save_restarting(self) -> None:
+        found = first_state(self.request, self.server.owner)
+        found["status"] = "restarting"
+        found["cellwall"]["restart_count"] = self.restarts.count
+        if self.container is not None and self.container.group is not None:
+            found["cellwall"]["cgroup"] = self.container.group.paths
+        state.save(self.request["running"], self.id, found)
 
     def _run_again(self) -> None:
         emit_container(self.request["run"], "restart", self.id, self.request["record"])
@@ -273,9 +286,10 @@ class Shim:
         if self._log is not None:
             self._log.close()
             self._log = None
-        state.remove(self.request["running"], self.id)
         if self.wish["remove"]:
             self._remove()
+        # Last, as whoever stops a container waits for this.
+        state.remove(self.request["running"], self.id)
         self._tell_caller({"event": "gone"})
         for client in list(self.clients):
             client.end()

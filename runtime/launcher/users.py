@@ -28,7 +28,9 @@ def _lines(path: str, root_fd: int) -> list[list[str]]:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return []
         data = b""
-        while len(data) < _DATABASE_BYTES:
+        # Elsewhere than in the container's own process, whose time is its own, less will do.
+        limit = _DATABASE_BYTES if root_fd < 0 else _DATABASE_BYTES >> 4
+        while len(data) < limit:
             piece = os.read(fd, 1 << 16)
             if not piece:
                 break

@@ -16,6 +16,13 @@ from ..linux.files import write_all
 # A packet must fit the socket's send buffer (net.core.wmem_default, 208 KiB unless changed) with room for its overhead.
 _PACKET = 65536
 _DESCRIPTORS = 253
+_LOG_BYTES = 65536
+
+
+def complain(text: str) -> None:
+    """Write one line to the launcher's log, which lies in memory and so takes 64 KiB at most."""
+    if os.fstat(2).st_size < _LOG_BYTES:
+        os.write(2, text.encode("utf-8", "replace") + b"\n")
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

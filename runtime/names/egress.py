@@ -32,10 +32,12 @@ _NOTED = 50
 class Egress:
     """A Resolver by a Policy. What it has refused is counted by name, in the order in which the names came."""
 
-    def __init__(self, forwarder: Forwarder, policy: Policy, allow: Allow) -> None:
+    def __init__(self, forwarder: Forwarder, policy: Policy, allow: Allow, noted: Callable[[], None]) -> None:
+        """``noted`` is called whenever ``refused`` has changed."""
         self._forwarder = forwarder
         self._policy = policy
         self._allow = allow
+        self._noted = noted
         self._refused: dict[str, dict[int, int]] = {}
         self.more_refused = 0
 
@@ -107,3 +109,4 @@ class Egress:
             kinds[kind] = kinds.get(kind, 0) + 1
         else:
             self.more_refused += 1
+        self._noted()

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 from ..errors import NetworkError
+from ..linux.files import write_all
 from . import files, sockets
 from .directory import Directory
 from .egress import Egress
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from .policy import Port
 
 RESOLV_CONF = "/etc/resolv.conf"
+# The names that an egress allow-list has refused, and how many more: in the container's run-time folder.
+REFUSED = "refused.json"
+_WRITE_S = 0.05
 # So many names and addresses stand in the sentence on what was refused.
 _TOLD = 10
 
@@ -31,7 +38,10 @@ class Names:
     namespace, ``close`` when its first process has ended.
     """
 
-    def __init__(self, server: Server, wanted: dict[str, Any], run: str, endpoints: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, server: Server, wanted: dict[str, Any], run: str, folder: str, endpoints: list[dict[str, Any]]
+    ) -> None:
+        """``run`` is the folder of endpoints, ``folder`` the container's own in the run-time folder."""
         self._server = server
         self._wanted = wanted
         self._endpoints = endpoints
@@ -41,6 +51,8 @@ class Names:
         self._responder: Responder | None = None
         # Only of a container with an egress allow-list.
         self._egress: Egress | None = None
+        self._file = f"{folder}/{REFUSED}"
+        self._writing: Callable[[], None] | None = None
 
     def files(self, host_address: str = "") -> dict[str, str]:
         """/etc/hosts and /etc/resolv.conf. ``host_address``: where this machine is, if that isn't the gateway.
@@ -64,7 +76,7 @@ class Names:
         upstreams = Upstreams(self._wanted["dns"], RESOLV_CONF)
         forwarder = Forwarder(self._server, upstreams, lambda: self._directory.isolated)
         if self._entries:
-            self._egress = Egress(forwarder, Policy(self._entries), self._allow)
+            self._egress = Egress(forwarder, Policy(self._entries), self._allow, self._write_soon)
         self._responder = Responder(self._server, udp, tcp, self._directory, self._egress or forwarder)
 
     def _allow(self, addresses: list[str], ports: list[Port], seconds: int, done: Callable[[bool], None]) -> None:
@@ -76,6 +88,25 @@ class Names:
             )
         except NetworkError:  # its process ended: the next question gets another
             done(False)
+
+    def _write_soon(self) -> None:
+        """Have the names that were refused stand on disk in a moment, for ``inspect``: not more often, whatever is asked for."""
+        if self._writing is None:
+            self._writing = self._server.after(_WRITE_S, self._write)
+
+    def _write(self) -> None:
+        self._writing = None
+        if self._egress is None:
+            return
+        try:
+            fd = os.open(f"{self._file}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(fd, json.dumps([self._egress.refused, self._egress.more_refused]).encode())
+            finally:
+                os.close(fd)
+            os.rename(f"{self._file}.tmp", self._file)
+        except OSError as error:  # a full disk: it is told at the end all the same
+            os.write(2, f"write {self._file}: {error}\n".encode())
 
     def refused(self, done: Callable[[list[str]], None]) -> None:
         """Call ``done`` with what the egress allow-list has refused so far: a sentence, or none."""
@@ -94,6 +125,7 @@ class Names:
             answered({})
 
     def close(self) -> None:
+        self._server.cancel(self._writing)
         if self._responder is not None:
             self._responder.close()
             self._responder = None

@@ -2,7 +2,7 @@
 
 ``record["network"]`` holds
 
-    mode         none, host, container:<id>, networks, or user: an ordinary user's own, see user_mode.py
+    mode         none, host, container:<id>, networks, or bridge: an ordinary user's, see user_mode.py
     attachments  [{"network": id, "name", "aliases", "ip", "ip6", "mac", "egress"}] in order, the first is eth0
     publish      [{"container_port", "protocol", "host_ip", "host_port", "host_port_end"}], ``-P`` taken into account
     exposed      ["80/tcp"], of the image and of ``--expose``
@@ -47,7 +47,7 @@ def wanted(engine: Engine, options: RunOptions, config: dict[str, Any]) -> dict[
         return record | {"mode": mode}
     if engine.identity.rootless:
         _check_user_mode(uses)
-        return record | {"mode": "user", "publish": _published(options, exposed)}
+        return record | {"mode": BRIDGE, "publish": _published(options, exposed)}
     definitions = Definitions(engine.paths)
     attachments: list[dict[str, Any]] = []
     for use in uses:
@@ -124,7 +124,7 @@ def request(engine: Engine, record: dict[str, Any], hostname: str) -> dict[str, 
     network = record["network"]
     if network["mode"].startswith("container:"):
         return {"join": _joined(engine, network["mode"].removeprefix("container:"))}
-    if network["mode"] == "user":
+    if network["mode"] == BRIDGE:
         kind, program = user_mode_program()
         return {
             "user_mode": kind,

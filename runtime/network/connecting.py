@@ -94,12 +94,13 @@ def _hostname(found: dict[str, Any], container: Container) -> str:
 def disconnect(engine: Engine, network_name: str, name_or_id: str) -> None:
     """Take a container off a network, also off one that was removed since. Raises NotFound, StatusError."""
     container, known = _container(engine, name_or_id)
-    network_id = next((one["network"] for one in known["attachments"] if one["name"] == network_name), "")
-    if not network_id:
-        network_id = Definitions(engine.paths).find(network_name)["id"]
-    rest = [one for one in known["attachments"] if one["network"] != network_id]
     run = str(engine.paths.endpoints)
-    endpoint = endpoints.load(run, network_id, container.id)
+    definitions = Definitions(engine.paths)
+    # By its name, as it may have been removed, or made again, since; else by its id or the beginning of it.
+    known_names = {one["name"] for one in known["attachments"]} | {one["name"] for one in definitions.each()}
+    name = network_name if network_name in known_names else definitions.find(network_name)["name"]
+    rest = [one for one in known["attachments"] if one["name"] != name]
+    endpoint = next((one for one in endpoints.of_container(run, container.id) if one["network_name"] == name), None)
     if len(rest) == len(known["attachments"]) and endpoint is None:
         raise StatusError(f"container {container.name}", f"not on network {network_name}", "on it")
     if endpoint is not None:

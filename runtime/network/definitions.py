@@ -45,7 +45,6 @@ _OPTIONS = {
     "com.docker.network.bridge.enable_icc": "icc",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
 }
-MTU = 1500
 
 
 class Definitions:
@@ -191,7 +190,7 @@ class Definitions:
         options: dict[str, str] | None = None,
         user_defined: bool = True,
         bridge: str = "",
-        mtu: int = MTU,
+        mtu: int = 0,
         icc: bool = True,
         masquerade: bool = True,
     ) -> dict[str, Any]:
@@ -207,7 +206,7 @@ class Definitions:
             "options": options or {},
             # At most 15 bytes: IFNAMSIZ, netdevice(7).
             "bridge": bridge or f"cw-{network_id[:12]}",
-            "mtu": mtu,
+            "mtu": mtu or pools.mtu(),
             "icc": icc,
             "masquerade": masquerade,
             "user_defined": user_defined,

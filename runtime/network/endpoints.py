@@ -112,13 +112,25 @@ def stale(run: str) -> list[dict[str, Any]]:
 
 
 def definition(networks: str, network_id: str, name: str) -> dict[str, Any]:
-    """A network's definition as it is on disk; see definitions.py for its fields. Raises NotFound, naming it ``name``."""
+    """A network's definition as it is on disk, see definitions.py for its fields; or of one that was made again as ``name``.
+
+    Raises NotFound where there is neither.
+    """
     try:
         with open(f"{networks}/{network_id}.json", "rb") as file:
             found: dict[str, Any] = json.load(file)
+            return found
     except FileNotFoundError:
-        raise NotFound(f"network {name} was removed: make it again (cellwall network create {name})") from None
-    return found
+        pass
+    for other in _names(networks):
+        try:
+            with open(f"{networks}/{other}", "rb") as file:
+                found = json.load(file)
+        except FileNotFoundError:  # removed between the look and the read
+            continue
+        if found["name"] == name:
+            return found
+    raise NotFound(f"network {name} was removed: make it again (cellwall network create {name})")
 
 
 def new(

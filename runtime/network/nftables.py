@@ -135,11 +135,6 @@ def looked_up(name: str) -> bytes:
     return expression("lookup", text(1, name), number(2, REG), number(3, REG))
 
 
-def loaded(data: bytes, register: int = REG) -> bytes:
-    """``data`` as it is."""
-    return expression("immediate", number(1, register), value(2, data))
-
-
 def is_in(name: str) -> bytes:
     """The key from REG on is in the set ``name``."""
     return expression("lookup", text(1, name), number(2, REG))
@@ -159,6 +154,11 @@ def reject(code: int) -> bytes:
 def reject_tcp() -> bytes:
     """A TCP reset."""
     return expression("reject", number(1, 1), attribute(2, b"\0"))
+
+
+def loaded(data: bytes, register: int = REG) -> bytes:
+    """``data`` as it is."""
+    return expression("immediate", number(1, register), value(2, data))
 
 
 def destination_nat(version: int) -> bytes:

@@ -5,14 +5,21 @@ Source: RFC 1918, RFC 4193 (unique local IPv6 addresses), proc_net(5) (/proc/net
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import secrets
+import socket
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import NetworkError, SpecError
 
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Of the thread that asks, whichever namespace it is in.
+_NET = "/proc/thread-self/net"
+MTU = 1500
+_SIOCGIFMTU = 0x8921
 # Away from docker's 172.17.0.0/12 and podman's 10.88.0.0/13. The second is for machines whose own network is a large part of 10/8.
 _DEFAULT = ("10.200.0.0/16", "172.30.0.0/16", "192.168.240.0/20")
 _USERS = (("10.201.0.0/16", 24), ("10.202.0.0/15", 24), ("172.31.0.0/16", 24), ("192.168.224.0/20", 24))
@@ -90,14 +97,14 @@ def check_free(entry: dict[str, str], known: Iterable[dict[str, Any]]) -> None:
 def routes() -> Iterator[Net]:
     """Where this machine's routes lead, but for the default ones. Source: proc_net(5)."""
     try:
-        with open("/proc/net/route") as file:
+        with open(f"{_NET}/route") as file:
             for line in file.readlines()[1:]:
                 fields = line.split()
                 mask = int.from_bytes(bytes.fromhex(fields[7])[::-1], "big")
                 if mask:
                     first = int.from_bytes(bytes.fromhex(fields[1])[::-1], "big")
                     yield ipaddress.IPv4Network((first, mask.bit_count()))
-        with open("/proc/net/ipv6_route") as file:
+        with open(f"{_NET}/ipv6_route") as file:
             for line in file:
                 fields = line.split()
                 length = int(fields[1], 16)
@@ -106,6 +113,19 @@ def routes() -> Iterator[Net]:
                     yield net
     except FileNotFoundError:  # a kernel without IPv6
         return
+
+
+def mtu() -> int:
+    """What a packet may have on its way out of this machine, 1500 at most: less on links that wrap packets. Source: netdevice(7)."""
+    try:
+        with open(f"{_NET}/route") as file:
+            lines = [line.split() for line in file.readlines()[1:]]
+        name = next(fields[0] for fields in lines if fields[1] == fields[7] == "00000000")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            answer = fcntl.ioctl(sock, _SIOCGIFMTU, struct.pack("16sI12x", name.encode(), 0))
+    except (OSError, StopIteration):  # no way out
+        return MTU
+    return int(min(MTU, struct.unpack_from("I", answer, 16)[0]))
 
 
 def _of(known: Iterable[dict[str, Any]]) -> Iterator[Net]:

@@ -20,6 +20,8 @@ _PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -300, -100
 _PREROUTING, _FORWARD, _OUTPUT, _POSTROUTING = 0, 2, 3, 4
 _ESTABLISHED_RELATED = 0b110
 _DST_NAT = 1 << 5
+# In one batch: far from what a socket's send buffer takes (net.core.wmem_default, 208 KiB), also of long names.
+_ELEMENTS = 256
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
 
@@ -43,8 +45,8 @@ def publish(network: dict[str, Any], endpoint: dict[str, Any]) -> None:
     """Send the endpoint's published ports on to its container."""
     name = table_of(network)
     found = [nft.element(name, map_name, key, data, endpoint["name"]) for map_name, key, data in _elements(endpoint)]
-    if found:
-        nft.commit(found)
+    for start in range(0, len(found), _ELEMENTS):
+        nft.commit(found[start : start + _ELEMENTS])
 
 
 def withdraw(endpoint: dict[str, Any]) -> None:

@@ -92,6 +92,12 @@ class UserMode:
         words = [self._request["program"]]
         userns_fd = fcntl.ioctl(netns_fd, _NS_GET_USERNS)
         fifo = f"{self._folder}/ready"
+        for name in ("ready", "ports"):
+            # Of the container's last run, where its shim starts it again.
+            try:
+                os.unlink(f"{self._folder}/{name}")
+            except FileNotFoundError:
+                pass
         os.mkfifo(fifo, 0o600)
         self._ready_fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         ready_fd = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)

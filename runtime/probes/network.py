@@ -33,7 +33,7 @@ def forwarding() -> Answer:
     if not on and not os.access(path, os.W_OK):
         return missing(f"{path} is 0 and can't be set", "as root of the machine: sysctl -w net.ipv4.ip_forward=1")
     if drops := _dropping_chain():
-        mend = f"nft insert rule {drops} iifname cw-* accept; nft insert rule {drops} oifname cw-* accept"
+        mend = "; ".join(f'nft insert rule {drops} {way} "cw-*" accept' for way in ("iifname", "oifname"))
         return limited(f"the firewall drops what it doesn't know ({drops}), so also packets of containers", mend)
     return ok("on" if on else "off, and set when a network needs it")
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
     from ..images.image import Image
     from ..options import RunOptions
+    from .store import Volume
 
 Attached = dict[str, Any]
 
@@ -49,9 +50,12 @@ def resolve(engine: Engine, options: RunOptions, image: Image) -> list[Attached]
         if target in ("/", "/."):
             raise VolumeError(f"image {options.image}: its VOLUME {path} is the whole root: build it without")
         if target not in found:
+            if engine.idmapped:
+                found[target] = _attached(engine, Mount("volume", target, flag="VOLUME"))
+                continue
             # Where ids can't be translated a folder on disk would be nobody's: what ends with the container does.
-            mount = Mount("volume", target, flag="VOLUME") if engine.idmapped else Mount("tmpfs", target, flag="VOLUME")
-            found[target] = _attached(engine, mount)
+            why = f"{target}, a VOLUME of the image, is in memory and ends with the container: user ids can't be translated here"
+            found[target] = _attached(engine, Mount("tmpfs", target, flag="VOLUME")) | {"warning": why}
     return list(found.values())
 
 
@@ -170,7 +174,7 @@ def provide(engine: Engine, record: dict[str, Any]) -> None:
                 anonymous=one["anonymous"],
             )
             _point(one, volume.options, store.data(volume.name))
-            store.mount(volume)
+            _mount(engine, record, volume)
     for one in mounts:
         if one["fill"] and "bind" not in one and not os.path.ismount(one["source"]):
             _fill(engine, one, record)
@@ -184,10 +188,17 @@ def ready(engine: Engine, record: dict[str, Any]) -> None:
     store = engine.volumes
     with store.locked():
         for one in mounts:
-            store.mount(store.get(one["name"]))
+            _mount(engine, record, store.get(one["name"]))
     for one in mounts:
         if (store.folder / one["name"] / "_fill").exists():
             _fill(engine, one, None)
+
+
+def _mount(engine: Engine, record: dict[str, Any], volume: Volume) -> None:
+    """Mount what a volume's options name, and keep it from the sweep until the container is seen to run."""
+    if volume.options and not record["ephemeral"]:
+        engine.volumes.claim(record["id"], [volume.name], ())
+    engine.volumes.mount(volume)
 
 
 def _point(one: Attached, options: dict[str, str], data: Path) -> None:
@@ -227,6 +238,7 @@ def _looks_empty(folder: Path) -> bool:
 
 def drop(engine: Engine, record: dict[str, Any], *, anonymous: bool) -> None:
     """Before a container's record goes: with ``anonymous`` its own volumes are removed where nobody else has them."""
+    engine.volumes.release(record["id"])
     own = [one["name"] for one in record.get("volumes") or () if one["anonymous"]]
     if anonymous and own:
         engine.volumes.remove_unused(own, besides=record["id"])

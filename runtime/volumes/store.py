@@ -186,18 +186,29 @@ class VolumeStore:
     def _check_unused(self, name: str) -> None:
         ids = self.users().get(name)
         if ids:
-            shown = ", ".join(container_id[:12] for container_id in ids)
+            called = [self._called(container_id) for container_id in ids]
             raise VolumeError(
-                f"volume {name} is in use by container {shown}: remove that first (cellwall rm {ids[0][:12]})"
+                f"volume {name} is in use by container {', '.join(called)}: remove that first (cellwall rm {called[0]})"
             )
 
+    def _called(self, container_id: str) -> str:
+        """A container's name, or the beginning of its id where it has no record."""
+        try:
+            record = json.loads(Path(self.places.containers, container_id, "record.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return container_id[:12]
+        return str(record["name"])
+
     def claim(self, container_id: str, names: Iterable[str], anonymous: Iterable[str]) -> None:
-        """Hold volumes for a container without a record; ``anonymous`` are those of them that go with it."""
+        """Hold volumes for a container without a record, or one that is about to start; ``anonymous`` are those that go with it."""
         os.makedirs(self.places.claims, 0o700, exist_ok=True)
         own = set(anonymous)
         maker = f"{os.getpid()}:{start_time(os.getpid())}"
         for name in names:
-            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", f"{self.places.claims}/{name}@{container_id}")
+            # A later start of the same container takes its claim over.
+            temporary = f"{self.places.claims}/.{secrets.token_hex(8)}"
+            os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", temporary)
+            os.rename(temporary, f"{self.places.claims}/{name}@{container_id}")
 
     def release(self, container_id: str) -> None:
         """Give up what ``claim`` held, and remove the anonymous volumes that nobody else uses."""

@@ -87,6 +87,8 @@ def _records(containers: str) -> Iterator[dict[str, Any]]:
 def each_claim(places: Places) -> Iterator[Claim]:
     """Volume, container, owner, and whether the volume goes with the container."""
     for entry in _listed(places.claims):
+        if entry.startswith("."):  # in the making
+            continue
         name, _, container_id = entry.rpartition("@")
         try:
             pid, started, word = os.readlink(f"{places.claims}/{entry}").split(":")

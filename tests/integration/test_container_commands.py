@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -18,11 +19,14 @@ import pytest
 from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import StatusError
+from cellwall.runtime.events import Reader
+
+from ..network_namespaces import made
 
 pytestmark = pytest.mark.needs("root")
 
 # These read and write descriptors, or leave a process behind; all others are run in this process, which is quicker.
-OF_THEIR_OWN = ("run", "exec", "start")
+OF_THEIR_OWN = ("run", "create", "exec", "start")
 CELLWALL = [sys.executable, "-m", "cellwall"]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -275,6 +279,31 @@ def test_inspect_has_dockers_form(cli: Cli, engine: Engine, cellwall_root: Path)
         assert "c 42:* rwm" in Path(group, "devices.list").read_text()
 
 
+def test_a_cidfile_is_written_once(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "id"
+    for words in (["run", "-d"], ["run"], ["create"]):
+        done = cli(*words, "--cidfile", str(file), "box:1", "true")
+        assert done.returncode == 0, done.stderr
+        assert cli("inspect", "-f", "{{.Id}}", file.read_text()).stdout.strip() == file.read_text()
+        assert f"--cidfile: {file} exists" in cli(*words, "--cidfile", str(file), "box:1", "true").stderr
+        file.unlink()
+    for wrong in (["nosuch:1"], ["--pid", "container:nosuch", "box:1"]):
+        assert cli("run", "--pull", "never", "--cidfile", str(file), *wrong, "true").returncode == 125
+        assert not file.exists(), wrong
+    assert "name a file in a folder that is there" in cli("run", "--cidfile", "/no/such/id", "box:1").stderr
+
+
+def test_stopped_containers_are_pruned(cli: Cli) -> None:
+    for name, words in (("runs", ["-d"]), ("red", ["--label", "a=1"]), ("blue", ["--label", "a=2"])):
+        cli("run", "--name", name, *words, "box:1", *(["sleep", "1000"] if name == "runs" else ["true"]))
+    assert "'color' isn't known" in cli("container", "prune", "-f", "--filter", "color=red").stderr
+    assert cli("container", "prune", "-f", "--filter", "until=1h").stdout.startswith("Total reclaimed space: 0B")
+    assert len(cli("container", "prune", "-f", "--filter", "label=a=1").stdout.splitlines()) == 4
+    assert sorted(cli("ps", "-a", "--format", "{{.Names}}").stdout.split()) == ["blue", "runs"]
+    assert cli("container", "prune", "--force").stdout.startswith("Deleted Containers:")
+    assert cli("ps", "-a", "--format", "{{.Names}}").stdout == "runs\n"
+
+
 def test_events_come_as_they_happen(cli: Cli, engine: Engine) -> None:
     cli("run", "-d", "--name", "lab", "box:1", "sleep", "1000")
     watching = subprocess.Popen(
@@ -311,3 +340,72 @@ def test_events_come_as_they_happen(cli: Cli, engine: Engine) -> None:
     with pytest.raises(StatusError, match="this needs it paused"):
         engine.unpause("lab")
     assert "'color' isn't known" in cli("events", "--filter", "color=red").stderr
+
+
+def test_a_restart_by_policy_has_what_was_updated(cli: Cli, engine: Engine) -> None:
+    cli("run", "-d", "--name", "lab", "-m", "64m", "--restart", "always", "box:1", "sleep", "1000")
+    assert cli("update", "-m", "80m", "lab").returncode == 0
+    assert cli("rename", "lab", "bench").returncode == 0
+    with Reader(str(engine.paths.run)) as reader:
+        list(reader.new())
+        # Not by cellwall, which would keep it from being started again.
+        os.kill(engine.container("bench").pid, signal.SIGKILL)
+        seen: list[str] = []
+        while "start" not in seen:
+            assert select.select([reader], [], [], 30)[0]
+            seen += [event["Action"] for event in reader.new()]
+    assert seen[:2] == ["die", "restart"] or "restart" in seen
+    again = engine.inspect("bench")
+    assert (again["RestartCount"], again["HostConfig"]["RestartPolicy"]["Name"]) == (1, "always")
+    by_controller = {name: path for key, path in again["CgroupPaths"].items() for name in key.split(",")}
+    limit = Path(by_controller.get("memory", by_controller.get("unified", "")))
+    file = limit / "memory.limit_in_bytes" if "memory" in by_controller else limit / "memory.max"
+    assert file.read_text() == f"{80 << 20}\n"
+    # Another policy holds for the one that runs.
+    assert cli("update", "--restart", "no", "bench").returncode == 0
+    os.kill(engine.container("bench").pid, signal.SIGKILL)
+    assert cli("wait", "bench").stdout == "137\n"
+    assert engine.container("bench").status == "exited"
+    assert engine.inspect("bench")["HostConfig"]["RestartPolicy"] == {"Name": "no", "MaximumRetryCount": 0}
+    assert "--restart: starts a container again that --rm" in cli("run", "--rm", "--restart", "always", "box:1").stderr
+
+
+def test_ports_and_networks(cli: Cli, engine: Engine) -> None:
+    with made() as host:
+        host.ip("link", "set", "lo", "up")
+
+        def at_host(*words: str) -> str:
+            done = host.command(*CELLWALL, *words, env=dict(os.environ))
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        at_host("network", "create", "--subnet", "10.55.0.0/24", "lab")
+        ports = ["-p", "127.0.0.1:8080:80", "-p", "9000-9002:9000-9002", "--expose", "443"]
+        at_host("run", "-d", "--name", "web", "--network", "lab", "--ip", "10.55.0.9", *ports, "box:1", "sleep", "1000")
+        shown = "0.0.0.0:9000-9002->9000-9002/tcp, 127.0.0.1:8080->80/tcp, 443/tcp"
+        assert cli("ps", "--format", "{{.Ports}}|{{.Networks}}").stdout == f"{shown}|lab\n"
+        assert cli("port", "web", "80").stdout == "127.0.0.1:8080\n"
+        assert cli("port", "web").stdout.splitlines()[0] == "80/tcp -> 127.0.0.1:8080"
+        for said, found in (
+            ("publish=80", "web"),
+            ("publish=9001-9005", "web"),
+            ("publish=443", ""),
+            ("expose=443", "web"),
+            ("network=lab", "web"),
+            ("network=none", ""),
+        ):
+            assert cli("ps", "--filter", said, "--format", "{{.Names}}").stdout.strip() == found, said
+        settings = engine.inspect("web")["NetworkSettings"]
+        assert settings["Networks"]["lab"]["IPAddress"] == settings["IPAddress"] == "10.55.0.9"
+        assert settings["Networks"]["lab"]["IPAMConfig"] == {"IPv4Address": "10.55.0.9"}
+        assert settings["Ports"]["443/tcp"] is None
+        template = "{{range $p, $c := .NetworkSettings.Ports}}{{if $c}}{{$p}}->{{(index $c 0).HostPort}} {{end}}{{end}}"
+        assert (
+            cli("inspect", "-f", template, "web").stdout
+            == "80/tcp->8080 9000/tcp->9000 9001/tcp->9001 9002/tcp->9002 \n"
+        )
+        # Others find it by its new name.
+        at_host("rename", "web", "site")
+        assert engine.inspect("site")["NetworkSettings"]["Networks"]["lab"]["DNSNames"][0] == "site"
+        at_host("rm", "-f", "site")
+        at_host("network", "rm", "lab")

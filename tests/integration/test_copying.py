@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -325,3 +326,42 @@ def test_what_comes_out_is_put_nowhere_else(tmp_path: Path) -> None:
         assert (secret / "file").read_text() == "mine", what
         assert sorted(os.listdir(secret)) == ["file"], what
         assert not (tmp_path / "other").exists()
+
+
+def test_copies_with_ids_of_their_own(
+    cli: Cli, images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where mounts can't translate ids a stopped container's files carry those of its range, and cp shows what it has inside."""
+    monkeypatch.setenv("CELLWALL_IDMAP", "off")
+    (tmp_path / "f").write_text("f")
+    os.chown(tmp_path / "f", 7, 8)
+    cli("create", "--name", "copy", images["plain"], "stat", "-c", "%u:%g", "/plain", "/kept")
+    cli("cp", "f", "copy:/plain")
+    cli("cp", "-a", "f", "copy:/kept")
+    assert cli("start", "-a", "copy").stdout == b"0:0\n7:8\n"
+    with tarfile.open(fileobj=io.BytesIO(cli("cp", "copy:/kept", "-").stdout)) as archive:
+        assert archive.getmember("kept").uid == 7
+    cli("rm", "copy")
+
+
+def test_a_container_that_has_never_run_and_a_start_meanwhile(
+    cli: Cli, images: dict[str, str], tmp_path: Path, cellwall_root: Path
+) -> None:
+    (tmp_path / "script").write_text("cat /vol/in /data/deep/x\n")
+    (tmp_path / "in").write_text("volume\n")
+    cli("create", "--name", "new", "-v", "vol:/vol", images["plain"], "sh", "/script")
+    cli("cp", "script", "new:/")
+    cli("cp", "in", "new:/vol/in")
+    cli("cp", "in", "new:/link/x")
+    (folder,) = (cellwall_root / "containers").glob("[0-9a-f]*")
+    lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    # As a copy holds it that has the writable layer mounted.
+    fcntl.flock(lock_fd, fcntl.LOCK_EX)
+    refused = cli("start", "-a", "new", status=None)
+    assert refused.returncode != 0
+    assert refused.stderr.count(b"\n") == 1
+    assert b"being copied from or to" in refused.stderr
+    os.close(lock_fd)
+    assert cli("start", "-a", "new").stdout == b"volume\nvolume\n"
+    cli("rm", "new")
+    assert not list((cellwall_root / "run/containers").iterdir())

@@ -351,10 +351,12 @@ def test_addresses_are_let_through_for_a_time(world: World, busybox: str) -> Non
     assert first[f"{OTHER}:80/tcp"] == 0
     settings = json.loads(run("inspect", "box"))[0]["NetworkSettings"]
     assert settings["Egress"] == {"Allowed": ["good.test:443", OTHER], "Refused": []}
-    run("exec", "box", "sh", "-c", f"! wget -qO- http://{EVIL}/")
-    run("stop", "-t", "0", "box")
-    (refused,) = json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Egress"]["Refused"]
-    assert refused == f"--network egress=… has refused address {EVIL}:80/tcp (once)"
+    # What is refused is told while it runs, and when it has ended.
+    run("exec", "box", "sh", "-c", f"! wget -qO- http://{EVIL}/; ! wget -qO- http://evil.test/")
+    for _ in range(2):
+        (refused,) = json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Egress"]["Refused"]
+        assert refused == f"--network egress=… has refused name evil.test (once); address {EVIL}:80/tcp (once)"
+        run("stop", "-t", "0", "box")
     run("start", "box")
 
     # Killed with its launcher: the next start takes its rules away, and its address may be given to another.

@@ -13,6 +13,7 @@ import pytest
 from cellwall.runtime.launcher.bind_ids import rows
 from cellwall.runtime.linux import mounts as kernel
 
+from ..in_process import cellwall
 from ..volume_image import write_images
 
 pytestmark = pytest.mark.needs("root", "overlay")
@@ -176,11 +177,15 @@ BAD = [
 ]
 
 
-def test_bad_mounts_are_one_clear_line(run: Cli, tmp_path: Path) -> None:
+def test_bad_mounts_are_one_clear_line(
+    cellwall_root: Path, images: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cellwall("pull", "-q", images["plain"])
     (tmp_path / "f").mkdir()
     (tmp_path / "z").touch()
-    run("", "true")  # so that nothing is said of the image from here on
     for options, text in BAD:
-        done = run(options, "true", status=125)
+        done = cellwall("run", "--rm", *options.split(), images["plain"], "true")
+        assert done.returncode == 125, options
         assert text in done.stderr, (options, done.stderr)
         assert done.stderr.count("\n") == 1, (options, done.stderr)

@@ -130,6 +130,12 @@ def test_a_network_of_its_own(user: User, request: pytest.FixtureRequest) -> Non
         error = user.cellwall("run", "--rm", *ports, user.image, "true", status=125)
         assert "port 18080/tcp of 127.0.0.1 is in use by container web" in error
         (endpoint,) = endpoints(user)
+        network = json.loads(user.cellwall("inspect", "web"))[0]["NetworkSettings"]["Networks"]["bridge"]
+        assert network["IPAddress"] == address
+        # Another one in its network: its server on the loopback interface, its files, its interfaces.
+        look = ("sh", "-c", "wget -qO- http://127.0.0.1/; tail -n1 /etc/hosts; ls /sys/class/net")
+        joined = user.cellwall("run", "--rm", "--network", "container:web", user.image, *look)
+        assert joined.splitlines() == ["me", f"{address}\tme", *sorted(["lo", endpoint["interface"]])]
 
         # Killed with everything that was its own.
         (state,) = (user.world.root / "s/run/containers").iterdir()

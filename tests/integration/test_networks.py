@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from cellwall.runtime.errors import NetworkError
 from cellwall.runtime.linux.files import readable
 from cellwall.runtime.linux.process import pidfd_open
+from cellwall.runtime.network import pools
 
 from ..leaks import leftovers
 from ..network_namespaces import Cellwall, Echo, Namespace, ask, linked, made
@@ -291,7 +293,18 @@ def test_connect_and_disconnect(cellwall: Cellwall, image: str, client: Namespac
             assert ask(guest, CLIENT, 63) == HOST
             assert "not on network lab" in cellwall.failure("network", "disconnect", "lab", "guest")
         cellwall("stop", "-t", "0", "guest")
+        cellwall("network", "create", "later")
+        cellwall("network", "connect", "later", "guest")
+        cellwall("network", "rm", "later")
+        assert "network later was removed: make it again" in cellwall.failure("start", "guest")
+        cellwall("network", "create", "later")
         cellwall("start", "guest")
+        with cellwall.namespace("guest") as guest:
+            assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0", "eth1"]
+            cellwall("network", "disconnect", "later", "guest")
+            assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0"]
+        cellwall("network", "rm", "later")
+        cellwall("restart", "-t", "0", "guest")
         with cellwall.namespace("guest") as guest:
             assert [link["ifname"] for link in guest.ip("link")] == ["lo", "eth0"]
     finally:
@@ -376,6 +389,42 @@ def test_what_a_killed_launcher_leaves_is_freed_and_nothing_else(
     cellwall("run", "--rm", "-p", "8200:80", "--network", "lab", image, "true")
     cellwall("rm", "victim", "victim2")
     assert host.facts() == alive
+
+
+def test_what_the_machine_has_is_minded() -> None:
+    """Subnets and the size of packets of a network to be made fit the machine's own routes and links."""
+    with made() as machine:
+        assert machine.inside(pools.mtu) == 1500
+        machine.ip("link", "add", "vpn0", "mtu", "1380", "type", "bridge")
+        machine.ip("link", "set", "vpn0", "up")
+        machine.ip("addr", "add", "10.201.0.9/18", "dev", "vpn0")
+        machine.ip("route", "add", "10.200.0.0/15", "dev", "vpn0")
+        machine.ip("route", "add", "default", "via", "10.201.0.1")
+        assert machine.inside(pools.mtu) == 1380
+        assert machine.inside(lambda: pools.free([], default=True))["subnet"] == "172.30.0.0/16"
+        assert machine.inside(lambda: pools.free([]))["subnet"] == "10.202.0.0/24"
+        with pytest.raises(
+            NetworkError, match=r"--subnet 10.201.5.0/24 overlaps 10.20\d.0.0/1\d, which this machine has a route to"
+        ):
+            machine.inside(lambda: pools.check_free({"subnet": "10.201.5.0/24"}, []))
+
+
+def test_doctor_names_a_firewall_that_has_the_last_word(cellwall: Cellwall, host: Namespace) -> None:
+    def forwarding() -> dict[str, str]:
+        probes = json.loads(cellwall("doctor", "--format", "json"))["probes"]
+        return next(one for one in probes if one["name"] == "forwarding")
+
+    assert forwarding()["status"] == "ok"
+    drops = "table ip strict { chain others { type filter hook forward priority 0; policy drop; }; }"
+    assert host.command("nft", drops).returncode == 0
+    try:
+        found = forwarding()
+        assert found["status"] == "limited"
+        assert "ip strict others" in found["detail"]
+        for command in found["mend"].split("; "):
+            assert host.command(*command.split()).returncode == 0, command
+    finally:
+        host.command("nft", "delete", "table", "ip", "strict")
 
 
 def test_links_and_rights_that_are_missing(

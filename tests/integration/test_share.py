@@ -379,6 +379,7 @@ def test_the_command_line(
         assert [(row["Type"], row["TotalCount"], row["Active"]) for row in rows] == [
             ("Images", 3, 1),
             ("Containers", 1, 1),
+            ("Local Volumes", 0, 0),
             ("Build Cache", 0, 0),
         ]
         assert "Deleted" not in cellwall_says("image", "prune", "-f")

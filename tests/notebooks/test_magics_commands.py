@@ -110,6 +110,14 @@ def test_two_notebooks_and_a_shell_see_the_same_containers(notebooks: tuple[Note
     missing = one.run("%container inspect nosuch")
     assert missing.shown_error == ["CellError: no container nosuch: cellwall ps -a lists them"]
     assert views(missing) == []
+    # Volumes and networks have their own.
+    assert one.run("%volume create --label a=1 kept").text() == "kept\n"
+    assert "kept" in Page(views(other.run("%volume ls"))[0]["text/html"]).text
+    assert json.loads(views(other.run("%volume inspect kept"))[0]["text/plain"])[0]["Labels"] == {"a": "1"}
+    assert other.complete("%volume rm ke")[0] == ["kept"]
+    assert other.run("%volume rm kept").error is None
+    assert "bridge" in views(other.run("%network ls"))[0]["text/plain"]
+    assert "connect" in other.complete("%network con")[0]
     # The one that started it goes away; the container stays.
     one.kill()
     assert shell("inspect", "-f", "{{.State.Status}}", "lab") == "running\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import pytest
 from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.errors import AlreadyExists, NetworkError, NotFound, SpecError, StatusError
 from cellwall.runtime.linux.process import start_time
-from cellwall.runtime.network import endpoints, pools, ports
+from cellwall.runtime.network import endpoints, nftables, pools, ports
 from cellwall.runtime.network.definitions import Definitions
 from cellwall.runtime.options import NetworkUse, Port, RunOptions
 from cellwall.runtime.paths import Paths
@@ -217,6 +218,20 @@ def test_a_full_pool_is_told(definitions: Definitions, monkeypatch: pytest.Monke
     definitions.create("two")
     with pytest.raises(NetworkError, match=r"no subnet of the address pool is free: .*--subnet"):
         definitions.create("three")
+
+
+@pytest.mark.parametrize(
+    ("number", "says", "mend"),
+    [
+        (errno.EPERM, "may not change nftables (CAP_NET_ADMIN)", "run as root of the machine"),
+        (errno.EPROTONOSUPPORT, "this kernel has no nftables (protocol not supported)", "modprobe nf_tables"),
+        (errno.EOPNOTSUPP, "this kernel has no nftables (operation not supported)", "modprobe nf_tables"),
+    ],
+)
+def test_what_is_missing_is_told_with_its_mend(number: int, says: str, mend: str) -> None:
+    found = nftables.missing(number)
+    assert says in str(found)
+    assert mend in found.mend and "--network host" in found.mend
 
 
 def test_a_port_is_taken_and_given_back(tmp_path: Path) -> None:

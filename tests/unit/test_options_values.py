@@ -281,6 +281,14 @@ def test_what_is_no_volume_is_refused(text: str) -> None:
         mount_values.volume("--volume", text)
 
 
+def test_volumes_from() -> None:
+    for text in ("box", "box:ro", "box:ro,z", "a1b2:rw"):
+        assert mount_values.volumes_from("--volumes-from", text) == text
+    for text in ("", ":ro", "box:", "box:readonly", "box:ro:rw"):
+        with pytest.raises(SpecError, match=r"^--volumes-from: "):
+            mount_values.volumes_from("--volumes-from", text)
+
+
 def test_mount_in_key_value_form() -> None:
     read = mount_values.mount
     assert read("--mount", "type=bind,src=/a,dst=/b,readonly") == Mount("bind", "/b", "/a", True)
@@ -290,6 +298,15 @@ def test_mount_in_key_value_form() -> None:
     assert read("--mount", 'type=bind,"src=/a,b:c",dst=/b') == Mount("bind", "/b", "/a,b:c")
     assert read("--mount", "dst=/data") == Mount("volume", "/data")
     assert read("--mount", "src=name,dst=/data,volume-nocopy") == Mount("volume", "/data", "name", False, ("nocopy",))
+    assert read("--mount", "type=bind,src=./a,dst=/b,bind-recursive=disabled").options == ("bind",)
+    assert read("--mount", "type=bind,src=./a,dst=/b").source == os.path.abspath("a")
+    assert read("--mount", "type=image,src=debian,dst=/i,image-subpath=usr/lib") == Mount(
+        "image", "/i", "debian", True, subpath="usr/lib"
+    )
+    made = "src=v1,dst=/d,volume-label=a=b,volume-label=c,volume-opt=type=tmpfs,volume-opt=o=size=1m,volume-subpath=x/y"
+    assert read("--mount", made) == Mount(
+        "volume", "/d", "v1", subpath="x/y", labels=("a=b", "c"), driver_options=("type=tmpfs", "o=size=1m")
+    )
     assert read("--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770") == Mount(
         "tmpfs", "/t", "", False, ("size=1048576", "mode=1770")
     )
@@ -312,6 +329,16 @@ def test_mount_in_key_value_form() -> None:
         "type=tmpfs,dst=/t,tmpfs-mode=9",
         'dst=/b,"x',
         "type=bind,src=/a,dst=/b,bind-propagation=x",
+        "type=bind,src=a,dst=/b",
+        "type=bind,src=/a,dst=/b,bind-recursive=maybe",
+        "type=bind,src=/a,dst=/b,ro,bind-recursive=writable",
+        "type=bind,src=/a,dst=/b,volume-label=x",
+        "type=image,dst=/b",
+        "type=image,src=i,dst=/b,ro=false",
+        "src=v1,dst=/b,volume-subpath=../x",
+        "src=v1,dst=/b,volume-subpath=/x",
+        "src=v1,dst=/b,volume-opt=type",
+        "src=v1,dst=/b,volume-driver=nfs",
     ],
 )
 def test_what_is_no_mount_is_refused(text: str) -> None:
