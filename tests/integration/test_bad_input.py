@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ..leaks import Leaks
 from ..peer import hands
 from ..peer.hands import Hand
 from ..registries import busybox_image, write_layout
@@ -87,24 +86,19 @@ MISTAKES = (
 
 
 @pytest.fixture(scope="module")
-def hand() -> Iterator[Hand]:
+def made() -> Iterator[Hand]:
+    """The command line, with what the mistakes are about."""
     with tempfile.TemporaryDirectory(prefix="cw-", dir="/tmp") as name:
         layout = write_layout(Path(name, "layout"), {"latest": busybox_image()})
-        with hands.cellwall(Path(name, "c"), {"box:1": f"oci:{layout}:latest"}) as made:
-            yield made
-
-
-@pytest.fixture
-def made(hand: Hand, leaks: Leaks | None) -> Iterator[Hand]:
-    """The command line, with what the mistakes are about."""
-    try:
-        for line in SET_UP:
-            hand.check(*shlex.split(line))
-        yield hand
-    finally:
-        hand("rm", "-f", "-v", "web", "last", "deaf", "linker", "never")
-        hand("network", "rm", "small", "tiny")
-        hand("volume", "rm", "data")
+        with hands.cellwall(Path(name, "c"), {"box:1": f"oci:{layout}:latest"}) as hand:
+            try:
+                for line in SET_UP:
+                    hand.check(*shlex.split(line))
+                yield hand
+            finally:
+                hand("rm", "-f", "-v", "web", "last", "deaf", "linker", "never")
+                hand("network", "rm", "small", "tiny")
+                hand("volume", "rm", "data")
 
 
 def test_each_mistake_is_told(made: Hand) -> None:
@@ -126,7 +120,7 @@ def test_each_mistake_is_told(made: Hand) -> None:
     assert "\n".join(wrong) == ""
     # Nothing of what was refused is left, but for what -d has made and couldn't start: that stays, as docker's.
     left = made.check("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()
-    assert sorted(left) == ["deaf running", "last running", "linker exited", "never created", "web running"]
+    assert sorted(left) == ["deaf running", "last running", "linker exited", "never exited", "web running"]
 
 
 def test_a_mount_never_leaves_the_root(made: Hand) -> None:
@@ -147,13 +141,13 @@ def test_a_stop_that_is_ignored_kills_and_says_so(made: Hand) -> None:
 
 
 @pytest.mark.parametrize("words", [("--network", "bridge"), ("-p", "8099:80")])
-def test_without_the_right_to_networks(hand: Hand, words: tuple[str, ...]) -> None:
-    inside = hand.command[: hand.command.index(sys.executable)]
+def test_without_the_right_to_networks(made: Hand, words: tuple[str, ...]) -> None:
+    inside = made.command[: made.command.index(sys.executable)]
     less = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     done = subprocess.run(
         [*inside, *less, sys.executable, "-m", "cellwall", "run", "--rm", *words, "box:1", "true"],
-        env=hand.environment,
-        cwd=hand.folder,
+        env=made.environment,
+        cwd=made.folder,
         capture_output=True,
         text=True,
     )
