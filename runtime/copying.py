@@ -231,6 +231,7 @@ def _in_stopped(
     how = {
         "plan": record["plan"],
         "mounts": mounts,
+        "read_only": (record["options"] or {}).get("read_only", False),
         "attach_directory": str(engine.paths.run / "attach"),
     }
     with engine.stores.images(record["driver"]).held():

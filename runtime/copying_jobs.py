@@ -9,6 +9,7 @@ Runs in the worker: light modules only. Source: setns(2), pivot_root(2), openat2
 from __future__ import annotations
 
 import os
+from errno import EACCES, EDQUOT, EFBIG, ENAMETOOLONG, ENOSPC, EPERM, EROFS
 
 from .copying_tree import CopyError, Missing, Placer, send
 from .launcher import rootfs as launcher_rootfs
@@ -18,7 +19,7 @@ from .launcher.init import attach_mounts
 from .launcher.process import Step
 from .launcher.rootfs import Ids, Rootfs, root_mounts
 from .linux.capabilities import capget, capset
-from .linux.mounts import MNT_DETACH, MS_PRIVATE, MS_REC, mount, pivot_root, umount2
+from .linux.mounts import MNT_DETACH, MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC, mount, mount_setattr, pivot_root, umount2
 from .linux.process import (
     CLONE_NEWNS,
     CLONE_NEWUSER,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 # CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETFCAP. Source: capabilities(7)
 _FILE_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 31
+# What says why, whichever of the files it was. A broken pipe isn't one: why is known at its other end.
+_TELLING = (EROFS, ENOSPC, EDQUOT, EACCES, EPERM, ENAMETOOLONG, EFBIG)
 _IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 
 
@@ -88,6 +91,10 @@ def copy(request: Request) -> object:
         return {"skipped": placer.skipped}
     except CopyError as error:
         return {"refused": str(error), "missing": isinstance(error, Missing)}
+    except OSError as error:
+        if error.errno not in _TELLING:
+            raise
+        return {"refused": f"{request['path']}: {(error.strerror or '').lower()}", "missing": False}
 
 
 def _join(request: Request) -> None:
@@ -121,6 +128,8 @@ def _mount(request: Request) -> None:
     base, count = request["plan"][0].get("id_map") or (0, 0)
     users_fd = new_users([(0, base, count)], [(0, base, count)]) if base else -1
     root_fd = attach_mounts(made.entries, made.fds, Step("mounts"))
+    if request["read_only"]:
+        mount_setattr(root_fd, MOUNT_ATTR_RDONLY)
     os.fchdir(root_fd)
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)

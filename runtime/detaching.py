@@ -43,7 +43,7 @@ def create(engine: Engine, options: RunOptions, image: Image) -> dict[str, Any]:
     try:
         launching.check_it_stays(engine, options, image, recorded=True)
     except BaseException:
-        remove_record(engine, record)
+        remove_record(engine, record, volumes=True)
         raise
     events.emit_container(str(engine.paths.run), "create", container_id, record)
     return record

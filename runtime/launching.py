@@ -69,7 +69,7 @@ def run(
             release_ids(engine, record)
             let_volumes_go(engine, record)
         else:
-            remove_record(engine, record)
+            remove_record(engine, record, volumes=True)
         raise
     if options.rm and not record["ephemeral"]:
         process.at_end(lambda: remove_record(engine, record))
@@ -88,7 +88,7 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     try:
         check_it_stays(engine, options, image, recorded=True)
     except BaseException:
-        remove_record(engine, record)
+        remove_record(engine, record, volumes=True)
         raise
     return record
 

@@ -94,7 +94,7 @@ def keep(engine: Engine, record: dict[str, Any]) -> None:
         prepare(engine, record, folder)
         engine.known.update(record)
     except BaseException:
-        remove_record(engine, record)
+        remove_record(engine, record, volumes=True)
         raise
 
 

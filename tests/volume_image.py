@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .registries import MadeImage, busybox_layer, make_image, tar_of, write_layout
 
-MANY = 3000
+MANY = 1500
 
 
 def _data() -> bytes:

@@ -253,6 +253,11 @@ class Group:
     def _freezer(self) -> GroupV1 | GroupV2:
         main = self.main
         if main is None or not (main.version == 2 or "freezer" in main.controllers):
+            if os.geteuid() != 0:
+                raise UnsupportedError(
+                    "pausing a container",
+                    "no control group was delegated to you, so it has none: log in through systemd on a machine with cgroup v2, or run as root",
+                )
             raise UnsupportedError("pausing a container", "mount the freezer controller (v1) or a version 2 tree")
         return main
 

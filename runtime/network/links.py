@@ -1,56 +1,34 @@
-"""Bridges, veth pairs, addresses and routes. Runs in the worker, which alone imports pyroute2.
+"""Bridges, veth pairs, addresses and routes of containers. Runs in the network worker.
 
-Source: rtnetlink(7), veth(4), bridge(8), the kernel's Documentation/networking/ip-sysctl.rst.
+Source: veth(4), bridge(8), the kernel's Documentation/networking/ip-sysctl.rst.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EEXIST, ENODEV, EOPNOTSUPP, EPERM, EROFS
+from errno import EEXIST, ENODEV, EROFS
 from typing import Any
 
 from ..errors import NetworkError, UnsupportedError
 from ..linux.process import CLONE_NEWNET, setns
+from .rtnetlink import Refused, Route, index_of, mac_of
 
-
-def _load_pyroute2() -> Any:
-    """pyroute2's IPRoute, without what its package loads besides: that takes longer than the rest of a container's start."""
-    found = importlib.util.find_spec("pyroute2")
-    if found is None:
-        raise ImportError("pyroute2")
-    if "pyroute2" not in sys.modules:
-        package = types.ModuleType("pyroute2")
-        package.__path__ = list(found.submodule_search_locations or ())
-        sys.modules["pyroute2"] = package
-    from pyroute2.iproute.linux import IPRoute
-
-    return IPRoute
-
-
-IPRoute = _load_pyroute2()
-from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402  behind the package's stand-in
-
-_IFA_F_NODAD = 0x02
+# IFLA_BRPORT_MODE.
+_HAIRPIN = 1
 
 
 @contextmanager
-def opened() -> Iterator[Any]:
+def opened() -> Iterator[Route]:
     """A netlink socket of the network namespace that the worker is in."""
+    route = Route()
     try:
-        socket = IPRoute()
-    except OSError as error:
-        raise NetworkError(f"rtnetlink: {(error.strerror or '').lower()}") from error
-    try:
-        yield socket
-    except NetlinkError as error:
-        raise refused(error) from error
+        yield route
+    except Refused as error:
+        raise error.told() from error
     finally:
-        socket.close()
+        route.close()
 
 
 @contextmanager
@@ -67,46 +45,33 @@ def inside(netns_fd: int) -> Iterator[None]:
         os.close(own_fd)
 
 
-def refused(error: NetlinkError) -> Exception:
-    number = error.code
-    if number == EPERM:
-        return UnsupportedError(
-            "this process may not make network links (CAP_NET_ADMIN)",
-            "run as root of the machine, or take --network host",
-        )
-    if number == EOPNOTSUPP:
-        return UnsupportedError(
-            "this kernel has no bridge or veth links", "modprobe bridge veth, or take --network host"
-        )
-    return NetworkError(f"rtnetlink: {os.strerror(number).lower()}")
-
-
-def index_of(route: Any, name: str) -> int:
-    """The number of the link ``name``, 0 where there is none."""
-    found = route.link_lookup(ifname=name)
-    return int(found[0]) if found else 0
-
-
-def make_bridge(route: Any, network: dict[str, Any]) -> int:
+def make_bridge(route: Route, network: dict[str, Any]) -> int:
     """Make the network's bridge where it is missing, with its addresses, and raise it; returns its number."""
     name, mac = network["bridge"], _bridge_mac(network["id"])
+    kind = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_BR_FORWARD_DELAY", 0)]})]
+    wanted = [
+        ("IFLA_IFNAME", name),
+        ("IFLA_ADDRESS", mac),
+        ("IFLA_MTU", network["mtu"]),
+        ("IFLA_LINKINFO", {"attrs": kind}),
+    ]
     try:
-        route.link("add", ifname=name, kind="bridge", mtu=network["mtu"], address=mac, br_forward_delay=0)
-    except NetlinkError as error:
-        if error.code != EEXIST:
+        route.add_link(wanted)
+    except Refused as error:
+        if error.errno != EEXIST:
             raise
-        if _mac(route, name) != mac:
+        if mac_of(name) != mac:
             raise NetworkError(
                 f"link {name} of network {network['name']} is there already and not cellwall's: remove it, or make "
                 "the network with another --opt com.docker.network.bridge.name"
             ) from None
-    bridge = index_of(route, name)
+    bridge = index_of(name)
     six = any(":" in one["subnet"] for one in network["subnets"])
     set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0" if six else "1")
     set_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
     for one in network["subnets"]:
         _add_address(route, bridge, f"{one['gateway']}/{one['subnet'].partition('/')[2]}")
-    route.link("set", index=bridge, state="up")
+    route.set_link(bridge, up=True)
     return bridge
 
 
@@ -115,49 +80,48 @@ def _bridge_mac(network_id: str) -> str:
     return ":".join(["02", *(network_id[start : start + 2] for start in range(0, 10, 2))])
 
 
-def _mac(route: Any, name: str) -> str:
-    index = index_of(route, name)
-    return str(route.get_links(index)[0].get_attr("IFLA_ADDRESS")) if index else ""
-
-
-def remove_bridge(route: Any, network_id: str, name: str) -> None:
+def remove_bridge(route: Route, network_id: str, name: str) -> None:
     """Remove the network's bridge; nothing where there is none, or where the link isn't cellwall's."""
-    if _mac(route, name) == _bridge_mac(network_id):
+    if mac_of(name) == _bridge_mac(network_id):
         remove_link(route, name)
 
 
-def remove_link(route: Any, name: str) -> None:
-    index = index_of(route, name)
-    if index:
+def remove_link(route: Route, name: str) -> None:
+    if index := index_of(name):
         try:
-            route.link("del", index=index)
-        except NetlinkError as error:
-            if error.code != ENODEV:  # it went with its peer's namespace meanwhile
+            route.remove_link(index)
+        except Refused as error:
+            if error.errno != ENODEV:  # it went with its peer's namespace meanwhile
                 raise
 
 
-def make_pair(route: Any, bridge: int, network: dict[str, Any], endpoint: dict[str, Any], netns_fd: int) -> None:
+def make_pair(route: Route, bridge: int, network: dict[str, Any], endpoint: dict[str, Any], netns_fd: int) -> None:
     """Make the container's veth pair: one end on the bridge, the other in the namespace of ``netns_fd``."""
-    peer = {
-        "ifname": endpoint["interface"],
-        "address": endpoint["mac"],
-        "mtu": network["mtu"],
-        "net_ns_fd": netns_fd,
-    }
+    peer = [
+        ("IFLA_IFNAME", endpoint["interface"]),
+        ("IFLA_ADDRESS", endpoint["mac"]),
+        ("IFLA_MTU", network["mtu"]),
+        ("IFLA_NET_NS_FD", netns_fd),
+    ]
+    kind = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]})]
+    wanted = [("IFLA_IFNAME", endpoint["link"]), ("IFLA_MTU", network["mtu"]), ("IFLA_LINKINFO", {"attrs": kind})]
     try:
-        route.link("add", ifname=endpoint["link"], kind="veth", peer=peer, mtu=network["mtu"])
-    except NetlinkError as error:
-        if error.code != EEXIST:
+        route.add_link(wanted)
+    except Refused as error:
+        if error.errno != EEXIST:
             raise
         # Left by a launcher of this container that was killed, if its name is no accident.
         remove_link(route, endpoint["link"])
-        route.link("add", ifname=endpoint["link"], kind="veth", peer=peer, mtu=network["mtu"])
+        route.add_link(wanted)
     # What the host's end itself would say to the container goes through the bridge alone.
     set_sysctl(f"net/ipv6/conf/{endpoint['link']}/disable_ipv6", "1")
-    index = index_of(route, endpoint["link"])
-    route.link("set", index=index, master=bridge, state="up", ifalias=f"cellwall container {endpoint['container']}")
-    # With hairpin mode (1) a container reaches its own published port also where br_netfilter sends packets on below routing.
-    route.brport("set", index=index, mode=1, **({} if network["icc"] else {"isolated": 1}))
+    index = index_of(endpoint["link"])
+    alias = f"cellwall container {endpoint['container']}"
+    route.set_link(index, [("IFLA_MASTER", bridge), ("IFLA_IFALIAS", alias)], up=True)
+    # With hairpin mode a container reaches its own published port also where br_netfilter sends packets on below routing.
+    port = [("IFLA_BRPORT_MODE", _HAIRPIN), *([] if network["icc"] else [("IFLA_BRPORT_ISOLATED", 1)])]
+    slave = [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", {"attrs": port})]
+    route.set_link(index, [("IFLA_LINKINFO", {"attrs": slave})])
 
 
 def configure(endpoint: dict[str, Any], *, default_route: bool) -> None:
@@ -168,31 +132,29 @@ def configure(endpoint: dict[str, Any], *, default_route: bool) -> None:
     # Another container must not be able to make itself this one's router. CVE-2020-13401.
     set_sysctl(f"net/ipv6/conf/{name}/accept_ra", "0")
     with opened() as route:
-        index = index_of(route, name)
+        index = index_of(name)
         for address in endpoint["addresses"]:
             _add_address(route, index, address)
-        route.link("set", index=index, state="up")
+        route.set_link(index, up=True)
         if default_route:
             add_default_routes(route, index, endpoint["gateways"])
 
 
-def add_default_routes(route: Any, index: int, gateways: list[str]) -> None:
+def add_default_routes(route: Route, index: int, gateways: list[str]) -> None:
     for gateway in gateways:
         try:
-            route.route("add", dst="::/0" if ":" in gateway else "0.0.0.0/0", gateway=gateway, oif=index)
-        except NetlinkError as error:
-            if error.code != EEXIST:
+            route.add_default_route(index, gateway)
+        except Refused as error:
+            if error.errno != EEXIST:
                 raise
 
 
-def _add_address(route: Any, index: int, address: str) -> None:
+def _add_address(route: Route, index: int, address: str) -> None:
     text, _, length = address.partition("/")
-    # Without the wait for duplicates: nobody else gives these addresses.
-    flags = {"flags": _IFA_F_NODAD} if ":" in text else {}
     try:
-        route.addr("add", index=index, address=text, prefixlen=int(length), **flags)
-    except NetlinkError as error:
-        if error.code != EEXIST:
+        route.add_address(index, text, int(length))
+    except Refused as error:
+        if error.errno != EEXIST:
             raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CellwallError, NotFound
-from . import conntrack, egress_rules, endpoints, links, rules
+from . import conntrack, egress_rules, endpoints, links, rtnetlink, rules
 from .egress_rules import allow, refused  # noqa: F401  asked for by their names, as attach and detach
 
 
@@ -67,7 +67,7 @@ def detach(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
                 endpoints.forget(run, endpoint)
     if fds and message.get("routes"):
         with links.inside(fds[0]), links.opened() as route:
-            index = links.index_of(route, message["routes"]["interface"])
+            index = rtnetlink.index_of(message["routes"]["interface"])
             links.add_default_routes(route, index, message["routes"]["gateways"])
     return {}
 

@@ -364,4 +364,13 @@ def test_a_container_that_has_never_run_and_a_start_meanwhile(
     os.close(lock_fd)
     assert cli("start", "-a", "new").stdout == b"volume\nvolume\n"
     cli("rm", "new")
+    # A read-only root is that for cp too, and a volume isn't part of it.
+    cli("create", "--read-only", "--name", "ro", "-v", "vol:/vol", images["plain"], "sleep", "60")
+    for state in ("stopped", "running"):
+        refused = cli("cp", "in", "ro:/data/y", status=1)
+        assert refused.stderr == b"cellwall: container ro: /data/y: read-only file system\n", state
+        cli("cp", "in", f"ro:/vol/{state}")
+        if state == "stopped":
+            cli("start", "ro")
+    cli("rm", "-f", "ro")
     assert not list((cellwall_root / "run/containers").iterdir())

@@ -136,6 +136,11 @@ def world(tmp_path: Path, cellwall_root: Path) -> Iterator[World]:
     made.close()
 
 
+def endpoints(world: World) -> list[dict[str, Any]]:
+    """What running containers have on networks, as it is on disk."""
+    return [json.loads(path.read_bytes()) for path in (world.root / "run/networks").glob("*/*.json")]
+
+
 def run_python(world: World, code: str, *options: str, listed: str = LIST) -> tuple[Any, str]:
     """What ``code`` prints as JSON in a container with an egress list, and what was said of it."""
     out, err = world.both("run", "--rm", *options, "--network", f"egress={listed}", "host", "python3", "-c", TRY + code)
@@ -261,7 +266,7 @@ def test_root_inside_cannot_undo_it(world: World, busybox: str) -> None:
     machine = Listener(world.machine, 7777)
     wire = Wire(world.internet, "w0p")
     code = f"""
-import fcntl, struct, subprocess
+import signal, struct, subprocess
 def ip(*words): return subprocess.run(["ip", *words], capture_output=True, text=True)
 own = socket.gethostbyname(socket.gethostname())
 raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -293,6 +298,10 @@ for target_mac in (router, theirs, b"\\xff" * 6):
         raw.send(target_mac + sender_mac + b"\\x88\\xb5frame of mine")
         arp = struct.pack("!HHBBH", 1, 0x800, 6, 4, 2) + sender_mac + socket.inet_aton("{rich["IPAddress"]}") + target_mac + socket.inet_aton(own)
         raw.send(target_mac + sender_mac + b"\\x08\\x06" + arp + b"frame of mine")
+# Looked at now, before the neighbour speaks again and is known anew.
+signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGUSR1}})
+print("sent", flush=True)
+signal.sigwait({{signal.SIGUSR1}})
 found = {{}}
 found["own rules"] = [subprocess.run(["nft", "flush", "ruleset"], capture_output=True).returncode, tcp("{EVIL}", 80)]
 ip("address", "add", "{rich["IPAddress"]}/16", "dev", "eth0")
@@ -303,10 +312,34 @@ ip("link", "set", "eth0", "address", "{rich["MacAddress"]}")
 ip("address", "add", "{rich["IPAddress"]}/16", "dev", "eth0")
 ip("route", "add", "default", "via", "{rich["Gateway"]}")
 found["another's address and sender"] = [tcp("{EVIL}", 80), tcp("198.51.100.1", 7777), tcp("{rich["Gateway"]}", 7777)]
-print(json.dumps(found))
+print(json.dumps(found), flush=True)
 """
+    with world.machine.socket() as sock:
+        # So that the machine knows the neighbour's hardware address, and would have it changed.
+        sock.sendto(b"x", (rich["IPAddress"], 9))
+    capabilities = ("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW")
+    words = (
+        "run",
+        "--rm",
+        "--name",
+        "foe",
+        *capabilities,
+        "--network",
+        f"egress={GOOD}:80",
+        "host",
+        "python3",
+        "-c",
+        TRY + code,
+    )
     try:
-        found, _ = run_python(world, code, "--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", listed=f"{GOOD}:80")
+        process = world.popen(*words)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sent\n"
+        neighbours = json.loads(world.machine.run("ip", "-j", "neigh", "show", "to", rich["IPAddress"]))
+        learned = json.loads(world.machine.run("bridge", "-j", "fdb", "show"))
+        run("kill", "-s", "USR1", "foe")
+        out, _ = process.communicate(timeout=30)
+        found = json.loads(out)
         reached = machine.reached
     finally:
         machine.close()
@@ -319,6 +352,12 @@ print(json.dumps(found))
     assert reached == 0
     assert sent == {(GOOD, 6, 80)}
     assert wire.odd == []
+    # Whose address it is, and behind which port it lies, is known as before.
+    assert [one["lladdr"] for one in neighbours] == [rich["MacAddress"]]
+    places = {one["ifname"] for one in learned if one["mac"] == rich["MacAddress"] and one.get("state") != "permanent"}
+    assert "02:42:01:02:03:04" not in {one["mac"] for one in learned}
+    (link,) = [one["link"] for one in endpoints(world) if one["name"] == "rich"]
+    assert places == {link}
     # What the neighbour heard: nothing. That it listens at all is shown by one that is let through.
     assert run("logs", "rich") == "up\n"
     run("rm", "-f", "rich")

@@ -244,3 +244,33 @@ def test_a_union(user: User) -> None:
         assert ("created", "new", False) in effects
     assert found["left"] == ["new", "shared", "var"], "shared is a whiteout"
     assert found["above"] == []
+
+
+def test_a_container_that_lives_by_itself(user: User) -> None:
+    """Started by one engine, found by the next, joined, attached to, ended; and removed with its files by its own shim."""
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "from cellwall.runtime.cli.run_options import parse_run\n"
+        "from cellwall.runtime import attaching\n"
+        "def options(*words): return parse_run(['-d', *words])\n"
+        "command = ['sh', '-c', 'read x; echo $x; exit 3']\n"
+        "first = Engine(); first.run_detached(options('-i', '--name', 'lives', '--restart', 'always', image, *command))\n"
+        "first.close()\n"
+        "engine = Engine(); box = engine.container('lives'); running = str(engine.paths.running)\n"
+        "null = os.open(os.devnull, os.O_RDWR)\n"
+        "joined = engine.exec('lives', ['true'], stdin_fd=null, stdout_fd=null, stderr_fd=null).wait().status\n"
+        "sock = attaching.connect(running, box.id)\n"
+        "attaching.say(sock, attaching.hello(stdin=True, stdout=True, stderr=True))\n"
+        "sock.send(b'0hello\\n')\n"
+        "while packet := attaching.hear(sock): pass\n"
+        "sock.close(); engine.stop('lives', 0)\n"
+        "log = b''.join(entry.data for entry in engine.logs('lives')).decode()\n"
+        "count = engine.container('lives').restart_count; engine.remove('lives')\n"
+        "command = ['sh', '-c', 'mkdir -p /a/b; chown 5:5 /a; echo made; sleep 1000']\n"
+        "engine.run_detached(options('--rm', '--name', 'goes', image, *command))\n"
+        "engine.stop('goes', 0)\n"
+        "left = [n for n in os.listdir(engine.paths.containers) if n != '.lock']\n"
+        "engine.close()\n"
+        "print(json.dumps([box.status, joined, log, count, left]))"
+    )
+    assert found == ["running", 0, "hello\n", 1, []]

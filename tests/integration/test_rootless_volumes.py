@@ -35,6 +35,7 @@ said = [
     cli("cp", "live:/v/live", "back"),
     cli("rm", "-f", "live"),
     cli("volume", "rm", "vol"),
+    cli("run", "-q", "--rm", "--mount", f"type=image,src={image},dst=/i,image-subpath=etc", image, "sh", "-c", "cat /i/motd; touch /i/x 2>&1 | grep -c Read-only"),
     cli("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "memory"),
 ]
 owners = {name: os.path.exists(name) and os.stat(name).st_uid == os.getuid() for name in ("mine", "made", "out/new", "out/copied", "back")}
@@ -48,6 +49,7 @@ print(json.dumps([said, owners, os.listdir(home + "/.local/share/cellwall/volume
     assert (outs[5][0], "in use by container" in said[5][2]) == (1, True)
     assert outs[6:8] == [(0, "box\n"), (0, "vol\n")], said
     assert outs[9:14] == [(0, ""), (0, "0\n0\n"), (0, ""), (0, "live\n"), (0, "vol\n")], said
-    assert (outs[14][0], "an ordinary user can't mount it" in said[14][2]) == (1, True)
+    assert outs[14] == (0, "hello from a layer\n1\n"), said[14]
+    assert (outs[15][0], "an ordinary user can't mount it" in said[15][2]) == (1, True)
     assert all(owners.values()), owners
     assert left == [".lock"]

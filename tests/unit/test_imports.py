@@ -73,7 +73,7 @@ def test_linux_needs_the_standard_library_and_errors_only() -> None:
 
 def test_pyroute2_only_in_the_network_worker() -> None:
     found = {name for name in sources() for _, module, _ in imports(name) if module.partition(".")[0] == "pyroute2"}
-    assert found == {"runtime/network/links.py"}
+    assert found == {"runtime/network/rtnetlink.py"}
 
 
 def test_imports_inside_the_package_are_relative() -> None:
