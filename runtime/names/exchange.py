@@ -68,7 +68,10 @@ class Exchange:
         self._server.cancel(self._timer)  # type: ignore[arg-type]
         self._timer = None
         while self._left:
-            asked = _Asked(self._left.pop(0), self._query, self._tcp)
+            try:
+                asked = _Asked(self._left.pop(0), self._query, self._tcp)
+            except OSError:  # no descriptor is left; those that were asked may answer yet
+                continue
             if asked.send():
                 self._asked[asked.sock.fileno()] = asked
                 self._watch(asked)

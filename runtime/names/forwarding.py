@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ..launcher.server import Server
     from .responder import Reply
 
-# How many questions of one container may be on their way; one more is answered with a failure.
+# How many questions of one container may be on their way, and how many of all containers of one launcher, which has
+# descriptors for other things too; one more is answered with a failure.
 _IN_FLIGHT = 100
+_IN_FLIGHT_OF_ALL = 250
 _NAMESERVERS = 3
 
 
@@ -57,9 +59,13 @@ class Forwarder:
         self._isolated = isolated
         self._in_flight: set[Exchange] = set()
 
+    # Those of all forwarders of this process.
+    _all: set[Exchange] = set()
+
     def close(self) -> None:
         for exchange in self._in_flight:
             exchange.cancel()
+        Forwarder._all -= self._in_flight
         self._in_flight.clear()
 
     def resolve(self, query: Query, data: bytes, tcp: bool, reply: Reply) -> None:
@@ -80,14 +86,16 @@ class Forwarder:
 
     def ask(self, data: bytes, question: bytes, tcp: bool, done: Callable[[bytes | None], None]) -> None:
         """Send a message to the resolvers; ``done`` gets the answer, or None. See Exchange."""
-        if len(self._in_flight) >= _IN_FLIGHT:
+        if len(self._in_flight) >= _IN_FLIGHT or len(Forwarder._all) >= _IN_FLIGHT_OF_ALL:
             done(None)
             return
 
         def ended(answer: bytes | None) -> None:
             self._in_flight.discard(exchange)
+            Forwarder._all.discard(exchange)
             done(answer)
 
         exchange = Exchange(self._server, self._upstreams.addresses(), data, question, tcp=tcp, done=ended)
         self._in_flight.add(exchange)
+        Forwarder._all.add(exchange)
         exchange.start()

@@ -29,6 +29,8 @@ CELLS = [
     "%%container host\necho $(id -u) in; for n in 1 2 3; do echo tick $n; sleep 0.3; done",
     "%%container host -m 64m\nhead -c 200M /dev/zero | tail -n 1 > /dev/null",
     "%%container host\nprintf '\\e[32mgreen\\e[0m <b>not bold</b>\\n'",
+    "%image ls",
+    "%image inspect host",
 ]
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -153,12 +155,19 @@ def test_cells_in_a_browser(page: Any, tmp_path: Path) -> None:
     shown = wait_for(page, 3, "green")
     assert "<b>not bold</b>" in shown, "output is text, not markup"
     assert page.locator(".jp-CodeCell").nth(3).locator(".ansi-green-fg").count() == 1
+    for number, sign in ((4, "repository"), (5, "RootFS")):
+        page.locator(".jp-CodeCell").nth(number).click()
+        execute(page, "notebook:run-cell")
+        wait_for(page, number, sign)
+    assert page.locator(".jp-CodeCell").nth(4).locator(".jp-RenderedHTMLCommon table").count() == 1
+    folded = page.locator(".jp-CodeCell").nth(5).locator("details")
+    assert folded.count() > 1, "data folds"
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         execute(page, "apputils:change-theme", f"{{theme: '{theme}'}}")
         page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'")
         page.wait_for_selector("#jupyterlab-splash", state="detached")
         page.screenshot(path=str(tmp_path / f"{theme.rpartition(' ')[2].lower()}.png"))
-        for number in (1, 3):
+        for number in (1, 3, 4):
             assert contrast(page, number) >= 4.5, f"cell {number} in {theme}"
 
 
@@ -167,7 +176,7 @@ def contrast(page: Any, number: int) -> float:
     colours = (
         page.locator(".jp-CodeCell")
         .nth(number)
-        .locator(".jp-OutputArea-output pre")
+        .locator(".jp-OutputArea-output pre, .jp-OutputArea-output td")
         .first.evaluate(
             """element => {
             let behind = element;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -269,6 +270,22 @@ def test_a_forged_answer_is_not_taken(tmp_path: Path) -> None:
             assert served.addresses("example.org") == ["203.0.113.7"]
         finally:
             forger.close()
+
+
+def test_without_a_descriptor_left_questions_fail_and_nothing_else(served: Served) -> None:
+    assert served.addresses("example.org") == ["203.0.113.7"]  # the host's resolvers are known from here on
+    pid = served.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest = next(number for number in range(len(taken) + 1) if number not in taken)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        for _ in range(120):
+            assert served.ask("example.org").rcode == message.SERVFAIL
+        assert served.addresses("web") == ["172.30.0.2"]
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    assert served.addresses("example.org") == ["203.0.113.7"]
 
 
 def test_an_idle_responder_uses_no_time(served: Served) -> None:

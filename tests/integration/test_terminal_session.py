@@ -102,12 +102,14 @@ def test_a_session(box: Home, screen: Screen) -> None:
     screen.type("echo status=$?", "Enter")
     screen.until("status=130")
 
-    screen.type("echo sle''eps; sleep 1000", "Enter")
+    told = 'trap "echo aga""in" CONT; echo sle""eps; while :; do sleep 0.1; done'
+    screen.type(f"sh -c '{told}'", "Enter")
     screen.until("sleeps")
     screen.type("", "C-z")
     screen.until("Stopped")
+    screen.until("in> ")
     screen.type("fg", "Enter")
-    screen.until("sleep 1000")
+    screen.until("again")
     screen.type("", "C-c")
     screen.until("in> ")
 

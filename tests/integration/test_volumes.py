@@ -257,3 +257,25 @@ def test_what_is_mounted_for_a_volume_stays_while_it_is_used(cellwall_root: Path
     finally:
         engine.close()
         other.close()
+
+
+def test_removals_and_new_containers_take_turns(cellwall_root: Path, images: dict[str, str]) -> None:
+    """Each waits for the other's lock: the kernel lists who waits (proc_locks(5))."""
+    engine = Engine()
+    try:
+        engine.image(images["plain"])
+        engine.volumes.create("v1")
+        with engine.volumes.locked():
+            lines = (["volume", "rm", "v1"], ["run", "--rm", "-v", "v1:/v", images["plain"], "true"])
+            waiting = [subprocess.Popen([*CELLWALL, *words]) for words in lines]
+            for process in waiting:
+                while process.poll() is None and f" {process.pid} " not in waiters():
+                    pass
+                assert process.poll() is None
+        assert {process.wait() for process in waiting} <= {0, 1}
+    finally:
+        engine.close()
+
+
+def waiters() -> str:
+    return "\n".join(line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
