@@ -114,7 +114,7 @@ class Hand:
         return Said(done.returncode, case.normal(out), err, looked)
 
     def tidy(self, group: Group) -> None:
-        now = ["-t", "0"] if self.name == "podman" else []
+        now = ["-t", "0", "--ignore"] if self.name == "podman" else []
         if group.containers:
             self("rm", "-f", "-v", *now, *group.containers)
         if group.networks:
