@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME = "log.jsonl"
+# Beside it where the oldest lines went by the bound.
+CUT = ".cut"
 # What moby's copier takes as one entry at most.
 PIECE_BYTES = 16384
 # Without --log-opt: three files of 10 MiB. Docker's json-file has no bound, which fills disks.
@@ -118,8 +120,11 @@ class Log:
     def _rotate(self) -> None:
         """Put the full file aside, the oldest one goes; a reader that has one open reads it to its end."""
         try:
-            if self._max_files == 1:
-                os.unlink(self._path)
+            oldest = f"{self._path}.{self._max_files - 1}" if self._max_files > 1 else self._path
+            if os.path.exists(oldest):
+                # Whoever reads the log is told that it has no beginning.
+                os.close(os.open(f"{self._path}{CUT}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.unlink(oldest)
             for number in range(self._max_files - 1, 0, -1):
                 older = f"{self._path}.{number}"
                 newer = f"{self._path}.{number - 1}" if number > 1 else self._path

@@ -27,7 +27,7 @@ from .linux.inotify import (
     IN_MOVED_TO,
     Watch,
 )
-from .log_file import NAME
+from .log_file import CUT, NAME
 
 # More rotated files than anybody asks for: where to stop looking for older ones.
 _MOST_FILES = 1000
@@ -61,8 +61,8 @@ def read(path: Path, tail: int | None = None) -> Iterator[Entry]:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether the log has had so many files that its oldest may be gone. It is, where there are as many as may be."""
-    return path.with_name(f"{path.name}.1").exists()
+    """Whether the oldest lines of the log are gone by its bound."""
+    return path.with_name(f"{path.name}{CUT}").exists()
 
 
 def follow(path: Path, owner_fd: int, tail: int | None = None) -> Iterator[Entry]:

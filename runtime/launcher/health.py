@@ -11,6 +11,7 @@ import os
 import socket
 import time
 
+from ..cgroups.group import is_frozen
 from ..events import emit_container
 from ..linux.files import write_all
 from .joined import Joined
@@ -67,6 +68,10 @@ class Health:
         container = self._shim.container
         assert container is not None
         found = container.state
+        if is_frozen(found["cellwall"].get("cgroup") or {}):
+            # As docker: nobody asks a paused container how it is.
+            self._wait()
+            return
         base = found["cellwall"]["process"]
         process = base | {
             "args": self._config["test"],
