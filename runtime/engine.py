@@ -389,9 +389,12 @@ class Engine:
         """Send a signal to a container's first process. Raises NotFound, StatusError."""
         stopping.kill(self.known, name_or_id, signal)
 
-    def stop(self, name_or_id: str, timeout_s: float | None = None, signal: str | None = None) -> None:
-        """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise; -1: never)."""
-        stopping.stop(self.known, name_or_id, timeout_s, signal)
+    def stop(self, name_or_id: str, timeout_s: float | None = None, signal: str | None = None) -> str:
+        """Ask a container to end with its stop signal, and kill it after ``timeout_s`` (10 unless it says otherwise; -1: never).
+
+        Returns why it had to be killed, in one sentence; empty where it ended by itself.
+        """
+        return stopping.stop(self.known, name_or_id, timeout_s, signal)
 
     def pause(self, name_or_id: str) -> None:
         """Stop every process of a running container until ``unpause``, whoever ends meanwhile. Raises StatusError, UnsupportedError."""

@@ -18,7 +18,7 @@ from .events import emit_container
 from .linux.files import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .pausing import thaw
-from .signal_names import signal_number
+from .signal_names import signal_name, signal_number
 
 if TYPE_CHECKING:
     from .containers import Containers
@@ -43,22 +43,27 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
     _tell(known, "kill", found, signal=number)
 
 
-def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: str | None = None) -> None:
+def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: str | None = None) -> str:
     """See ``Engine.stop``."""
     container = known.find(name_or_id)
     found = known.state(container.id)
     if found is None:
-        return
+        return ""
     if hold(known, found) and (found := known.state(container.id)) is None:
         _tell(known, "stop", {"id": container.id, "cellwall": known.record(container.id)})
-        return
+        return ""
+    told = ""
     stop_signal, stop_timeout_s = found["cellwall"]["stop"]
-    _send(found, signal_number("--signal", signal) if signal else signal_number("--stop-signal", stop_signal))
+    asked = signal_name("--signal", signal) if signal else signal_name("--stop-signal", stop_signal)
+    _send(found, signal_number("--signal", asked))
     thaw(found)
     patience_s = stop_timeout_s if timeout_s is None else timeout_s
     if not wait_ended(known, found, None if patience_s < 0 else patience_s):
         kill_and_wait(known, found)
+        if patience_s > 0:  # else nobody was to wait
+            told = f"container {container.name} didn't end within {patience_s:g} s of SIG{asked}, so it was killed"
     _tell(known, "stop", found)
+    return told
 
 
 def hold(known: Containers, found: dict[str, Any]) -> bool:

@@ -164,13 +164,23 @@ def stop(context: Context, words: list[str]) -> int:
         "--time",
         "--timeout",
         dest="time",
-        read=values.integer(0, 10**9),
+        read=values.integer(0, 10**9, (-1,)),
         metavar="SECONDS",
-        help="seconds to wait before killing",
+        help="seconds to wait before killing, -1 for as long as it takes",
+    )
+    parser.value(
+        "-s", "--signal", read=signal_name, metavar="SIGNAL", help="signal to send in place of its stop signal"
     )
     said, names = parser.parse(words)
     timeout_s = None if said.time is None else float(said.time)
-    return each(parser, names, lambda name: context.engine.stop(name, timeout_s))
+
+    def act(name: str) -> None:
+        if killed := context.engine.stop(name, timeout_s, said.signal):
+            from .run import note
+
+            note(killed)
+
+    return each(parser, names, act)
 
 
 def kill(context: Context, words: list[str]) -> int:

@@ -312,7 +312,12 @@ def _target(root_fd: int, target: str, kind: str) -> int:
                     f"mount point {target}: it isn't there, and what it would be made in is read-only: make it first",
                 ) from error
             if error.errno != EEXIST:
-                raise
+                # A link may lead to /proc or /sys, where nobody makes files.
+                raise InitError(
+                    "mounts",
+                    f"mount point {target}: it isn't there, and can't be made ({(error.strerror or '').lower()}): "
+                    "name a folder of the image's own",
+                ) from error
             # A dangling link: what it names isn't there, and making that is not ours to guess.
             raise InitError(
                 "mounts", f"mount point {target}: {path} is a link that leads nowhere in the image"
@@ -323,7 +328,9 @@ def _target(root_fd: int, target: str, kind: str) -> int:
 
 
 def _bad_target(target: str, error: SyscallError) -> InitError:
-    if error.errno in (ENOTDIR, ELOOP, EXDEV):
+    if error.errno in (ELOOP, EXDEV):
+        return InitError("mounts", f"mount point {target}: a link of the image leads out of the container there")
+    if error.errno == ENOTDIR:
         return InitError("mounts", f"mount point {target}: the image has something else than a folder there")
     return InitError("mounts", f"mount point {target}: {error}")
 
@@ -361,6 +368,11 @@ def _make_readonly(path: str) -> None:
 
 def _mask(paths: list[str]) -> None:
     """Hide ``paths``: a file behind /dev/null, a folder behind an empty read-only tmpfs."""
+    if paths and not os.path.exists("/dev/null"):
+        raise InitError(
+            "masked paths",
+            "what is mounted over /dev has no null, which hides files of /proc: mount below /dev instead",
+        )
     for path in paths:
         try:
             folder = os.path.isdir(path)

@@ -105,6 +105,7 @@ class Hand:
         if case.look:
             name, _, paths = case.look.partition(":")
             (document,) = json.loads(self.check("inspect", name))
+            document = json.loads(json.dumps(document).replace(str(self.folder), "{dir}"))
             looked = {path: at(document, path) for path in paths.split()}
         out, err = (text.replace(str(self.folder), "{dir}") for text in (done.stdout, done.stderr))
         out = out.replace("localhost/", "")  # podman's registry of what has none
@@ -113,7 +114,7 @@ class Hand:
         return Said(done.returncode, case.normal(out), err, looked)
 
     def tidy(self, group: Group) -> None:
-        now = ["-t", "0"] if self.name == "podman" else []
+        now = ["-t", "0", "--ignore"] if self.name == "podman" else []
         if group.containers:
             self("rm", "-f", "-v", *now, *group.containers)
         if group.networks:
@@ -151,8 +152,8 @@ def at(document: Any, path: str) -> Any:
             document = [one.get(name) for one in document]
         else:
             document = (document or {}).get(name)
-    if path == "Config.Entrypoint" and isinstance(document, str):
-        return document.split() or None
+    if path == "Config.Entrypoint" and isinstance(document, list):
+        return " ".join(document)
     if path in ("Name", "Id"):
         return str(document).lstrip("/")
     return document or None  # empty lists and null are the same to whoever reads them

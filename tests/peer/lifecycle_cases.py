@@ -82,9 +82,14 @@ LIFE = (
     case("run --rm --name fore --log-driver none box:1 echo hi"),
     case("run --name silent --log-driver none box:1 echo hi"),
     case("logs silent", fails(1, 125, OWN_ERRORS)),
+    case("create --name told --cidfile {dir}/cid box:1 true", normal=ids),
+    case("run --rm --cidfile {dir}/cid box:1 true"),
+    case("run -d --rm --cidfile {dir}/cid2 box:1 true", normal=ids),
+    case("run --rm -v {dir}:/x box:1 cat /x/cid2", normal=ids),
+    case("run --rm --cidfile {dir}/none/cid box:1 true"),
     case("create -i --name fed box:1 cat", normal=ids, look="fed: Config.OpenStdin Config.Tty"),
     case("start -ai fed", stdin="what was typed\n"),
     case("logs fed"),
 )
 
-GROUPS = (Group("lifecycle", LIFE, ("made", "never", "on", "again", "again2", "brief", "silent", "fed")),)
+GROUPS = (Group("lifecycle", LIFE, ("made", "never", "on", "again", "again2", "brief", "silent", "fed", "told")),)

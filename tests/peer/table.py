@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..registries import MadeImage, busybox_image, busybox_layer, make_image, tar_of
-from . import container_cases, lifecycle_cases, network_cases, run_cases, volume_cases
+from . import container_cases, control_cases, lifecycle_cases, network_cases, run_cases, volume_cases
 from .cases import Group
 
 
@@ -33,6 +33,7 @@ IMAGES: dict[str, Callable[[], MadeImage]] = {"box:1": busybox_image, "full:1": 
 GROUPS: tuple[Group, ...] = (
     *run_cases.GROUPS,
     *container_cases.GROUPS,
+    *control_cases.GROUPS,
     *lifecycle_cases.GROUPS,
     *network_cases.GROUPS,
     *volume_cases.GROUPS,
