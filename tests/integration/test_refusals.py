@@ -34,7 +34,7 @@ made.spec["linux"]["resources"] = {}
 launcher = Launcher()
 request = {
     "operation": "run", "id": "0" * 64, "spec": made.spec, "process": made.process, "files": {}, "running": f"{root}/running",
-    "ids": f"{root}/ids", "plan": [{"at": "/", "type": "bind", "source": "/"}], "record": {},
+    "ids": f"{root}/ids", "plan": [{"at": "/", "type": "bind", "source": "/"}], "record": {"ephemeral": True},
 }
 null_fd = os.open(os.devnull, os.O_RDWR)
 with Process(launcher, launcher.request(request, [null_fd] * 3), "0" * 64, ["true"]) as process:
