@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellwall.magics.streams import PENDING, CellStream, Screen
+from cellwall.magics.streams import PENDING, SHOWN, TAIL, CellStream, Screen
 
 
 class Timed(io.StringIO):
@@ -88,3 +88,36 @@ def test_little_waits_for_the_timer_and_much_does_not(monkeypatch: pytest.Monkey
     screen.write("stdout", "x" * (PENDING - 1))
     screen.write("stdout", "y")
     assert sum(len(text) for _, text in log) >= PENDING - 1
+
+
+def test_a_front_end_gets_the_beginning_and_the_end_of_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, log = screen_and_log(monkeypatch)
+    head = "h" * (SHOWN - 3)
+    screen.write("stdout", head)
+    screen.write("stdout", "abcdef")
+    for _ in range(3):
+        screen.write("stderr", "e" * TAIL)
+        screen.write("stdout", "o" * (TAIL - 10))
+    assert "".join(text for name, text in log if name == "stdout") == head + "abc"
+    (told,) = [text for name, text in log if name == "stderr"]
+    assert told.startswith("cellwall: 8 MiB of output were shown")
+    screen.finish()
+    shown = log[log.index(("stderr", told)) + 1 :]
+    left_out = 3 + 3 * TAIL + 2 * (TAIL - 10) - 10
+    assert shown == [
+        ("stderr", f"cellwall: {left_out:,} characters left out here\n" + "e" * 10),
+        ("stdout", "o" * (TAIL - 10)),
+    ]
+    # Nothing is said twice.
+    screen.finish()
+    assert log[-1] == shown[-1]
+
+
+def test_a_terminal_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", shown := io.StringIO())
+        screen = Screen()
+    for _ in range(3):
+        screen.write("stdout", "x" * SHOWN)
+    screen.finish()
+    assert len(shown.getvalue()) == 3 * SHOWN
