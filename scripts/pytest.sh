@@ -12,6 +12,6 @@ for word in "$@"; do
     esac
 done
 if [ "$count" -gt 1 ] && sh scripts/apart.sh true 2>/dev/null; then
-    set -- --dist=loadfile --tx "$count*popen//python=sh scripts/apart.sh .venv/bin/python" "$@"
+    set -- --dist=loadfile --no-loadscope-reorder --tx "$count*popen//python=sh scripts/apart.sh .venv/bin/python" "$@"
 fi
 exec .venv/bin/python -m pytest "$@"

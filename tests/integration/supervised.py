@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,13 @@ class Home:
             for pid, _, command in processes()
             if "cellwall-shim" in command and mine in read(f"/proc/{pid}/environ")
         ]
+
+    def kill(self, pid: int) -> None:
+        """``kill -9``, and wait until it has ended: while the kernel takes it apart, it still counts as running."""
+        pidfd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        readable(pidfd, PATIENCE_S)
+        os.close(pidfd)
 
     def left(self) -> list[int]:
         """The shims that are still there once those that are about to end have ended."""

@@ -333,7 +333,8 @@ print(json.dumps(found), flush=True)
     try:
         process = world.popen(*words)
         assert process.stdout is not None
-        assert process.stdout.readline() == "sent\n"
+        if (line := process.stdout.readline()) != "sent\n":
+            pytest.fail(f"{line!r}, then {process.communicate(timeout=30)}")
         neighbours = json.loads(world.machine.run("ip", "-j", "neigh", "show", "to", rich["IPAddress"]))
         learned = json.loads(world.machine.run("bridge", "-j", "fdb", "show"))
         run("kill", "-s", "USR1", "foe")

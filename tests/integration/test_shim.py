@@ -149,7 +149,7 @@ def test_a_killed_shim_takes_its_container_along_and_nothing_stays(box: Home) ->
     pidfd = os.pidfd_open(pid)
     try:
         (shim,) = box.shims()
-        os.kill(shim, signal.SIGKILL)
+        box.kill(shim)
         assert readable(pidfd, PATIENCE_S)
     finally:
         os.close(pidfd)
@@ -175,7 +175,7 @@ def test_a_killed_shim_takes_its_container_along_and_nothing_stays(box: Home) ->
 def test_a_killed_shim_of_a_container_that_was_to_go(box: Home) -> None:
     container_id = run(box, "--rm --name goes", "sleep", "1000")
     (shim,) = box.shims()
-    os.kill(shim, signal.SIGKILL)
+    box.kill(shim)
     assert box.left() == []
     Engine(Config.load(flags={"root": str(box.root)})).known  # noqa: B018
     assert not box.engine.known.folder(container_id).exists()

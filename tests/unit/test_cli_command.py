@@ -76,7 +76,7 @@ def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
         (["pull"], 125, "needs one image"),
         (["tag", "x"], 125, "needs an image and a name"),
         (["kill", "-s", "NOPE", "x"], 125, "--signal: 'NOPE' isn't a signal"),
-        (["stop", "-t", "-1", "x"], 125, "--timeout: -1 is out of range"),
+        (["stop", "-t", "-2", "x"], 125, "--timeout: -2 is out of range"),
         (["logs"], 125, "needs one container"),
         (["ps", "-f", "color=red"], 125, "'color' isn't known; it is one of name, id, status"),
         (["ps", "extra"], 125, "takes no 'extra'"),
