@@ -386,7 +386,7 @@ class Engine:
         return self.known.find(name_or_id)
 
     def kill(self, name_or_id: str, signal: int | str = "KILL") -> None:
-        """Send a signal to a container's first process. Raises NotFound, StatusError."""
+        """Send a signal to a container's first process; after SIGKILL it has ended. Raises NotFound, StatusError."""
         stopping.kill(self.known, name_or_id, signal)
 
     def stop(self, name_or_id: str, timeout_s: float | None = None, signal: str | None = None) -> str:

@@ -41,6 +41,9 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
     # What stands still takes no signal: as docker's, one that is paused goes on with it.
     thaw(found)
     _tell(known, "kill", found, signal=number)
+    if number == SIGKILL:
+        # As docker: nothing of it runs any more when the command returns.
+        wait_ended(known, found, _KILL_S)
 
 
 def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: str | None = None) -> str:
