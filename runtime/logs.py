@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from select import POLLIN, poll
 from typing import IO, NamedTuple
@@ -31,6 +31,8 @@ from .log_file import CUT, NAME
 
 # More rotated files than anybody asks for: where to stop looking for older ones.
 _MOST_FILES = 1000
+# How often a log may begin another file while its files are opened; then it may also have been removed.
+_MOST_TRIES = 100
 _BLOCK = 1 << 16
 _MASK = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE | IN_DELETE_SELF
 # How long the writer of a foreground container's log may be behind the container's end.
@@ -146,9 +148,8 @@ class _Follower:
         while True:
             if self._file is not None:
                 yield from _entries(self._file)
-                with suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
-                        return
+                if _is_at(self._file, self._path):
+                    return
             if str(self._path) == os.devnull:
                 return
             files = _files(self._path)
@@ -172,7 +173,25 @@ class _Follower:
 
 
 def _files(path: Path) -> list[IO[bytes]]:
-    """The log's files, oldest first, opened.
+    """The log's files, oldest first, opened. Once more where another was begun meanwhile, as their order can't be told then."""
+    for _ in range(_MOST_TRIES):
+        found = _opened(path)
+        if not found or _is_at(found[-1], path):
+            return found
+        for file in found:
+            file.close()
+    return _opened(path)
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:  # it is being put aside, or has been removed
+        return False
+
+
+def _opened(path: Path) -> list[IO[bytes]]:
+    """What there is of the log's files, oldest first.
 
     They are opened newest first, so that one that is put aside meanwhile is met twice, not missed; and while they are being
     put aside, one name among them has no file.
