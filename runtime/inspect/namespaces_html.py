@@ -49,7 +49,7 @@ def html(view: NamespacesView) -> Html:
 
 def _grid(view: NamespacesView) -> Html:
     heads = [
-        "namespace",
+        "",
         *(
             join(
                 name(subject.name),
@@ -60,7 +60,9 @@ def _grid(view: NamespacesView) -> Html:
     ]
     rows = []
     for kind, meaning in TYPES.items():
-        first = join(element("b", kind), element("div", meaning, style=f"color:{FAINT};font-size:{SMALL}"))
+        said = element("div", meaning, style=f"color:{FAINT};font-size:{SMALL}")
+        # Words stay whole: what is too wide scrolls.
+        first = element("div", element("b", kind), said, style="min-width:8.5em;overflow-wrap:normal")
         rows.append([first, *(_cell(view, at, kind) for at in range(len(view.subjects)))])
     return table(heads, rows, label=f"{words.title(view)}, by type")
 
@@ -76,10 +78,10 @@ def _cell(view: NamespacesView, at: int, kind: str) -> Html:
     parts: list[str] = [chip(text(said, 60), tone, title=title)]
     if left:
         parts += [" ", element("span", words.inode(one), style=f"color:{FAINT};font-size:{SMALL}")]
-    for further in (one.gives, words.children(one)):
+    for further in (words.gives(view.subjects[at], one), words.children(one)):
         if further:
             parts.append(element("div", text(further, 120), style=f"font-size:{SMALL};max-width:24em"))
-    return join(*parts)
+    return element("div", *parts, style="min-width:9.5em")
 
 
 def _with(one: Namespace) -> str:
@@ -92,7 +94,7 @@ def _subject(view: NamespacesView, at: int, *, open: bool) -> Html:
     subject = view.subjects[at]
     summary = join(name(subject.name), " ", faint(words.summary(subject)))
     facts: list[tuple[str, str]] = [("isolation", words.isolation(view, subject))] if at else []
-    facts += [("capabilities", words.against_default(subject))]
+    facts += [("capabilities", words.against_default(subject, view.subjects[0]))]
     facts += [(f"· {kinds}", words.short(names)) for kinds, names in words.capability_sets(subject)]
     facts += [("no_new_privs", words.no_new_privileges(subject)), ("seccomp", words.seccomp(subject))]
     return folded(

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound, StatusError
+from cellwall.runtime.inspect.mounts import mounts_of
 from cellwall.runtime.inspect.namespaces import namespaces_of
 from cellwall.runtime.inspect.namespaces_facts import TYPES, Subject
 
@@ -223,6 +226,26 @@ def test_a_process_with_namespaces_of_its_own(cli: Cli, engine: Engine) -> None:
     assert numbers is not None
     assert [deep.container_pid, 1] == [int(number) for number in numbers[1].split()[-2:]]
     assert deep.depth == 2
+
+
+def test_a_container_that_ends_while_it_is_read(cli: Cli, engine: Engine) -> None:
+    """Whatever moment it ends at: its own facts, or the error that says so."""
+    for number in range(4):
+        cli("run", "-d", "--rm", "--name", f"gone{number}", "host", "sleep", "100000")
+        pid = engine.container(f"gone{number}").pid
+        listed = from_lsns(pid)
+        killer = threading.Timer(0.002 * number, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        with pytest.raises((StatusError, NotFound), match="is exited, and this needs it running|no container gone"):
+            while True:
+                found = by_name(engine, f"gone{number}")[f"gone{number}"]
+                assert {space.type: space.inode for space in found.namespaces} == {kind: listed[kind] for kind in TYPES}
+                assert [member.pid for member in found.processes] == [pid]
+                by_target = {point.target: point.kind for point in mounts_of(engine.known, f"gone{number}").mounts}
+                assert by_target["/"] == "root"
+        killer.join()
+        # What is shown of all that run has it no more.
+        assert len(namespaces_of(engine.known).subjects) == 1
 
 
 def read_elsewhere(code: str, *, first: str = "") -> Any:
