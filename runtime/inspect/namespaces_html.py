@@ -108,20 +108,20 @@ def _subject(view: NamespacesView, at: int, *, open: bool) -> Html:
 
 
 def _map(what: str, ranges: Sequence[IdRange]) -> Html:
-    """Each range as two boxes: the ids inside, and below the arrow those that they are here."""
+    """Each range as two boxes: the ids inside, and below the arrow those that they are outside."""
     drawn = [_range(one) for one in ranges[: words.MOST_RANGES]]
     row = element("div", *drawn, style=f"display:flex;flex-wrap:wrap;gap:{ROW}px")
-    return section(f"ids of {what}, inside → here", row, more(len(ranges) - words.MOST_RANGES, "ranges"))
+    return section(f"ids of {what}, inside → outside", row, more(len(ranges) - words.MOST_RANGES, "ranges"))
 
 
 def _range(one: IdRange) -> Html:
-    here = words.span(one.outside, one.count) if one.outside != 0xFFFFFFFF else "nobody"
+    outside = words.span(one.outside, one.count) if one.outside != 0xFFFFFFFF else "nobody"
     count = f"{one.count:,} id{'' if one.count == 1 else 's'}"
     return element(
         "div",
         _ids(words.span(one.inside, one.count), "inside", ISOLATED),
         element("div", f"↓ {count}", style=f"text-align:center;color:{FAINT};font-size:{SMALL}"),
-        _ids(here, "here", ISOLATED if one.inside != one.outside else SHARED),
+        _ids(outside, "outside", ISOLATED if one.inside != one.outside else SHARED),
         style="flex:0 1 auto;min-width:0",
     )
 

@@ -70,10 +70,10 @@ def ranges(subject: Subject) -> list[tuple[str, tuple[IdRange, ...]]]:
 
 def range_text(one: IdRange) -> str:
     if one.outside == 0xFFFFFFFF:
-        return f"{span(one.inside, one.count)} inside → nobody here"
+        return f"{span(one.inside, one.count)} inside → nobody outside"
     if one.inside == one.outside:
-        return f"{span(one.inside, one.count)} inside → the same here"
-    return f"{span(one.inside, one.count)} inside → {span(one.outside, one.count)} here"
+        return f"{span(one.inside, one.count)} inside → the same outside"
+    return f"{span(one.inside, one.count)} inside → {span(one.outside, one.count)} outside"
 
 
 def set_groups(subject: Subject) -> str:
