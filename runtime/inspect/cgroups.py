@@ -137,8 +137,8 @@ def frozen(places: tuple[Place, ...]) -> bool | None:
     for place in places:
         if place.own and place.version == 2 and (text := read_file(f"{place.folder}/cgroup.events")) is not None:
             return "frozen 1" in text
-    place = own_place(places, "freezer")
-    if place is None or (text := read_file(f"{place.folder}/freezer.state")) is None:
+    found = own_place(places, "freezer")
+    if found is None or (text := read_file(f"{found.folder}/freezer.state")) is None:
         return None
     return text.strip() != "THAWED"
 

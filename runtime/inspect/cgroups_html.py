@@ -8,15 +8,18 @@ from . import cgroups_text as twin
 from . import cgroups_words as words
 from .cgroups_figures import Meter
 from .gauge import meter as gauge
-from .look import BAD, BUSY, ISOLATED, SHARED
+from .look import BAD, BUSY, FAINT, ISOLATED, SHARED
 from .page import (
     Html,
+    card,
     chip,
     code,
     element,
     faint,
+    grid,
     heading,
     join,
+    legend,
     name,
     note,
     page,
@@ -47,7 +50,12 @@ def html(view: CgroupsView) -> Html:
             else note(view.pressure_note),
             note=twin.PRESSURE_NOTE,
         ),
-        section("The nine subsystems", _subsystems(view.subsystems), note="their files then and now"),
+        section(
+            "The nine subsystems",
+            grid([_subsystem(one) for one in view.subsystems], least_px=260),
+            legend([(ISOLATED, "set in a group of its own"), (SHARED, "shared with others")]),
+            note="what each says today, and its files in both versions",
+        ),
         section("Groups", *_groups(view)),
         label=title,
     )
@@ -77,31 +85,24 @@ def _disks(found: Disks) -> Html:
     return join(*parts) if parts else note("nothing read, nothing written, no rate set")
 
 
-def _subsystems(found: tuple[Subsystem, ...]) -> Html:
-    rows = []
-    for one in found:
-        what = join(name(one.name), element("div", faint(one.meaning)))
-        rows.append([what, _files(one, 1), _files(one, 2), _now(one)])
-    return table(("subsystem", "version 1", "version 2", "now"), rows, label="the nine subsystems")
-
-
-def _files(one: Subsystem, version: int) -> Html:
-    files, why = (one.files_v1, one.why_v1) if version == 1 else (one.files_v2, one.why_v2)
-    if not files:
-        return faint(why)
-    return code(", ".join(files))
-
-
-def _now(one: Subsystem) -> Html:
-    if not one.values:
-        return faint(one.note)
-    lines = [
-        element("div", f"{twin.value_name(value.file)}: {words.of_file(value.file, value.text)}")
+def _subsystem(one: Subsystem) -> Html:
+    """A card: today's values first, then the files of both versions."""
+    tone = None if not one.values else SHARED if one.shared else ISOLATED
+    small = "font-size:.88em;margin-top:4px"
+    values = [
+        element("div", code(twin.value_name(value.file)), " ", name(words.of_file(value.file, value.text)))
         for value in one.values
     ]
-    version = faint(f"version {one.version}")
-    mark = join(version, " ", chip("shared", SHARED)) if one.shared else version
-    return join(element("div", mark), *lines)
+    return card(
+        join(one.name, " ", element("span", one.meaning, style="font-weight:400")),
+        element("div", *(values or [one.note]), style=small),
+        element(
+            "div",
+            *(element("div", f"{twin.version_of(one, version)}: {twin.files_of(one, version)}") for version in (1, 2)),
+            style=f"{small};color:{FAINT}",
+        ),
+        tone=tone,
+    )
 
 
 def _groups(view: CgroupsView) -> list[Html]:

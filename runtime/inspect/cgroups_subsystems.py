@@ -66,8 +66,10 @@ def _values(folder: str, files: tuple[str, ...]) -> tuple[FileValue, ...]:
 def _why_none(name: str, places: tuple[Place, ...], place: Place | None, why_v1: str, why_v2: str) -> str:
     """Why there is no value: the controller isn't mounted, is something else today, or sets nothing here."""
     only_v2 = all(other.version == 2 for other in places if other.folder)
-    if why_v1 or (only_v2 and why_v2):
-        return why_v2 if only_v2 else why_v1
+    if why_v1:
+        return "in no version any more"
+    if only_v2 and why_v2:
+        return "version 2 has no file of it"
     if place is None:
         return f"no mounted tree has the {name} controller"
     if not place.own:

@@ -29,7 +29,7 @@ def text(view: CgroupsView, columns: int = plain.COLUMNS) -> str:
     made += plain.section(
         "The nine subsystems",
         "".join(_subsystem(one, inner) for one in view.subsystems),
-        "their files then and now",
+        "what each says today, and its files in both versions",
         columns,
     )
     return made + plain.section("Groups", _groups(view, inner), columns=columns)
@@ -146,8 +146,17 @@ def _subsystem(one: Subsystem, columns: int) -> str:
     first = plain.pairs([(one.name, one.meaning)], columns)
     return first + "".join(
         plain.paragraph(f"{key}: {value}", columns, _INDENT)
-        for key, value in (("v1", files_of(one, 1)), ("v2", files_of(one, 2)), ("now", now_of(one)))
+        for key, value in (
+            ("now", now_of(one)),
+            (version_of(one, 1), files_of(one, 1)),
+            (version_of(one, 2), files_of(one, 2)),
+        )
     )
+
+
+def version_of(one: Subsystem, version: int) -> str:
+    """``version 1``, and whether today's values are of that one."""
+    return f"version {version}{', in use' if one.version == version else ''}"
 
 
 def files_of(one: Subsystem, version: int) -> str:
@@ -156,11 +165,11 @@ def files_of(one: Subsystem, version: int) -> str:
 
 
 def now_of(one: Subsystem) -> str:
-    """Today's values on one line, with the version that they are of."""
+    """Today's values on one line."""
     if not one.values:
         return one.note
     values = "; ".join(f"{value_name(value.file)} {words.of_file(value.file, value.text)}" for value in one.values)
-    return f"{'shared, ' if one.shared else ''}version {one.version}: {values}"
+    return f"{values} (shared with others)" if one.shared else values
 
 
 def value_name(file: str) -> str:

@@ -141,7 +141,7 @@ class Watch:
         self, places: tuple[Place, ...], history: History, at_s: float, since_s: float, last: WatchView | None
     ) -> WatchView:
         moments = history.moments()
-        meters = (
+        meters: tuple[Meter, ...] = (
             cgroups_figures.memory(places),
             _cpu_now(cgroups_figures.cpu(places), moments, history.cpus_since(since_s)),
             cgroups_figures.pids(places),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import cgroups_text, plain
@@ -71,6 +72,6 @@ def _limit(meter: Meter) -> float | None:
 
 def _mean(points: list[tuple[float, float]]) -> float:
     """The mean over the time: each value holds for the time since the one before."""
-    total = sum(value * (at - before) for (before, _), (at, value) in zip(points, points[1:], strict=False))
+    total = sum(value * (at - before) for (before, _), (at, value) in pairwise(points))
     span = points[-1][0] - points[0][0]
     return total / span if span > 0 else points[-1][1]
