@@ -95,7 +95,7 @@ def _subsystem(one: Subsystem) -> Html:
     ]
     return card(
         join(one.name, " ", element("span", one.meaning, style="font-weight:400")),
-        element("div", *(values or [one.note]), style=small),
+        element("div", *values, style=small) if values else element("div", one.note, style=small),
         element(
             "div",
             *(element("div", f"{twin.version_of(one, version)}: {twin.files_of(one, version)}") for version in (1, 2)),
