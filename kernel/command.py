@@ -85,9 +85,7 @@ def _image(context: Context, made: KernelWords, said: Namespace) -> Image:
         )
 
 
-def _isolated(
-    context: Context, said: Namespace, made: KernelWords, command: list[str]
-) -> tuple[KernelWords, Choice]:
+def _isolated(context: Context, said: Namespace, made: KernelWords, command: list[str]) -> tuple[KernelWords, Choice]:
     """What runs as the kernel, in which image: the one that was said, or that with ipykernel added."""
     engine = context.engine
     image = _image(context, made, said)
@@ -139,7 +137,13 @@ def list_(context: Context, words: list[str]) -> int:
         }
         for one in found
     ]
-    columns = (("NAME", "Name"), ("DISPLAY NAME", "DisplayName"), ("IMAGE", "Image"), ("KIND", "Kind"), ("FOLDER", "Folder"))
+    columns = (
+        ("NAME", "Name"),
+        ("DISPLAY NAME", "DisplayName"),
+        ("IMAGE", "Image"),
+        ("KIND", "Kind"),
+        ("FOLDER", "Folder"),
+    )
     sys.stdout.write(listing(rows, columns, said.format))
     return 0
 

@@ -45,7 +45,9 @@ class Connection:
                 raise SpecError("connection file", f"{name}_port {port!r} is no port: the client has to choose one")
             ports[name] = port
         if info.get("curve_publickey"):
-            raise SpecError("connection file", "encrypted sockets (curve) can't be had with this kernel: leave them off")
+            raise SpecError(
+                "connection file", "encrypted sockets (curve) can't be had with this kernel: leave them off"
+            )
         key = info.get("key", "")
         return cls(
             transport,

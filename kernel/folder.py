@@ -13,7 +13,23 @@ from ..runtime.errors import SpecError
 from ..runtime.options import Mount
 
 # What an image has of its own: mounted over, no program in it would start.
-_OWN = ("bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "tmp", "usr", "var")
+_OWN = (
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "proc",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+)
 # Nothing below these is a person's folder, and the kernel or the image has its own there.
 _NEVER = ("/dev", "/proc", "/sys", "/run/cellwall")
 

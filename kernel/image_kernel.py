@@ -99,7 +99,9 @@ class Choice:
 
 def look(engine: Engine, options: RunOptions) -> Found:
     """Ask the image of ``options``, as the user that they say. Raises CellwallError where it has no shell to be asked with."""
-    asked = RunOptions(image=options.image, user=options.user, env=options.env, rm=True, entrypoint=(), pull=options.pull)
+    asked = RunOptions(
+        image=options.image, user=options.user, env=options.env, rm=True, entrypoint=(), pull=options.pull
+    )
     asked = replace(asked, platform=options.platform, storage_driver=options.storage_driver)
     text = _SCRIPT % {"python": _PYTHON.replace("'", '"')}
     result = run_options(asked, script=Script(text.encode(), "sh"), engine=engine)
@@ -182,7 +184,8 @@ def of_command(command: Sequence[str], language: str) -> Choice:
     """A kernel whose command was said. Raises SpecError where the connection file's place isn't in it."""
     if not any("{connection_file}" in word for word in command):
         raise SpecError(
-            "the kernel's command", "needs the word {connection_file} where the connection file's name goes: -f {connection_file}"
+            "the kernel's command",
+            "needs the word {connection_file} where the connection file's name goes: -f {connection_file}",
         )
     return Choice(_in_container(command), language or "text", (language or command[0].rsplit("/", 1)[-1]).title())
 

@@ -44,9 +44,7 @@ def svg(*, shell: bool) -> str:
 
 def png(side: int, *, shell: bool) -> bytes:
     """The same as a PNG of ``side`` pixels. Source: PNG specification, chunks IHDR, IDAT, IEND."""
-    rows = b"".join(
-        b"\0" + b"".join(_pixel(column, row, side, shell) for column in range(side)) for row in range(side)
-    )
+    rows = b"".join(b"\0" + b"".join(_pixel(column, row, side, shell) for column in range(side)) for row in range(side))
     header = struct.pack(">IIBBBBB", side, side, 8, 6, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

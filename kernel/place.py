@@ -26,7 +26,9 @@ class Place:
         try:
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise CellwallError(f"make {parent}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to") from error
+            raise CellwallError(
+                f"make {parent}: {(error.strerror or '').lower()}: set CELLWALL_ROOT to a folder that you may write to"
+            ) from error
         _sweep(parent)
         self.path = parent / secrets.token_hex(3)
         self._lock_fd = -1

@@ -113,7 +113,13 @@ class Publisher:
             if not isinstance(origin, dict) or origin.get("msg_type") != "execute_request":
                 return None
             self.busy = json.loads(content.bytes)["execution_state"] == "busy"
-        except (StopIteration, IndexError, ValueError, KeyError, TypeError):  # not what a kernel should send: not ours to judge
+        except (
+            StopIteration,
+            IndexError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # not what a kernel should send: not ours to judge
             return None
         if not self.busy:
             self._parent = None

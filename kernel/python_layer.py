@@ -29,7 +29,15 @@ REQUIREMENT = "ipykernel>=6.29,<8"
 REPOSITORY = "localhost/cellwall-kernel"
 # Run once while the layer is made, so that what a kernel loads lies compiled in it: a fresh container would compile it at each start.
 _NEEDED = "ipykernel.kernelapp"
-_LOADED = (_NEEDED, "ipykernel.ipkernel", "ipykernel.debugger", "ipykernel.subshell_manager", "IPython.core.magics", "jedi", "debugpy")
+_LOADED = (
+    _NEEDED,
+    "ipykernel.ipkernel",
+    "ipykernel.debugger",
+    "ipykernel.subshell_manager",
+    "IPython.core.magics",
+    "jedi",
+    "debugpy",
+)
 _MANYLINUX = {"2_5": "1", "2_12": "2010", "2_17": "2014"}
 
 
@@ -64,21 +72,47 @@ def make(engine: Engine, image: Image, reference: str, python: Python, tag: str,
         try:
             engine.build(BuildRequest(dockerfile="\n".join(steps) + "\n", context=context, tags=(tag,)))
         except BuildError as error:
-            raise CellwallError(f"ipykernel can't be added to image {reference}, or doesn't load there: {error}") from error
+            raise CellwallError(
+                f"ipykernel can't be added to image {reference}, or doesn't load there: {error}"
+            ) from error
 
 
 def _imports() -> str:
     """What another version lacks of the modules is no reason to go without the others; but a kernel must load."""
-    tolerant = f"import importlib\nfor name in {_LOADED!r}:\n try: importlib.import_module(name)\n except ImportError: pass\n"
+    tolerant = (
+        f"import importlib\nfor name in {_LOADED!r}:\n try: importlib.import_module(name)\n except ImportError: pass\n"
+    )
     return f"{tolerant}import {_NEEDED}"
 
 
 def _install(context: Path, python: Python, wheels: Path | None) -> None:
     constraints = context / "installed.txt"
     constraints.write_text("".join(f"{one}\n" for one in python.installed if not one.startswith("==")))
-    command = [sys.executable, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input"]
-    command += ["--target", str(context / "packages"), "--only-binary", ":all:", "--python-version", "{}.{}".format(*python.version)]
-    command += ["--implementation", "cp" if python.implementation == "cpython" else "py", "--constraint", str(constraints)]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-input",
+    ]
+    command += [
+        "--target",
+        str(context / "packages"),
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        "{}.{}".format(*python.version),
+    ]
+    command += [
+        "--implementation",
+        "cp" if python.implementation == "cpython" else "py",
+        "--constraint",
+        str(constraints),
+    ]
     for platform in _platforms(python):
         command += ["--platform", platform]
     if wheels is not None:
@@ -91,7 +125,9 @@ def _install(context: Path, python: Python, wheels: Path | None) -> None:
             f"adding ipykernel to an image without pip in {sys.executable}",
             f"{shlex.quote(sys.executable)} -m ensurepip brings it, or take an image that has ipykernel",
         )
-    lines = [printable(line) for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
+    lines = [
+        printable(line) for line in done.stderr.splitlines() if line.startswith("ERROR")
+    ] or done.stderr.splitlines()[-1:]
     source = f"the wheels in {wheels}" if wheels else "the package index"
     raise CellwallError(
         f"ipykernel for Python {'.'.join(map(str, python.version))} on {python.machine} can't be had from {source}: "
@@ -121,5 +157,7 @@ def _digest(wheels: Path) -> str:
     except OSError as error:
         raise CellwallError(f"--wheels {wheels}: {(error.strerror or '').lower()}: name a folder of wheels") from error
     if not any(name.endswith(".whl") for name, _, _ in entries):
-        raise CellwallError(f"--wheels {wheels}: there is no wheel in it: pip download ipykernel -d {wheels} fetches some")
+        raise CellwallError(
+            f"--wheels {wheels}: there is no wheel in it: pip download ipykernel -d {wheels} fetches some"
+        )
     return json.dumps(entries)

@@ -190,7 +190,9 @@ class Session:
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
-        self._thread = threading.Thread(target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True
+        )
         self._thread.start()
 
     def _said(self) -> str:

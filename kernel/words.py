@@ -116,7 +116,9 @@ def of_config(config: Mapping[str, Any]) -> KernelWords:
     """The KernelWords of the provisioner's config in a kernelspec. Raises SpecError."""
     words = config.get("words")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise SpecError("kernelspec", "its provisioner's config has no words: install it again with cellwall kernel install")
+        raise SpecError(
+            "kernelspec", "its provisioner's config has no words: install it again with cellwall kernel install"
+        )
     return read_words(words)
 
 

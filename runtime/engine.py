@@ -199,7 +199,9 @@ class Engine:
         if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
-            process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, files, scratch, progress, cancelled)
+            process = self._run(
+                options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, files, scratch, progress, cancelled
+            )
             tell_id(process.container_id)
         return process
 

@@ -76,4 +76,4 @@ def _write_wheel(folder: Path, found: metadata.Distribution) -> None:
             if ".." in file.parts or "django-stubs" in file.parts:
                 continue
             if "__pycache__" not in file.parts and file.name not in ("INSTALLER", "REQUESTED"):
-                wheel.write(found.locate_file(file), str(file))
+                wheel.write(str(found.locate_file(file)), str(file))
