@@ -33,7 +33,9 @@ def install(context: Context, words: list[str]) -> int:
     parser = context.parser(USAGE)
     parser.value("--name", metavar="NAME", help="name of the kernel, for jupyter commands")
     parser.value("--display-name", metavar="TEXT", help="name of the kernel in launchers")
-    parser.value("--language", metavar="LANGUAGE", help="which kernel of the image's (python where there is one)")
+    parser.value(
+        "--language", metavar="LANGUAGE", help="which kernel of the image's (python where there is one), or which shell"
+    )
     parser.flag("--shell", help="a shell kernel: any image with a shell, no kernel in it")
     parser.flag("--user", dest="per_user", help="for this user (the default)")
     parser.flag("--sys-prefix", help="for this Python environment")
@@ -51,7 +53,7 @@ def install(context: Context, words: list[str]) -> int:
             raise SpecError("--shell", "a shell kernel finds the image's shell itself: say no command")
         if not _has_shell_kernel():
             raise UnsupportedError("--shell", "this build of cellwall has no shell kernel")
-        spec = kernelspec.shell(made, said.display_name or f"Shell ({made.image})")
+        spec = kernelspec.shell(made, said.display_name or f"Shell ({made.image})", said.language or "")
         _image(context, made, said)
     else:
         made, choice = _isolated(context, said, made, command)

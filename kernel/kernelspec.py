@@ -47,7 +47,7 @@ def check_name(name: str | None) -> str:
 def isolated(words: KernelWords, choice: Choice, display_name: str, base_image: str) -> dict[str, Any]:
     """The kernelspec of an isolated kernel."""
     return {
-        "argv": [*_own("launch"), "-f", "{connection_file}", *words.words()],
+        "argv": [*_python("cellwall"), "kernel", "launch", "-f", "{connection_file}", *words.words()],
         "display_name": display_name,
         "language": choice.language,
         "interrupt_mode": choice.interrupt_mode,
@@ -59,10 +59,11 @@ def isolated(words: KernelWords, choice: Choice, display_name: str, base_image: 
     }
 
 
-def shell(words: KernelWords, display_name: str) -> dict[str, Any]:
-    """The kernelspec of a shell kernel, which runs on this side and keeps a container."""
+def shell(words: KernelWords, display_name: str, language: str) -> dict[str, Any]:
+    """The kernelspec of a shell kernel, which runs on this side and keeps a container. ``language`` is which shell; empty: it looks."""
+    own = [f"--folder={words.folder}", *([f"--language={language}"] if language else [])]
     return {
-        "argv": [*_own("shell"), "-f", "{connection_file}", *words.words()],
+        "argv": [*_python("cellwall.kernel.shell"), "{connection_file}", *own, "--", *words.run, words.image],
         "display_name": display_name,
         "language": "bash",
         "interrupt_mode": "signal",
@@ -70,9 +71,9 @@ def shell(words: KernelWords, display_name: str) -> dict[str, Any]:
     }
 
 
-def _own(command: str) -> list[str]:
+def _python(module: str) -> list[str]:
     # -P: a notebook's folder, where the client starts it, may hold files named as modules.
-    return [sys.executable, "-P", "-m", "cellwall", "kernel", command]
+    return [sys.executable, "-P", "-m", module]
 
 
 def parent_of(*, sys_prefix: bool, prefix: str | None) -> Path:
