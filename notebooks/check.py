@@ -85,7 +85,7 @@ def shown(cell: Any) -> list[tuple[str, str]]:
 def execute(path: Path, kernel: str) -> Any:
     """The notebook with the outputs of one run. Raises Failed."""
     notebook = nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
-    nbformat.validate(notebook)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
     # Sockets in a private folder: over TCP every user of the machine could listen in. A socket's path has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="cw-", dir="/tmp") as sockets:
         client = NotebookClient(
