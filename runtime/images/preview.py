@@ -46,9 +46,7 @@ def _looked_up(
     from .registry import Report
     from .registry_origin import RegistryOrigin
 
-    patience = replace(
-        registries.patience, attempts=_ATTEMPTS, connect_attempts=1, connect_s=_SECONDS, read_s=_SECONDS
-    )
+    patience = replace(registries.patience, attempts=_ATTEMPTS, connect_attempts=1, connect_s=_SECONDS, read_s=_SECONDS)
     report = Report(_nothing_moved, lambda layer, why: None)
     with RegistryOrigin(name, replace(registries, patience=patience), report) as origin:
         return _image(origin, name.familiar(), platform, stop)

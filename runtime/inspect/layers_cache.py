@@ -43,18 +43,22 @@ def load(lower: Lower) -> dict[str, Any] | None:
 
 def keep(lower: Lower, contents: dict[str, Any]) -> None:
     """Remember the contents of a layer, where that can be done."""
-    folder = _folder(lower)
-    # Only a folder of the store's, which has its record; a plan may name one of the machine.
-    if not os.path.exists(f"{folder}/layer.json"):
+    try:
+        folder_fd = os.open(_folder(lower), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # it has gone
         return
     try:
-        fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    except OSError:  # a disk that can't be written to, or one that has no such files
-        return
-    try:
-        write_all(fd, json.dumps({"version": _VERSION, "contents": contents}).encode())
-        os.link(f"/proc/self/fd/{fd}", f"{folder}/{_NAME}", follow_symlinks=True)
-    except OSError:  # full, another was quicker, or the layer is being removed
+        # Only a folder of the store's, which has its record; a plan may name one of the machine.
+        if not os.access("layer.json", os.F_OK, dir_fd=folder_fd):
+            return
+        fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder_fd)
+        try:
+            write_all(fd, json.dumps({"version": _VERSION, "contents": contents}).encode())
+            # With a descriptor among its arguments Python asks for AT_SYMLINK_FOLLOW, else it doesn't.
+            os.link(f"/proc/self/fd/{fd}", _NAME, dst_dir_fd=folder_fd, follow_symlinks=True)
+        finally:
+            os.close(fd)
+    except OSError:  # a full or read-only disk, one without such files, another was quicker, the layer is being removed
         return
     finally:
-        os.close(fd)
+        os.close(folder_fd)

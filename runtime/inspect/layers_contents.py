@@ -31,6 +31,8 @@ MOST_ENTRIES = 250_000
 MOST_NODES = 240
 # Nobody unfolds so deep, and data nested deeper can't be written by everybody.
 _MOST_DEPTH = 24
+# How much more a thing one folder deeper must hold to be shown as soon: else one long branch would be all there is to see.
+DEEPER = 2.5
 ADDED, CHANGED, DELETED = "A", "C", "D"
 # A name of the layers below that an opaque folder takes away: the layer has no entry for it.
 HIDDEN = "hidden"
@@ -72,9 +74,7 @@ def contents(
         _without_mount_points(folders, mount_points)
     if whole:
         for _, folder in reversed(folders):
-            folder.children = [
-                item for item in folder.children if item.kind != FOLDER or item.change or item.children
-            ]
+            folder.children = [item for item in folder.children if item.kind != FOLDER or item.change or item.children]
     found: dict[str, Any] = dict.fromkeys(_COUNTS, 0) | {"complete": complete}
     names = {ADDED: "added", CHANGED: "changed", DELETED: "deleted"}
     for _, folder in reversed(folders):
@@ -262,14 +262,14 @@ def cut(root: _Item, nodes: int) -> dict[str, Any]:
     kept: dict[int, list[_Item]] = {}
     room = nodes - _keep_deletions(root, kept, nodes // 3)
     # Largest first, a folder before what is in it; the number keeps the heap from comparing items.
-    heap: list[tuple[int, int, int, _Item, _Item]] = []
+    heap: list[tuple[float, int, int, _Item, _Item]] = []
     number = 0
     chosen = {id(item) for items in kept.values() for item in items}
     folder, depth = root, 0
     while room > 0:
         for item in folder.children if depth < _MOST_DEPTH else ():
             number += 1
-            heapq.heappush(heap, (-max(item.size, item.was), number, depth + 1, folder, item))
+            heapq.heappush(heap, (-max(item.size, item.was) / DEEPER**depth, number, depth + 1, folder, item))
         if not heap:
             break
         _, _, depth, parent, folder = heapq.heappop(heap)

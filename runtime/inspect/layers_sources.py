@@ -63,7 +63,9 @@ def of_container(engine: Engine, container: Container, path: str | None) -> Subj
             found = None
     if found is None:
         raise StatusError(
-            f"container {container.name}", "gone: it ended while it was read", "kept: run it without --rm, or with a name"
+            f"container {container.name}",
+            "gone: it ended while it was read",
+            "kept: run it without --rm, or with a name",
         )
     return found
 
@@ -243,9 +245,7 @@ def _writable(stack: dict[str, Any], contents: dict[str, Any] | None, problem: s
 # -- reading
 
 
-def _look(
-    engine: Engine, stacks: list[dict[str, Any]], path: str | None, over: list[dict[str, str]]
-) -> dict[str, Any]:
+def _look(engine: Engine, stacks: list[dict[str, Any]], path: str | None, over: list[dict[str, str]]) -> dict[str, Any]:
     """Ask layers_reading.py, in a worker where the files aren't this user's own; new contents are kept beside their layers."""
     cached = [layers_cache.load(lower) for lower in stacks[0]["lowers"]]
     request = {"stacks": stacks, "cached": cached, "path": path, "mounts": over}
@@ -372,3 +372,9 @@ def _size(driver: StorageDriver, chain_id: Digest) -> int | None:
         return driver.layer_info(chain_id).size_bytes
     except (CellwallError, OSError):
         return None
+
+
+def content_sizes(engine: Engine, image: Image) -> list[int | None]:
+    """The content of each layer of an image that is here, base first, in bytes; None where it isn't unpacked."""
+    driver = _driver_of(engine, image)
+    return [None if driver is None else _size(driver, chain_id) for chain_id in image.chain_ids]
