@@ -9,7 +9,7 @@ from . import page, plain
 from .gauge import size_bar
 from .layers_words import plural, short
 from .look import IMAGE, SHARED, Tone
-from .page import Html, code, faint
+from .page import Html, code
 
 if TYPE_CHECKING:
     from .layers_compare import ComparedLayer, Comparison, Side
@@ -20,7 +20,7 @@ _MOST = 40
 def _shared(view: Comparison) -> str:
     if not view.shared:
         return "they share no layer: not even the first one is the same"
-    told = f"{plural(view.shared, 'layer')} of {_sized(view, view.shared_bytes)} shared"
+    told = f"{plural(view.shared, 'layer')} shared, {_sized(view, view.shared_bytes)}"
     if view.shared == len(view.one.layers) == len(view.other.layers):
         return f"all layers are the same: {told}"
     return told
@@ -50,7 +50,7 @@ def text(view: Comparison, columns: int) -> str:
         made += plain.section(
             "◇ shared",
             _table(view, view.one.layers[: view.shared], None, columns - 2),
-            f"layer 1 to {view.shared}, {_sized(view, view.shared_bytes)}",
+            f"{plural(view.shared, 'layer')}, {_sized(view, view.shared_bytes)}",
             columns,
         )
     for side, layers, total in _parts(view):
@@ -85,7 +85,7 @@ def html(view: Comparison) -> Html:
         if not side.here
     ]
     if view.shared:
-        said = f"shared: layer 1 to {view.shared}, {_sized(view, view.shared_bytes)}"
+        said = f"shared: {plural(view.shared, 'layer')}, {_sized(view, view.shared_bytes)}"
         parts.append(page.card(said, _rows(view, view.one.layers[: view.shared], None, largest, SHARED), tone=SHARED))
     cards = []
     for side, layers, total in _parts(view):
@@ -93,7 +93,7 @@ def html(view: Comparison) -> Html:
         said = f"{side.name} alone: {plural(len(layers), 'layer')}, {_sized(view, total)}"
         inner = _rows(view, layers, other, largest, IMAGE) if layers else page.note("nothing more")
         cards.append(page.card(said, inner, tone=IMAGE))
-    parts.append(page.grid(cards, 260))
+    parts.append(page.grid(cards, 320))
     parts.append(page.legend([(SHARED, "one copy for both"), IMAGE]))
     return page.page(*parts, label=f"layers of {view.one.name} and {view.other.name}")
 
@@ -103,9 +103,14 @@ def _rows(view: Comparison, layers: tuple[ComparedLayer, ...], other: Side | Non
     for layer in layers[:_MOST]:
         also = _also(layer, other) if other is not None else ""
         bar = size_bar(view.bytes_of(layer) / largest if largest else 0, size(view.bytes_of(layer)), tone)
-        made_by = page.join(code(layer.instruction, 120), *([" ", faint(also)] if also else []))
-        rows.append([str(layer.number), code(short(layer.diff_id)), bar, made_by])
-    return page.join(
-        page.table(["layer", "id", "size", "made by"], rows, right=[0], label="layers"),
-        page.more(len(layers) - _MOST, "layers"),
-    )
+        rows.append(
+            page.element(
+                "div",
+                page.element("div", f"layer {layer.number} ", code(short(layer.diff_id)), " ", bar),
+                page.element("div", code(layer.instruction or "nobody knows what made it", 160)),
+                *([page.note(also)] if also else []),
+                style="margin:6px 0",
+                role="listitem",
+            )
+        )
+    return page.join(page.element("div", *rows, role="list"), page.more(len(layers) - _MOST, "layers"))

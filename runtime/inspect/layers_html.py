@@ -37,7 +37,16 @@ def html(view: LayersView) -> Html:
         cards.append(page.card(said, folded("one a line", _lines(view, rest)), tone=IMAGE))
     gaps = "display:flex;flex-direction:column;gap:3px;margin:8px 0"
     parts.append(element("div", *cards, style=gaps, role="list", aria_label="layers, the first on top"))
-    parts.append(page.legend([tone for tone in (WRITABLE, IMAGE) if tone is IMAGE or view.writable]))
+    known = any(layer.contents is not None for layer in view.layers)
+    parts.append(
+        page.legend(
+            [
+                *([WRITABLE] if view.writable else []),
+                IMAGE,
+                *((words.ADDED, words.CHANGED, words.DELETED) if known else ()),
+            ]
+        )
+    )
     parts.append(_mounts(view))
     return page.page(*parts, label=f"layers of {view.name}")
 
@@ -111,7 +120,7 @@ def _layer(layer: ImageLayer, largest: int, most: int) -> Html:
         facts.append(("as an archive", size(layer.compressed_bytes)))
     if not layer.shown:
         inner.append(page.note("hidden: a layer above has an opaque root"))
-    facts += [("then, in the config alone", code(step, 200)) for step in layer.config_steps]
+    facts += [("config alone", code(step, 200)) for step in layer.config_steps]
     below: list[str] = []
     if contents is not None:
         nodes, rest = words.tree(contents, most, base=layer.number == 1)

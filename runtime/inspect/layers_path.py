@@ -51,11 +51,8 @@ class Stack:
 
     def find(self, path: bytes) -> tuple[int, Entry] | None:
         """The tree that gives ``path`` (as the trees have it), and what it has there."""
-        if self.kind == "overlay":
-            found = _overlay_rows(self.trees, path)
-            return next(((row["tree"], row["entry"]) for row in found if row["role"] == "gives"), None)
-        entry = self.trees[0].entry(path)
-        return None if entry is None else (0, entry)
+        found = _rows(self, path)
+        return next(((row["tree"], row["entry"]) for row in found if row["role"] == "gives"), None)
 
 
 def locate(stacks: Sequence[Stack], mounts: Sequence[dict[str, Any]], asked: bytes, *, follow: bool = True) -> Any:

@@ -106,7 +106,7 @@ def _layer(layer: ImageLayer, largest: int, most: int, columns: int) -> str:
         nodes, rest = words.tree(contents, most, base=layer.number == 1)
         inner += tree.text(nodes, columns - 2, most=words.ALL) + plain.more(rest)
     for step in layer.config_steps:
-        inner += plain.paragraph(f"then, in the config alone: {step}", columns - 2)
+        inner += plain.paragraph(f"config alone: {step}", columns - 2)
     return plain.section(f"■ layer {layer.number}", inner, f"{', '.join(sizes)}  {bar}".strip(), columns)
 
 

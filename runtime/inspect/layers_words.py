@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..cli.table import human_size as size
 from .layers_contents import DEEPER
-from .look import BAD, IMAGE, PLAIN, WRITABLE, Tone
+from .look import BAD, BUSY, GOOD, PLAIN, Tone
 from .page import clip
 from .tree import Node
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from .layers_view import LayersView
 
 # Nodes of all trees of a view together: what 30 kB of HTML have room for.
-_ALL_NODES = 56
+_ALL_NODES = 40
 _MOST_NODES = 20
+# What a layer does to an entry, with docker's meaning of the words.
+ADDED = Tone("good", "added", "+", GOOD.hue)
+CHANGED = Tone("busy", "changed", "~", BUSY.hue)
+DELETED = Tone("bad", "deleted", "✕", BAD.hue)
 # Layers that are shown one by one; of more the rest folds into lines.
 MOST_LAYERS = 16
 MOST_LINES = 60
@@ -199,10 +203,10 @@ def _rest(folder: Entry, kept: set[int]) -> int:
 
 def _tone(entry: Entry, base: bool) -> Tone:
     if entry.gone:
-        return BAD
+        return DELETED
     if base or not entry.change:
         return PLAIN
-    return WRITABLE if entry.change == "changed" else IMAGE
+    return CHANGED if entry.change == "changed" else ADDED
 
 
 def _noted(entry: Entry, base: bool) -> str:
