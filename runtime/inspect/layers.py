@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..errors import InvalidReference, NotFound, SpecError
+from ..errors import InvalidReference, NotFound, RegistryError, SpecError
 
 if TYPE_CHECKING:
     from ..cli.parser import Parser
@@ -104,6 +104,9 @@ def _image_of(engine: Engine, name: str, platform: str | None) -> tuple[Image, b
             return preview(source, store.registries, Platform.parse(platform) if platform else None), False
         except NotFound as error:
             raise NotFound(f"no container {name} and no image of that name here; {error}") from error
+        except RegistryError as error:
+            told = f"no container and no image {name} here, and its registry can't be asked: {error}"
+            raise RegistryError(error.url, error.status, told) from error
 
 
 def _where(engine: Engine, name: str) -> str:

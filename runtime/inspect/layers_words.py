@@ -320,7 +320,7 @@ def write_said(path: PathFacts, *, container: bool, read_only: bool) -> str:
     write = path.write
     if write is None:
         return ""
-    lead = "" if container else "in a container of it "
+    lead = "" if container else "in a container of it, "
     folders = f", and {plural(len(write.folders), 'folder')} on the way" if write.folders else ""
     if not path.exists:
         made = f"{lead}a new file here takes no copy"
