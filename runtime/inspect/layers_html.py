@@ -8,7 +8,7 @@ from ..cli.table import human_size as size
 from . import layers_words as words
 from . import page, tree
 from .gauge import size_bar
-from .look import IMAGE, WRITABLE
+from .look import CODE, CODE_FONT, IMAGE, WRITABLE
 from .page import Html, code, element, faint, folded, join
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def html(view: LayersView) -> Html:
         parts.append(page.section("the stack", _lines(view, view.layers)))
         return page.page(*parts, _mounts(view), label=f"layers of {view.name}")
     cards = [_writable(layer, largest, most) for layer in view.writable]
-    cards += [_layer(layer, largest, most) for layer in view.layers[: words.MOST_LAYERS]]
-    rest = view.layers[words.MOST_LAYERS :]
+    cards += [_layer(layer, largest, most) for layer in view.layers[: words.one_by_one(view)]]
+    rest = view.layers[words.one_by_one(view) :]
     if rest:
         said = f"{words.plural(len(rest), 'more layer')}, {size(sum(layer.bytes for layer in rest))}"
         cards.append(page.card(said, folded("one a line", _lines(view, rest)), tone=IMAGE))
@@ -111,16 +111,12 @@ def _layer(layer: ImageLayer, largest: int, most: int) -> Html:
     changes = words.changes(contents) if contents is not None and layer.number > 1 else ""
     made_by = code(layer.instruction, 200) if layer.instruction else faint("nobody knows what made it")
     inner: list[str] = [element("div", made_by)]
-    facts: list[tuple[str, str]] = []
-    if layer.diff_id:
-        facts += [("diff_id", code(layer.diff_id)), ("blob", code(layer.digest))]
-    else:
-        facts.append(("chain_id", code(layer.chain_id)))
+    facts = [("diff_id", layer.diff_id), ("blob", layer.digest)] if layer.diff_id else [("chain_id", layer.chain_id)]
     if layer.compressed_bytes is not None and layer.size_bytes is not None:
         facts.append(("as an archive", size(layer.compressed_bytes)))
+    facts += [("config alone", page.clip(step, 200)) for step in layer.config_steps]
     if not layer.shown:
         inner.append(page.note("hidden: a layer above has an opaque root"))
-    facts += [("config alone", code(step, 200)) for step in layer.config_steps]
     below: list[str] = []
     if contents is not None:
         nodes, rest = words.tree(contents, most, base=layer.number == 1)
@@ -128,7 +124,9 @@ def _layer(layer: ImageLayer, largest: int, most: int) -> Html:
         said = f"holds {words.counted(contents)}"
     else:
         said = "digests"
-    inner.append(folded(said, *below, page.pairs(facts)))
+    # One element for all of them: a row for each would be half of the view's size.
+    told = [element("div", key, " ", value) for key, value in facts]
+    inner.append(folded(said, *below, element("div", *told, style=f"font-family:{CODE_FONT};font-size:{CODE}")))
     return page.card(_line(words.name_of(layer), bar, changes), *inner, tone=IMAGE)
 
 

@@ -127,9 +127,12 @@ def of_image(engine: Engine, image: Image, path: str | None) -> Subject:
     else:
         with engine.stores.images(driver.name).held():
             kind = "snapshots" if driver.name == "btrfs" else "overlay"
-            stacks = [_stack("/", kind, _lowers(driver, image.chain_ids))]
+            stacks = [_stack("/", kind, _lowers(driver, image.chain_ids)), *_machine_stacks(image)]
             answer = _look(engine, stacks, path, [])
             layers = _layers(driver, image, image.chain_ids, answer["layers"], stacks[0]["lowers"])
+        if stacks[1:]:
+            folders = ", ".join(stack["at"] for stack in stacks[1:])
+            notes = (f"in its containers this machine's own folders are mounted on it: {folders}",)
     return Subject(
         kind="image",
         name=image.reference,
@@ -171,6 +174,15 @@ def _stack(at: str, kind: str, lowers: Sequence[Lower], **more: Any) -> dict[str
     """A stack as layers_reading.py wants it; ``place`` and ``memory`` are for the facts."""
     stack: dict[str, Any] = {"at": at, "kind": kind, "lowers": list(lowers), "upper": None, "upper_fd": None}
     return stack | {"marks": None, "mount_points": [], "memory": False, "writable": False} | more
+
+
+def _machine_stacks(image: Image) -> list[dict[str, Any]]:
+    """The machine's own folders that containers of the image ``host`` have over its layer."""
+    from ..storage.host import is_host, mounts
+
+    if not is_host(image.config):
+        return []
+    return [_stack(entry["at"], "overlay", entry["lowers"]) for entry in mounts()]
 
 
 def _stacks_of(

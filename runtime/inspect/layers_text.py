@@ -29,9 +29,9 @@ def text(view: LayersView, columns: int) -> str:
     for written in view.writable:
         made += _writable(written, most, columns)
     largest = max((layer.bytes for layer in view.layers), default=0)
-    for layer in view.layers[: words.MOST_LAYERS]:
+    for layer in view.layers[: words.one_by_one(view)]:
         made += _layer(layer, largest, most, columns)
-    rest = view.layers[words.MOST_LAYERS :]
+    rest = view.layers[words.one_by_one(view) :]
     if rest:
         made += plain.section(
             f"{words.plural(len(rest), 'more layer')}",

@@ -24,7 +24,7 @@ else:  # its module takes longer to load than the rest of this one
 
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG)
 _ORIGIN = ("trusted.overlay.origin", "user.overlay.origin", "user.fuseoverlayfs.origin")
 _KINDS = {
     stat.S_IFREG: "file",

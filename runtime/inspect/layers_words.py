@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from .layers_view import LayersView
 
 # Nodes of all trees of a view together: what 30 kB of HTML have room for.
-_ALL_NODES = 40
+_ALL_NODES = 44
 _MOST_NODES = 20
 # What a layer does to an entry, with docker's meaning of the words.
 ADDED = Tone("good", "added", "+", GOOD.hue)
 CHANGED = Tone("busy", "changed", "~", BUSY.hue)
 DELETED = Tone("bad", "deleted", "✕", BAD.hue)
 # Layers that are shown one by one; of more the rest folds into lines.
-MOST_LAYERS = 16
-MOST_LINES = 60
+MOST_LAYERS = 12
+MOST_LINES = 24
 # For tree.py: what is to be shown was chosen here.
 ALL = 1000
 # Lower layers of a mount that are named one by one.
@@ -141,9 +141,14 @@ def grouped(view: LayersView, mount: StackMount) -> tuple[list[tuple[str, str]],
 # -- trees
 
 
+def one_by_one(view: LayersView) -> int:
+    """How many layers are shown one by one."""
+    return len(view.layers) if len(view.layers) <= MOST_LAYERS else MOST_LAYERS // 2
+
+
 def nodes_each(view: LayersView) -> int:
     """How many nodes each tree of the view may show."""
-    trees = sum(layer.contents is not None for layer in view.layers[:MOST_LAYERS]) + len(view.writable)
+    trees = sum(layer.contents is not None for layer in view.layers[: one_by_one(view)]) + len(view.writable)
     return max(3, min(_MOST_NODES, _ALL_NODES // max(1, trees)))
 
 
