@@ -100,6 +100,15 @@ class Session:
 
         return union_line(self, line)
 
+    def lock_line(self, line: str) -> None:
+        """Run the images of a notebook's lock from here on, or none: ``%cellwall_lock FILE.ipynb``. ``--off`` ends that.
+
+        ``cellwall lock FILE.ipynb`` makes the lock. Alone it says which lock counts.
+        """
+        from .locking import lock_line
+
+        lock_line(self, line)
+
     def alias_line(self, line: str) -> None:
         """Give ``%%container`` and ``%container`` one more name: ``%cellwall_alias docker``. ``--remove`` takes it back.
 
@@ -155,7 +164,7 @@ class Session:
 for _function in (Session.container_line, Session.image_line, Session.volume_line, Session.network_line):
     setattr(_function, _NO_VAR_EXPAND, True)
 
-_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_alias")
+_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_lock", "cellwall_alias")
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -184,6 +193,7 @@ def load_ipython_extension(shell: Any) -> None:
             ("line", "network", session.network_line),
             ("cell", "union", session.union_cell),
             ("line", "union", session.union_line),
+            ("line", "cellwall_lock", session.lock_line),
             ("line", "cellwall_alias", session.alias_line),
         ]
     )

@@ -88,8 +88,8 @@ class Parser(argparse.ArgumentParser):
         self.interspersed = interspersed
         self.add_argument("--help", action=_Help)
 
-    def flag(self, *names: str, dest: str | None = None, help: str = "", default: bool = False) -> None:
-        """Add a boolean flag."""
+    def flag(self, *names: str, dest: str | None = None, help: str = "", default: bool | None = False) -> None:
+        """Add a boolean flag; ``default`` None tells "not said" from ``=false``."""
         keywords: dict[str, Any] = {"dest": dest} if dest else {}
         self.add_argument(*names, action=BooleanFlag, default=default, help=help, **keywords)
 
@@ -129,6 +129,18 @@ class Parser(argparse.ArgumentParser):
         """``(options, the other words)``. Raises SpecError, UnsupportedError, HelpRequested."""
         options, rest = self._split(list(words))
         return self.parse_args(options), rest
+
+    def sort(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """``(the texts of each option that is said, by its dest, the other words)``; no text is read. Raises SpecError.
+
+        For whoever looks at a line that isn't run: a value may hold what only the run fills in.
+        """
+        options, rest = self._split(list(words))
+        said: dict[str, list[str]] = {}
+        for option in options:
+            name, _, text = option.partition("=") if option.startswith("--") else (option[:2], "", option[2:])
+            said.setdefault(self._action(name).dest, []).append(text)
+        return said, rest
 
     def describe(self) -> list[dict[str, Any]]:
         """The options for completion, in the shape of run_options.describe(); refused ones left out."""
