@@ -115,9 +115,8 @@ class Names:
         try:
             if entry.origin == "file":
                 now = self._at_origin(named, text, entry.platform, "file")
-            elif here is not None and not here.repo_digests:
-                # It was made on this machine, and that is what a cell runs.
-                now = self._of_store(named, text, here)
+            elif (made := self._made_here(named, text, here)) and (entry.origin == "store" or not _same(made, entry)):
+                now = made
             elif entry.origin == "store":
                 return Standing(named.name, entry, "gone", "it was made on a machine, and isn't on this one")
             else:
@@ -157,6 +156,10 @@ class Names:
             return self._store.find(text, platform)
         except (NotFound, ImageError):
             return None
+
+    def _made_here(self, named: Named, text: str, here: Image | None) -> LockedImage | None:
+        """The image of that name here, where no registry gave it: that is what a cell runs, whatever a registry has."""
+        return self._of_store(named, text, here) if here is not None and not here.repo_digests else None
 
     def _at_origin(
         self, named: Named, text: str, platform: str | None, origin: Literal["registry", "file"]
