@@ -74,15 +74,6 @@ def test_by_nbclient_and_papermill_from_a_bundle(tmp_path: Path, cellwall_root: 
         )
         done(cellwall(cellwall_root / "a", "lock", "--bundle", str(bundle), str(notebook)))
         push(own, tmp_path, "lab/replay:1", 2)
-        done(
-            cellwall(
-                cellwall_root / "a",
-                "lock",
-                "--update",
-                "-q",
-                str(write_notebook(tmp_path / "other.ipynb", f"%%container {name}")),
-            )
-        )
     store = cellwall_root / "b"
     done(cellwall(store, "load", "-i", str(bundle)))
     before = lock_of(notebook)
