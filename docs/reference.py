@@ -21,6 +21,8 @@ from cellwall.runtime.cli.command import COMMANDS, GROUPS, main_parser
 from cellwall.runtime.cli.command_parsers import parser_of
 from cellwall.runtime.cli.parser import Parser
 from cellwall.runtime.cli.run_options import OPTIONS
+from cellwall.runtime.cli.views import VIEWS
+from cellwall.runtime.cli.views import parser_of as view_parser
 
 # Magics whose options have a parser of their own; %NAME CMD of the others has the commands' options.
 CELL_PARSERS = {
@@ -155,6 +157,10 @@ def _magics() -> str:
         bare = name.lstrip("%")
         if name.startswith("%%") and bare in CELL_PARSERS:
             parser = CELL_PARSERS[bare]()
+            usage = parser.format_usage().removeprefix("usage: ").strip()
+            text += [f"```text\n{usage}\n```\n", _options(parser)]
+        elif bare in VIEWS:
+            parser = view_parser(bare, name)
             usage = parser.format_usage().removeprefix("usage: ").strip()
             text += [f"```text\n{usage}\n```\n", _options(parser)]
         elif bare in GROUPS:

@@ -12,27 +12,17 @@ from .command import COMMANDS, GROUPS, Context, find
 from .parser import HelpRequested, Parser
 
 
-class _Asked(Context):
-    """A context that remembers the parser which a command asks it for."""
-
-    made: Parser | None = None
-
-    def parser(self, usage: str, *, interspersed: bool = True) -> Parser:
-        self.made = super().parser(usage, interspersed=interspersed)
-        return self.made
-
-
 @cache
 def parser_of(command: str) -> Parser:
     """The parser of ``command`` (a key of COMMANDS), with all of its options on it. Made once."""
-    _, function, _ = find(command.split() if command.split()[0] in GROUPS else [command])
-    asked = _Asked(command, {}, None)
+    words = command.split()
+    _, function, _ = find(words if words[0] in GROUPS else [command])
     try:
-        function(asked, ["--help"])
-    except HelpRequested:
-        pass
-    assert asked.made is not None, command
-    return asked.made
+        function(Context(command, {}, None), ["--help"])
+    except HelpRequested as help:
+        assert help.parser is not None, command
+        return help.parser
+    raise AssertionError(f"{command} --help ran")
 
 
 def target_of(words: list[str]) -> tuple[str, list[str]]:

@@ -20,11 +20,12 @@ from ..errors import SpecError, UnsupportedError
 
 
 class HelpRequested(Exception):
-    """``--help`` stood among the words; ``text`` is what a person wants to read now."""
+    """``--help`` stood among the words; ``text`` is what a person wants to read now, ``parser`` that of the command."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, parser: Parser | None = None) -> None:
         super().__init__(text)
         self.text = text
+        self.parser = parser
 
 
 class BooleanFlag(argparse.Action):
@@ -50,7 +51,7 @@ class _Help(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print this and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        raise HelpRequested(parser.format_help())
+        raise HelpRequested(parser.format_help(), parser if isinstance(parser, Parser) else None)
 
 
 class _Refused(argparse.Action):
