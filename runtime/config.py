@@ -15,6 +15,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     [defaults]                                  # of the run options of the same names
     memory = "2g"
     pids_limit = 512
+    cell_line = false                           # no line below a notebook's cells that says how they ended
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
 An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py and
@@ -71,6 +72,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "stop_timeout": ("stop_timeout_s", values.integer(0, 10**9)),
     "platform": ("platform", values.platform),
     "pull": ("", values.choice("missing", "always", "never")),
+    "cell_line": ("", values.boolean),
 }
 _SECTIONS = ("registries", "aliases", "defaults")
 _REGISTRY_KEYS = ("mirrors", "insecure", "ca_file")
@@ -125,6 +127,11 @@ class Config:
     def pull(self) -> PullPolicy | None:
         policy: PullPolicy | None = self.defaults.get("pull")
         return policy
+
+    @property
+    def cell_line(self) -> bool:
+        """Whether a notebook shows a line below each cell that says how it ended."""
+        return bool(self.defaults.get("cell_line", True))
 
     def source(self, key: str) -> str:
         """Where the value of a dotted key came from: ``built-in``, a file, a variable or a flag."""
@@ -198,6 +205,7 @@ class _Loader:
 
     def built_in(self) -> None:
         self.defaults |= {"network": "none", "pids_limit": PIDS_LIMIT, "stop_timeout": TIMEOUT_S, "pull": "missing"}
+        self.defaults["cell_line"] = True
         if total := machine_memory_bytes():
             # The notebook server and this machine's own work keep a quarter.
             self.defaults["memory"] = max(total * 3 // 4 // values.MIB * values.MIB, values.MEMORY_LOWEST)
@@ -309,8 +317,8 @@ def _table(place: str, value: object) -> dict[str, Any]:
 
 
 def _text(place: str, value: object, numbers: bool = False) -> str:
-    if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+    if numbers and isinstance(value, (bool, int, float)):
+        return str(value).lower()
     if not isinstance(value, str) or not value:
         raise SpecError(place, f"{value!r} must be a text{' or a number' if numbers else ''}")
     return value
