@@ -6,18 +6,19 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..netns import Netns
 from ..tree import TOP
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
@@ -42,9 +43,17 @@ def notebook_of(cells: Sequence[str]) -> dict[str, Any]:
     return {"cells": made, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}
 
 
+def within(namespace: Netns) -> list[str]:
+    """What a command line begins with to run in ``namespace``, whoever starts it."""
+    return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{namespace.fd}"]
+
+
 @contextmanager
-def serving(notebook: dict[str, Any], folder: Path, root: Path) -> Iterator[str]:
-    """The address of a JupyterLab with ``notebook``; ``folder`` is for its files, ``root`` where cellwall keeps its own."""
+def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence[str] = ()) -> Iterator[str]:
+    """The address of a JupyterLab with ``notebook``; ``folder`` is for its files, ``root`` where cellwall keeps its own.
+
+    ``inside``: what its command line begins with, see ``within``.
+    """
     (folder / "notebooks").mkdir(parents=True)
     settings = folder / "settings/@jupyterlab"
     for extension, name, value in _SETTINGS:
@@ -74,40 +83,54 @@ def serving(notebook: dict[str, Any], folder: Path, root: Path) -> Iterator[str]
     ]
     with (folder / "lab.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", *options],
+            [*inside, sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", *options],
             env=environment,
             stdout=log,
             stderr=log,
         )
         try:
-            _wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server)
+            _wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server, inside)
             yield f"http://127.0.0.1:{port}/lab/tree/cells.ipynb?token={token}"
         finally:
             server.terminate()
             server.wait(30)
 
 
-def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
+_ASKS = """
+import sys, time, urllib.error, urllib.request
+while True:
+    try:
+        urllib.request.urlopen(sys.argv[1], timeout=5).close()
+        break
+    except (urllib.error.URLError, ConnectionError):
+        time.sleep(0.2)
+"""
+
+
+def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes], inside: Sequence[str]) -> None:
+    with subprocess.Popen([*inside, sys.executable, "-c", _ASKS, address]) as asking:
+        deadline = time.monotonic() + PATIENCE_S
         try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError):
-            assert server.poll() is None, "JupyterLab ended"
-            assert time.monotonic() < deadline, "JupyterLab doesn't answer"
-            time.sleep(0.2)
+            while asking.poll() is None:
+                assert server.poll() is None, "JupyterLab ended"
+                assert time.monotonic() < deadline, "JupyterLab doesn't answer"
+                time.sleep(0.1)
+        finally:
+            asking.kill()
 
 
 @contextmanager
-def browsing() -> Iterator[Any]:
-    """A Chromium."""
+def browsing(inside: Sequence[str] = ()) -> Iterator[Any]:
+    """A Chromium. It and its driver speak by pipes, so it may be in another network namespace."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium")
     assert program
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
+    with tempfile.TemporaryDirectory(prefix="cw-browser-") as folder, sync_playwright() as playwright:
+        start = Path(folder, "start")
+        start.write_text(f'#!/bin/sh\nexec {shlex.join([*inside, program])} "$@"\n')
+        start.chmod(0o700)
+        browser = playwright.chromium.launch(executable_path=start, args=FLAGS.split())
         try:
             yield browser
         finally:
@@ -115,9 +138,11 @@ def browsing() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(address: str, *, width: int = 1000, height: int = 1200, kernel: bool = True) -> Iterator[Open]:
+def opened(
+    address: str, *, width: int = 1000, height: int = 1200, kernel: bool = True, inside: Sequence[str] = ()
+) -> Iterator[Open]:
     """The notebook, open in a browser, its kernel ready."""
-    with browsing() as browser:
+    with browsing(inside) as browser:
         page = browser.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(PATIENCE_S * 1000)
         page.goto(address)
