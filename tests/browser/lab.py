@@ -29,8 +29,12 @@ FLAGS = (
 )
 
 
-# No question about news, which would stand in the way of a click.
-_SETTINGS = (("apputils-extension", "notification", {"fetchNews": "false", "checkForUpdates": False}),)
+_SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    # No question about news, which would stand in the way of a click.
+    ("apputils-extension", "notification", {"fetchNews": "false", "checkForUpdates": False}),
+    # All cells are in the page, also those that aren't in sight.
+    ("notebook-extension", "tracker", {"windowingMode": "none"}),
+)
 
 
 def notebook_of(cells: Sequence[str]) -> dict[str, Any]:
