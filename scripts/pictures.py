@@ -1,15 +1,18 @@
 """Makes the pictures of docs/gallery.md: runs a notebook in JupyterLab in a real Chromium and takes each output in light and dark.
 
 To be run as root from the checkout (`make pictures`). Names of pictures as arguments: those alone. Everything that it starts lives in a
-network namespace and a state folder of its own, which go with it.
+network namespace and a state folder of its own, which go with it. CELLWALL_PICTURES names a state folder that stays: the next run finds its
+base image there, which is otherwise built from Debian's archive.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ MOST_PIXELS = 900
 # What has to stand before the pictures are taken.
 SETUP = [
     "%load_ext cellwall",
-    "%%layer host -t lab:1\nmkdir -p /opt/site && seq 20000 > /opt/site/data.csv && echo '<h1>hello</h1>' > /opt/site/index.html",
+    "%%layer debian:bookworm -t lab:1\nmkdir -p /opt/site && seq 20000 > /opt/site/data.csv && echo '<h1>hello</h1>' > /opt/site/index.html",
     "%%layer lab:1 -t lab:2\nrm /opt/site/data.csv && seq 3000 > /opt/site/small.csv",
     "%network create demo",
     "%container run -d --name web --network demo -p 8080:80 -m 64m --cpus 0.5 --pids-limit 20 lab:2 "
@@ -38,7 +41,7 @@ SETUP = [
 CELLS: dict[str, tuple[str, bool]] = {
     "cell": ("%%container lab:2 -m 64m --diff\necho hello | tee /opt/site/index.html\nrm /opt/site/small.csv", False),
     "out-of-memory": (
-        "%%container host -m 64m --no-raise-error\nhead -c 200M /dev/zero | tail -n 1 > /dev/null",
+        "%%container debian:bookworm -m 64m --no-raise-error\nhead -c 200M /dev/zero | tail -n 1 > /dev/null",
         True,
     ),
     "layers": ("%layers web", False),
@@ -59,8 +62,11 @@ def main(wanted: list[str]) -> int:
     chosen = {name: CELLS[name] for name in wanted or CELLS}
     PICTURES.mkdir(exist_ok=True)
     cells = [*SETUP, *(text for text, _ in chosen.values())]
-    folder, root = (Path(tempfile.mkdtemp(prefix=f"cw-{what}-")) for what in ("lab", "root"))
+    folder = Path(tempfile.mkdtemp(prefix="cw-lab-"))
+    kept = os.environ.get("CELLWALL_PICTURES")
+    root = Path(kept or tempfile.mkdtemp(prefix="cw-root-"))
     try:
+        cellwall(root, "bootstrap", "debian")
         with Netns() as host:
             inside = within(host)
             with (
@@ -77,7 +83,8 @@ def main(wanted: list[str]) -> int:
             clean(host, root)
     finally:
         shutil.rmtree(folder)
-        shutil.rmtree(root, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(root)
     return optimised(chosen)
 
 
@@ -99,13 +106,14 @@ def picture(lab: Open, number: int, path: Path, unfold: bool) -> None:
 
 
 def clean(host: Netns, root: Path) -> None:
-    import os
-
-    environment = os.environ | {"CELLWALL_ROOT": str(root), "PYTHONPATH": str(TOP / "src")}
     for words in (("rm", "-f", "-v", "web", "db"), ("network", "prune", "-f"), ("volume", "prune", "-af")):
-        subprocess.run(
-            [*within(host), sys.executable, "-m", "cellwall", *words], env=environment, capture_output=True, check=True
-        )
+        cellwall(root, *words, inside=within(host))
+    cellwall(root, "rmi", "-f", "lab:1", "lab:2")
+
+
+def cellwall(root: Path, *words: str, inside: Sequence[str] = ()) -> None:
+    environment = os.environ | {"CELLWALL_ROOT": str(root), "PYTHONPATH": str(TOP / "src")}
+    subprocess.run([*inside, sys.executable, "-m", "cellwall", *words], env=environment, check=True)
 
 
 def optimised(chosen: dict[str, Any]) -> int:

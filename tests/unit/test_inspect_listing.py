@@ -186,3 +186,38 @@ def test_a_network_of_very_many_says_how_many_more() -> None:
 def test_an_empty_network() -> None:
     assert "no running container is on it" in network().text()
     assert "no running container is on it" in network().html()
+
+
+def test_what_is_looked_for_most_stands_above_all_of_it() -> None:
+    box = {
+        "Name": "/web",
+        "Id": "a" * 64,
+        "Path": "sh",
+        "Args": ["-c", "<b>"],
+        "State": {"Status": "exited", "Pid": 0, "Reason": "exit status 3"},
+        "Config": {"Image": "debian:12"},
+        "Mounts": [{"Name": "data", "Destination": "/var/lib", "RW": False}],
+        "NetworkSettings": {
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": None},
+            "Networks": {"lab": {"IPAddress": "10.0.0.2"}, "none": {"IPAddress": ""}},
+        },
+    }
+    seen = Seen(described(box, open=True))
+    for fact in (
+        "0.0.0.0:8080 → 80/tcp",
+        "10.0.0.2 on lab",
+        "data → /var/lib, read-only",
+        "exit status 3",
+        "sh -c <b>",
+    ):
+        assert fact in seen.text
+    image = {
+        "RepoTags": ["lab:1"],
+        "Digest": "sha256:1",
+        "Size": 12_000_000,
+        "RootFS": {"Layers": ["x", "y"]},
+        "Config": None,
+    }
+    assert "12MB in 2 layers" in Seen(described(image, open=True)).text
+    # What isn't known to be one of these is only data.
+    assert Seen(described({"Name": "v", "Mountpoint": "/x"}, open=True)).text == 'v Name "v"Mountpoint "/x"'
