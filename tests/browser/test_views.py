@@ -43,7 +43,7 @@ HOSTILE_FILES = "\n".join(
 )
 CELLS = [
     SETUP,
-    "%container run -d --name web -p 80 --label-file '{folder}/labels' -m 64m --cpus 0.5 -v '{folder}/<img src=x onerror=window.hacked=1>:/mnt/<b onclick=1>' host sh -c 'exec -a \"<b onclick=1>\" sleep 1000'",
+    "%container run -d --name web -p 80 --label-file '{folder}/labels' -m 64m --cpus 0.5 -v '{folder}/<img src=x onerror=window.hacked=1>:/mnt/<b onclick=1>' host bash -c 'exec -a \"<b onclick=1>\" sleep 1000'",
     "%%container host\necho out",
     HOSTILE_FILES,
     "%%container host -m 64m --no-raise-error\nhead -c 200M /dev/zero | tail -n 1 > /dev/null",
