@@ -28,7 +28,7 @@ def data(value: Any, label: str = "") -> Html:
         if len(flat) > 60 or any(isinstance(item, (dict, list)) and item for item in items):
             count = f"{len(items)} {'key' if isinstance(value, dict) else 'item'}{'' if len(items) == 1 else 's'}"
             return folded(join(named, faint(count)), members(value))
-    return element("div", named, code(flat, _MOST_LETTERS), style="margin:1px 0")
+    return element("div", named, code(flat, _MOST_LETTERS))
 
 
 def members(value: dict[str, Any] | list[Any]) -> Html:

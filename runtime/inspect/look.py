@@ -54,7 +54,8 @@ WASH = "color-mix(in srgb,currentColor 6%,transparent)"
 TEXT = "var(--jp-ui-font-color1,inherit)"
 
 UI_FONT = "var(--jp-ui-font-family,system-ui,sans-serif)"
-CODE_FONT = "var(--jp-code-font-family,ui-monospace,monospace)"
+# Short, as it stands in every path and digest.
+CODE_FONT = "var(--cw-code,monospace)"
 
 # The type scale, as parts of the notebook's own size.
 SIZE = "var(--jp-ui-font-size1,13px)"
@@ -68,10 +69,11 @@ def properties(html: str) -> str:
     made = {
         "faint": "color-mix(in srgb,currentColor 78%,transparent)",
         "line": "color-mix(in srgb,currentColor 24%,transparent)",
+        "code": "var(--jp-code-font-family,ui-monospace,monospace)",
         "plain": "currentColor",
         "plain-t": WASH,
     }
     for tone in TONES:
         made[tone.key] = f"color-mix(in srgb,{tone.hue} {_MIX},currentColor)"
         made[f"{tone.key}-t"] = f"color-mix(in srgb,{tone.hue} 13%,transparent)"
-    return ";".join(f"--cw-{key}:{value}" for key, value in made.items() if f"var(--cw-{key})" in html)
+    return ";".join(f"--cw-{key}:{value}" for key, value in made.items() if f"var(--cw-{key}" in html)

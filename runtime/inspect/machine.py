@@ -11,7 +11,7 @@ from typing import Any
 
 from ..probes import doctor
 from .listing import state_tone
-from .page import chip, code, element, heading, join, page, section, table
+from .page import Html, code, element, heading, join, page, section, table, toned
 from .view import COLUMNS, View
 
 _ORDER = ("missing", "limited", "ok")
@@ -31,12 +31,13 @@ class MachineView(View):
         told = ", ".join(f"{self.counts[status]} {status}" for status in reversed(_ORDER))
         parts = [heading("this machine", told)]
         for title, listed in groupby(self.probes, key=lambda probe: str(probe["section"])):
-            rows = [
-                [chip(probe["status"], state_tone(probe["status"])), code(probe["name"]), self._found(probe)]
-                for probe in listed
-            ]
+            rows = [[self._status(str(probe["status"])), code(probe["name"]), self._found(probe)] for probe in listed]
             parts.append(section(title, table(["", "what", "found"], rows, label=title)))
         return page(*parts, label="doctor")
+
+    def _status(self, status: str) -> Html:
+        tone = state_tone(status)
+        return toned(f"{tone.sign} {status}", tone)
 
     def _found(self, probe: dict[str, Any]) -> str:
         if not probe["mend"] or probe["status"] == "ok":

@@ -167,7 +167,8 @@ def table(
     """A table that scrolls within its own box; the columns ``right`` hold numbers, ``centre`` marks."""
     placed = ["right" if at in right else "center" if at in centre else "left" for at in range(len(heads))]
     sides = [f"text-align:{side}" for side in placed]
-    cell = f"padding:2px {PART}px 2px 0;vertical-align:baseline;border:0;white-space:normal;overflow-wrap:break-word;max-width:36em;"
+    # What Jupyter's own style sheet says of cells directly; the rest they inherit from the table.
+    cell = f"padding:2px {PART}px 2px 0;vertical-align:baseline;max-width:36em;"
     top = [
         element(
             "th",
@@ -190,7 +191,7 @@ def table(
         "table",
         element("thead", element("tr", *top, style="background:none")),
         element("tbody", *body),
-        style=f"border-collapse:collapse;font-size:1em;margin:{ROW}px 0;border:0",
+        style=f"border-collapse:collapse;font-size:1em;margin:{ROW}px 0;border:0;overflow-wrap:break-word;white-space:normal",
         aria_label=label or None,
     )
     return scrolled(whole, label)
