@@ -79,7 +79,15 @@ def page(*parts: str, label: str = "") -> Html:
         f"font-family:{UI_FONT};font-size:{SIZE};line-height:1.45;color:{TEXT};text-align:left;max-width:100%;"
         f"overflow-wrap:anywhere;{properties(inner)}"
     )
-    return element("div", inner, style=style, role="group" if label else None, aria_label=label or None)
+    # Front ends look for formulas in what they show, and a command's $A and $B would become one. MathJax 3 and 2, each in its words.
+    return element(
+        "div",
+        inner,
+        style=style,
+        class_="mathjax_ignore tex2jax_ignore",
+        role="group" if label else None,
+        aria_label=label or None,
+    )
 
 
 def heading(title: str, note: str = "", tone: Tone | None = None) -> Html:

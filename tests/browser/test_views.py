@@ -54,7 +54,7 @@ CELLS = [
     "%network inspect bridge",
     "%container diff web",
     "%image ls",
-    "%%layer IMAGE -t evil\n: '" + EVIL + "'; echo made > /made",
+    "%%layer IMAGE -t evil\n: '" + EVIL + "'; echo $A $HOME > /made",
     "%image history evil",
     "%container system df -v",
     "%container doctor",

@@ -16,7 +16,7 @@ from cellwall.runtime.inspect.data import described, members
 from cellwall.runtime.inspect.networks import Endpoint, NetworkView, Port
 
 TAGS = {"div", "table", "thead", "tbody", "tr", "th", "td", "span", "details", "summary"}
-ATTRIBUTES = {"style", "title", "open", "scope", "role", "tabindex", "aria-hidden", "aria-label", "aria-level"}
+ATTRIBUTES = {"style", "class", "title", "open", "scope", "role", "tabindex", "aria-hidden", "aria-label", "aria-level"}
 
 
 class Seen(HTMLParser):
