@@ -11,11 +11,7 @@ ARGS ?=
 CHECK_NEEDS := $(if $(CI),--needs-minimum)
 VERBOSITY := $(if $(CI),-ra,)
 
-<<<<<<< HEAD
-.PHONY: help quickstart test lint unit soak browser pictures bench vm clean
-=======
-.PHONY: help quickstart notebooks test lint unit soak browser bench vm clean
->>>>>>> layers-1
+.PHONY: help quickstart notebooks test lint unit soak browser pictures bench vm clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)$$/  make \1\t\2/p' Makefile | expand -t 20
