@@ -84,11 +84,13 @@ class CellView(View):
         """The line as text."""
         short = self.digest.partition(":")[2][:_DIGITS]
         image = plain.shown(self.image, 60) + (f" {short}" if short else "")
-        return f"{self.tone.sign} " + " · ".join([self.ended, *self._facts(), image])
+        facts = [fact for fact in self._facts() if fact != self.changed]
+        return f"{self.tone.sign} " + " · ".join([self.ended, *facts, image])
 
     def text(self, columns: int = COLUMNS) -> str:
         changes, rest = cut(self.exit.changes or (), MOST_CHANGES)
-        lines = "".join(f"{change.kind} {plain.shown(change.path)}\n" for change in changes)
+        lines = plain.paragraph(self.changed, columns) if self.changed else ""
+        lines += "".join(f"{change.kind} {plain.shown(change.path)}\n" for change in changes)
         return plain.paragraph(self.line(), columns) + lines + plain.more(rest, "paths")
 
     def html(self) -> str:
