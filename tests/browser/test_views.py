@@ -66,7 +66,7 @@ CELLS = [
     "%mounts web",
 ]
 TAGS = {
-    *("div", "span", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "s", "br"),
+    *("div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "s", "br"),
     *("svg", "title", "desc", "rect", "text", "tspan", "polyline", "polygon", "path", "circle", "line", "g"),
 }
 SHOWN = ".jp-OutputArea-output .jp-RenderedHTMLCommon, .jp-OutputArea-output.jp-RenderedHTMLCommon"
