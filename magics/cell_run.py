@@ -163,7 +163,7 @@ class CellRun:
             self._process = process
             if self._killed:
                 process.kill()
-        meter = LiveMeter(self._shell, self.engine, container_id) if self.asked.watch else None
+        meter = LiveMeter(self.shell, self.engine, container_id) if self.asked.watch else None
         if meter is not None:
             process.at_start(meter.start)
         try:
