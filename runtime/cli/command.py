@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CellwallError, InitError, SpecError
 from .parser import HelpRequested, Parser
+from .views import VIEWS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -77,6 +78,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "volume rm": ("volume", "rm", "Remove volumes"),
     "volume prune": ("volume", "prune", "Remove volumes that nothing uses"),
     "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
+    **{name: ("views", "command", summary) for name, summary in VIEWS.items()},
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
