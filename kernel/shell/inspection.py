@@ -28,6 +28,7 @@ printf '\\0%%s' "$(command -v %(name)s)" """
 _VARIABLE = """if [ -z "${%(name)s+x}" ]; then exit 1; fi
 if [ -n "${BASH_VERSION-}" ]; then declare -p %(name)s; else printf '%%s\\n' "%(name)s=${%(name)s}"; fi"""
 _MANUAL = "command -v man >/dev/null && MANWIDTH=80 MANPAGER=cat man -- {name} 2>/dev/null </dev/null"
+_APPLET = "busybox --list 2>/dev/null | grep -qxF -- {name} && busybox {name} --help 2>&1 </dev/null"
 _HELP = "{path} --help 2>&1 </dev/null"
 
 
@@ -51,6 +52,9 @@ class Inspection:
         said, _, path = self._ask(_WHAT % {"name": literal(name)}).partition("\0")
         if not said.strip():
             return self._variable(name) if thoroughly else ""
+        if path == name and self._cells.box.dialect() == "ash":
+            # A program that is part of busybox itself, as its shell is.
+            return f"{said.rstrip()}\n\n{self._outside(_APPLET.format(name=literal(name)))}".rstrip()
         if not path.startswith("/"):
             return said.rstrip()
         more = self._outside(_MANUAL.format(name=literal(path.rpartition("/")[2])))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -101,6 +102,12 @@ class ShellKernel:
                 reply = answer(request)
             except CellwallError as error:
                 reply = _failed(type(error).__name__, str(error))
+            except Exception as error:
+                # A fault of ours costs its request, not the shell and what is in it.
+                traceback.print_exc()
+                reply = _failed(
+                    type(error).__name__, f"cellwall has a fault, its traceback is in the server's log: {error}"
+                )
             if reply is not None:
                 self._messages.reply(request, reply)
         finally:

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...runtime.cli import command, views
+from ...runtime.cli import views
 from ...runtime.cli.parser import HelpRequested
 from ...runtime.errors import SpecError
 from .cells import Ending
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .cells import Cells
     from .output import Output
 
-_VIEWS = ("layers", "namespaces", "cgroups", "mounts")
 # What may be asked of a container by %container: looks, each with its words before the container's id.
 _LOOKS = {
     "": ["ps", "--no-trunc", "--filter"],
@@ -32,7 +31,7 @@ _LOOKS = {
     "inspect": ["inspect"],
     "port": ["port"],
 }
-_MEANT = re.compile(rf"\s*%({'|'.join((*_VIEWS, 'container'))})(?:[ \t]+([^\n]*))?\s*")
+_MEANT = re.compile(rf"\s*%({'|'.join((*views.VIEWS, 'container'))})(?:[ \t]+([^\n]*))?\s*")
 
 
 class OwnContainer:
@@ -88,6 +87,9 @@ class OwnContainer:
             known = ", ".join(word for word in _LOOKS if word)
             raise SpecError("%container", f"takes one of {known} here, and shows this kernel's own container")
         box = self._cells.box
+        # Loaded where it is wanted: it is the whole command line.
+        from ...runtime.cli import command
+
         target = f"id={box.container_id}" if not asked else box.container_id
         printed, failed = io.StringIO(), io.StringIO()
         root = ["--root", str(box.engine.paths.data)] if box.engine.config.root else []

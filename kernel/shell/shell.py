@@ -19,8 +19,8 @@ from .folder import INSIDE, Folder
 # A line of status is short; what is longer comes from elsewhere.
 _LONGEST = 256
 _REPORT = re.compile(rb"([0-9a-f]{16}) (?:(s)|e ([0-9]{1,3}))")
-# What a shell doesn't know of it, it leaves.
-_FIRST = ("PS1= PS2=", "set +o history", "set +H", f'PATH="$PATH:{INSIDE}"', "export PATH")
+# On one line: dash drops what it has read ahead when a command of it fails, as it would with an option that it doesn't know.
+_FIRST = f'PS1= PS2=; [ -z "${{BASH_VERSION-}}" ] || {{ set +o history; set +H; }}; export PATH="$PATH:{INSIDE}"'
 
 
 def _said(token: str, what: str) -> str:
@@ -53,8 +53,7 @@ class Shell:
         self.job = None
         self.status = 0
         self._pending = b""
-        for line in _FIRST:
-            self._folder.say(line)
+        self._folder.say(_FIRST)
 
     def cell(self, path: str) -> Job:
         """Have the shell source ``path`` as a cell: with its terminal, and its errors into a pipe of their own."""
