@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from ...runtime.launcher.client import Process
     from ...runtime.results import Exit
 
-# What each language's shell is started as. ``sh`` is whatever the image calls so; nothing of its start-up files is read.
+# Nothing of its start-up files is read, and no history is kept: a cell's text isn't for ~/.bash_history.
+_BASH = "exec bash --noprofile --norc --noediting +o history +H -i"
+# What each language's shell is started as. ``sh`` is whatever the image calls so.
 _STARTS = {
-    "bash": "exec bash --noprofile --norc --noediting -i",
+    "bash": _BASH,
     "dash": "exec dash -i",
     "ash": "if command -v ash >/dev/null; then exec ash -i; fi; exec busybox ash -i",
     "sh": "exec sh -i",
-    "": "if command -v bash >/dev/null; then exec bash --noprofile --norc --noediting -i; fi; exec sh -i",
+    "": f"if command -v bash >/dev/null; then {_BASH}; fi; exec sh -i",
 }
 LANGUAGES = tuple(name for name in _STARTS if name)
 # Programs that would show their output a page at a time write all of it.

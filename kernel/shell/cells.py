@@ -18,7 +18,7 @@ from .box import Box
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import waits
+from .reading import missed_interrupt, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -27,6 +27,8 @@ _LOOK_S = 0.05
 _LOOK_LESS_S = 0.25
 # How long the end of a cell's output may take to come through the terminal, where something keeps it stopped.
 _DRAIN_S = 2.0
+# When it is looked whether an interrupt got lost.
+_AGAIN_S = (0.1, 0.3, 1.0)
 # What the kernel asks of the shell (completion) must not keep a front end waiting.
 _ASK_S = 3.0
 # What a terminal takes as one line, its end included. Source: termios(3), "Canonical and noncanonical mode".
@@ -226,6 +228,16 @@ class Cells:
         elif job.interrupted > 1:
             self._kill(terminal.foreground(), shell.pid or 0)
         self._shell.interrupt(self._send_interrupt)
+        for delay_s in _AGAIN_S:
+            self._loop.later(delay_s, lambda: self._interrupt_again(job))
+
+    def _interrupt_again(self, job: Job) -> None:
+        """Repeat an interrupt that got lost."""
+        terminal, shell = self._terminal, self.box.shell
+        if job is not self._running or job.status is not None or terminal is None or shell is None:
+            return
+        if missed_interrupt(shell.pid or 0, terminal.foreground()):
+            self._send_interrupt()
 
     def _kill(self, group: int, shell_pid: int) -> None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import stat
 import struct
 from collections.abc import Iterable
@@ -25,6 +26,24 @@ _POLLIN = 0x001
 def waits(shell_pid: int, group: int) -> bool:
     """Whether a process of the foreground ``group``, the shell ``shell_pid`` or one below it, sleeps until its terminal has input."""
     return any(_reads(pid) for pid in _family(shell_pid) if _group(pid) == group)
+
+
+def missed_interrupt(shell_pid: int, group: int) -> bool:
+    """Whether a process of the foreground ``group``, the shell left out, would have died of a SIGINT and lives.
+
+    One that comes while a shell is starting a program, between fork and exec, is lost: it met the shell's own handler.
+    """
+    return any(_dies_of_interrupt(pid) for pid in _family(shell_pid) if pid != shell_pid and _group(pid) == group)
+
+
+def _dies_of_interrupt(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            said = dict(line.rstrip("\n").split(":\t", 1) for line in file if line.startswith(("State", "Sig")))
+        handled = int(said["SigIgn"], 16) | int(said["SigCgt"], 16) | int(said["SigBlk"], 16)
+    except (OSError, ValueError, KeyError):
+        return False
+    return said["State"][:1] in "RSD" and not handled >> (signal.SIGINT - 1) & 1
 
 
 def _family(pid: int) -> Iterable[int]:

@@ -18,9 +18,9 @@ from .folder import INSIDE, Folder
 
 # A line of status is short; what is longer comes from elsewhere.
 _LONGEST = 256
-_REPORT = re.compile(rb"([0-9a-f]{16}) (?:(s)|e ([0-9]{1,3}))")
-# On one line: dash drops what it has read ahead when a command of it fails, as it would with an option that it doesn't know.
-_FIRST = f'PS1= PS2=; [ -z "${{BASH_VERSION-}}" ] || {{ set +o history; set +H; }}; export PATH="$PATH:{INSIDE}"'
+# At the end of a line: what somebody else wrote may stand before it.
+_REPORT = re.compile(rb"([0-9a-f]{16}) (?:(s)|e ([0-9]{1,3}))\Z")
+_FIRST = f'PS1= PS2= PATH="$PATH:{INSIDE}"; export PATH'
 
 
 def _said(token: str, what: str) -> str:
@@ -49,7 +49,7 @@ class Shell:
         self.status = 0
 
     def begin(self) -> None:
-        """A new shell reads the pipe now: no prompts, no history, and `cellwall-display` where commands are found."""
+        """A new shell reads the pipe now: no prompts, and `cellwall-display` where commands are found."""
         self.job = None
         self.status = 0
         self._pending = b""
@@ -93,7 +93,7 @@ class Shell:
         *lines, self._pending = self._pending.split(b"\n")
         self._pending = self._pending[-_LONGEST:]
         for line in lines:
-            found = _REPORT.fullmatch(line)
+            found = _REPORT.search(line)
             job = self.job
             if not found or job is None or found[1].decode() != job.token or job.status is not None:
                 continue
