@@ -76,7 +76,8 @@ class _Signals:
         numbers = self._read.recv(64)
         if signal.SIGTERM in numbers or signal.SIGHUP in numbers:
             raise End
-        self.interrupt()
+        for _ in range(numbers.count(signal.SIGINT)):
+            self.interrupt()
 
 
 def _nothing(number: int, frame: object) -> None:

@@ -22,7 +22,8 @@ _WHAT = """if [ -n "${BASH_VERSION-}" ]; then
     type -- %(name)s 2>/dev/null || exit 1
     case $(type -t -- %(name)s) in builtin | keyword) echo; help -- %(name)s ;; esac
 else
-    command -V %(name)s 2>/dev/null || exit 1
+    __cellwall_w=$(command -V %(name)s 2>/dev/null) || exit 1
+    printf '%%s\\n' "$__cellwall_w"
 fi
 printf '\\0%%s' "$(command -v %(name)s)" """
 _VARIABLE = """if [ -z "${%(name)s+x}" ]; then exit 1; fi

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -117,11 +117,7 @@ def test_a_killed_server_takes_the_kernel_with_it(cellwall_root: Path) -> None:
         server.send_signal(signal.SIGKILL)
         server.communicate()
     try:
-        ended = threading.Event()
-        threading.Thread(
-            target=lambda: (os.waitid(os.P_PIDFD, pidfd, os.WEXITED) if False else _until_gone(pidfd), ended.set())
-        ).start()
-        assert ended.wait(30), "the kernel outlived its server"
+        assert select.select([pidfd], [], [], 30)[0], "the kernel outlived its server"
     finally:
         os.close(pidfd)
     assert command_lines("sleep 609") == []
@@ -141,15 +137,18 @@ def test_what_a_kernel_sees_of_the_machine(cellwall_root: Path, tmp_path: Path) 
         seen = fine(shell.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
         assert "pytest" not in seen
         assert "cellwall.kernel.shell" not in seen
-        # Nothing of the kernel's is open in the shell but its own three pipes' ends.
+        # Nothing of the kernel's is open in the shell but the pipes that it was given.
         opened = fine(shell.run("for fd in /proc/$$/fd/*; do readlink $fd; done | sort -u")).splitlines()
-        assert set(opened) <= {
+        known = (
             "/dev/null",
             "/dev/tty",
+            "/dev/pts/",
             "/run/cellwall/commands",
             "/run/cellwall/stderr",
-            *_numbered(opened),
-        }
+            "/run/cellwall/In[",
+            "pipe:",
+        )
+        assert [place for place in opened if not place.startswith(known)] == []
         assert fine(shell.run("env | grep -c CELLWALL_ROOT || true")) == "0\n"
     with started("host", root=cellwall_root, cwd=tmp_path, folder="ro") as shell:
         assert "ead-only" in shell.run("echo no >made.txt").text("stderr")
