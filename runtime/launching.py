@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
+from .pausing import is_paused, wait_for_moment
 from .preparing import keep, let_volumes_go, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
@@ -43,6 +44,8 @@ def run(
     script: Script | None,
     size: tuple[int, int] | None,
     mounts: Sequence[dict[str, Any]] = (),
+    files: Mapping[str, dict[str, Any]] | None = None,
+    scratch: str | None = None,
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -52,7 +55,9 @@ def run(
     container_id = secrets.token_hex(32)
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
+    made.files.update(files or {})
     record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
+    record["scratch"] = scratch
     if record["ephemeral"]:
         prepare(engine, record, None)
         record["plan"] = [*record["plan"], *mounts]
@@ -149,7 +154,9 @@ def join(
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
     if container.status == "paused":
-        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
+        wait_for_moment(f"{engine.paths.running}/{container.id}")
+        if is_paused(found):
+            raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -273,6 +280,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "process": made.process,
         "plan": record["plan"],
         "files": made.files,
+        "scratch": record.get("scratch"),
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
