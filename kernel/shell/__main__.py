@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...runtime.cli.run_options import parse_run
 from ...runtime.config import Config
 from ...runtime.errors import CellwallError
 from ...runtime.linux.process import pidfd_open
+from ..words import FOLDER_MODES, KernelWords
 from .box import LANGUAGES, Box
 from .cells import Cells
 from .kernel import End, ShellKernel
@@ -30,17 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--language", choices=LANGUAGES, default="", help="which shell; bash where there is one, else sh"
     )
-    parser.add_argument(
-        "--folder", choices=("rw", "ro", "none"), default="rw", help="how the notebook's folder is seen"
-    )
+    parser.add_argument("--folder", choices=FOLDER_MODES, default="rw", help="how the notebook's folder is seen")
     parser.add_argument("options", nargs="+", metavar="RUN OPTIONS, IMAGE", help="as for cellwall run, behind --")
     said = parser.parse_args(argv)
     loop = Loop()
     signals = _Signals(loop)
     try:
         config = Config.load()
-        options = parse_run(said.options, config=config)
-        box = Box(config, options, language=said.language, notebook_folder=Path.cwd(), folder_access=said.folder)
+        words = KernelWords(said.options[-1], run=tuple(said.options[:-1]), folder=said.folder)
+        box = Box(config, words, language=said.language, notebook_folder=os.getcwd())
     except CellwallError as error:
         print(f"cellwall: {error}", file=sys.stderr)
         return 125

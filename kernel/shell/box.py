@@ -9,9 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jupyter_core.paths import jupyter_runtime_dir
+
 from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, SpecError
 from ...runtime.options import Mount, RunOptions
+from ..asked import asked
+from ..folder import is_home, mounts_of
 from .folder import INSIDE, Folder
 from .terminal import COLUMNS, ROWS
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from ...runtime.images.image import Progress
     from ...runtime.launcher.client import Process
     from ...runtime.results import Exit
+    from ..words import KernelWords
 
 # Nothing of its start-up files is read, and no history is kept: a cell's text isn't for ~/.bash_history.
 _BASH = "exec bash --noprofile --norc --noediting +o history +H -i"
@@ -31,6 +36,10 @@ _STARTS = {
     "sh": "exec sh -i",
     "": f"if command -v bash >/dev/null; then {_BASH}; fi; exec sh -i",
 }
+_HOME_NOTE = (
+    "this kernel sees the whole home folder, as the notebook lies in it; keep notebooks in a folder of their own, "
+    "or install the kernel with --folder ro or none"
+)
 LANGUAGES = tuple(name for name in _STARTS if name)
 # Programs that would show their output a page at a time write all of it.
 _PAGERS = {"PAGER": "cat", "MANPAGER": "cat", "GIT_PAGER": "cat", "SYSTEMD_PAGER": "cat"}
@@ -39,13 +48,11 @@ _PAGERS = {"PAGER": "cat", "MANPAGER": "cat", "GIT_PAGER": "cat", "SYSTEMD_PAGER
 class Box:
     """One container, kept until ``close``. ``start`` may be called from any thread, one at a time.
 
-    ``options`` are the run options of the kernel's specification; ``language`` is one of LANGUAGES, or empty: bash where there is
-    one, else sh. ``notebook_folder`` is mounted at its own path, ``folder_access`` says how: ``rw``, ``ro`` or ``none``.
+    ``words`` are the kernelspec's; ``language`` is one of LANGUAGES, or empty: bash where there is one, else sh. ``notebook_folder`` is
+    mounted at its own path, as the words say.
     """
 
-    def __init__(
-        self, config: Config, options: RunOptions, *, language: str, notebook_folder: Path, folder_access: str
-    ) -> None:
+    def __init__(self, config: Config, words: KernelWords, *, language: str, notebook_folder: str) -> None:
         self.engine = Engine(config)
         self.language = language
         self._lock = threading.Lock()
@@ -53,8 +60,11 @@ class Box:
         self._name = f"kernel-{secrets.token_hex(4)}"
         _ = self.engine.known
         self.folder = Folder(self.engine.paths.running)
-        self._env = {**_PAGERS, **options.env, "ENV": "", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
-        self.options = _prepared(options, self._name, self.folder.path, notebook_folder, folder_access)
+        self.image = words.image
+        self.memory_bytes: int | None = None
+        self._words = words
+        self._notebook_folder = notebook_folder
+        self._env: dict[str, str] = {}
         self.container_id = ""
         self.shell: Process | None = None
 
@@ -67,7 +77,10 @@ class Box:
             self.cancelled = False
             self.let_shell_go()
             self.folder.drain()
-            found = self.engine.ensure(self.options, progress=progress, cancelled=lambda: self.cancelled)
+            options = self._options()
+            self.memory_bytes = options.memory_bytes
+            self._env = {**_PAGERS, **options.env, "ENV": "", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
+            found = self.engine.ensure(options, progress=progress, cancelled=lambda: self.cancelled)
             self.container_id = found.id
             null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -96,6 +109,26 @@ class Box:
             # The object's close would close it; it is the terminal's from now on.
             shell.terminal_fd = -1
             return terminal_fd
+
+    def _options(self) -> RunOptions:
+        """The run options of the kernel's container: the kernelspec's, with what the client asks for. Raises SpecError."""
+        shown = None if self._words.folder == "none" else self._notebook_folder
+        wanted = asked(self._words, os.environ, shown, self.engine.config).options
+        if wanted.command:
+            raise SpecError("COMMAND", "a shell kernel runs the shell: say no command")
+        paths = self.engine.paths
+        private = [Path(jupyter_runtime_dir()), paths.data, paths.run]
+        seen = () if shown is None else mounts_of(shown, self._words.folder, private)
+        if shown is not None and self._words.folder == "rw" and is_home(shown):
+            self.engine.warn(_HOME_NOTE)
+        pipes = Mount("bind", INSIDE, str(self.folder.path), read_only=True)
+        return replace(
+            wanted,
+            name=self._name,
+            rm=True,
+            mounts=(*seen, *wanted.mounts, pipes),
+            labels={**wanted.labels, "org.cellwall.kernel": "shell"},
+        )
 
     def dialect(self) -> str:
         """What the shell is, by its program: ``bash``, ``dash``, ``ash``, or its name."""
@@ -157,33 +190,6 @@ class Box:
             finally:
                 self.engine.close()
                 self.folder.close()
-
-
-def _prepared(options: RunOptions, name: str, pipes: Path, notebook_folder: Path, access: str) -> RunOptions:
-    """The options of the kernel's container. Raises SpecError for what doesn't go with a kernel."""
-    if options.command or options.entrypoint is not None:
-        raise SpecError("COMMAND", "a shell kernel runs the shell: leave the command and --entrypoint out")
-    for flag, said in (("--name", options.name), ("--detach", options.detach), ("--restart", options.restart)):
-        if said:
-            raise SpecError(flag, "a kernel's container lives and ends with the kernel: leave it out")
-    mounts = [*options.mounts, Mount("bind", INSIDE, str(pipes), read_only=True, options=("ro",))]
-    workdir = options.workdir
-    taken = {mount.target for mount in options.mounts}
-    if access != "none" and notebook_folder != Path("/") and str(notebook_folder) not in taken:
-        how = ("ro",) if access == "ro" else ()
-        mounts.append(Mount("bind", str(notebook_folder), str(notebook_folder), bool(how), how))
-        workdir = workdir or str(notebook_folder)
-    return replace(
-        options,
-        name=name,
-        rm=True,
-        tty=False,
-        interactive=False,
-        timeout_s=None,
-        mounts=tuple(mounts),
-        workdir=workdir,
-        labels={**options.labels, "cellwall.kernel": "shell"},
-    )
 
 
 def _explained(ended: Exit, language: str) -> str:

@@ -49,7 +49,7 @@ class Cells:
 
     def __init__(self, loop: Loop, box: Box) -> None:
         self.box = box
-        self.pulling = Pulling(loop, box.options.image)
+        self.pulling = Pulling(loop, box.image)
         self._loop = loop
         self._shell = Shell(box.folder, loop.later)
         self._terminal: Terminal | None = None
@@ -329,7 +329,7 @@ class Cells:
         return Ending(status, f"exit status {status}")
 
     def _no_memory(self) -> str:
-        limit = self.box.options.memory_bytes
+        limit = self.box.memory_bytes
         of = f" of {limit / (1 << 20):.4g} MiB" if limit else ""
         return f"a process ran out of memory{of}; install the kernel with more -m, or use less"
 

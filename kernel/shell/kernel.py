@@ -222,7 +222,7 @@ class ShellKernel:
             "protocol_version": _PROTOCOL,
             "implementation": "cellwall-shell",
             "implementation_version": cellwall.__version__,
-            "banner": f"cellwall {cellwall.__version__}: a shell in a container of {self._cells.box.options.image}",
+            "banner": f"cellwall {cellwall.__version__}: a shell in a container of {self._cells.box.image}",
             "language_info": {
                 # What editors know: all of these are written alike.
                 "name": "bash",

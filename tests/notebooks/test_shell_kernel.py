@@ -72,12 +72,18 @@ def test_streams_are_told_apart_and_live(shell: Notebook) -> None:
 
 def test_an_interrupt_ends_the_foreground_alone(shell: Notebook) -> None:
     fine(shell.run("before=set; sleep 601 & job=$!"))
-    for busy in ("while :; do sleep 0.01; done", "while :; do :; done", "cat | cat", "sh -c 'sleep 602; sleep 602'"):
-        cell = shell.start(f"echo begun; {busy}; echo never")
+    # Each says itself that it runs: an interrupt between a shell's fork and exec may leave a stopped process, as at any terminal.
+    for busy in (
+        "while :; do echo begun; sleep 0.01; done",
+        "echo begun; while :; do :; done",
+        "{ echo begun; cat; } | cat",
+        "sh -c 'echo begun; sleep 602; sleep 602'",
+    ):
+        cell = shell.start(f"{busy}; echo never")
         cell.wait_for("begun")
         shell.interrupt()
         assert failed(cell.wait()) == "interrupted", busy
-        assert cell.text() == "begun\n"
+        assert "never" not in cell.text()
     assert fine(shell.run("echo $before; kill $job && echo was there")) == "set\nwas there\n"
 
 
@@ -236,7 +242,7 @@ def test_magics_are_about_the_own_container(shell: Notebook) -> None:
     mark = f"605.{int(uuid4().hex[:4], 16)}"
     fine(shell.run(f"sleep {mark} & job=$!"))
     assert mark in fine(shell.run("%container top"))
-    assert '"cellwall.kernel": "shell"' in fine(shell.run("%container inspect"))
+    assert '"org.cellwall.kernel": "shell"' in fine(shell.run("%container inspect"))
     assert "leave" in failed(shell.run("%container rm")) or "takes one of" in failed(shell.run("%container rm"))
     fine(shell.run("kill $job; wait $job; true"))
     assert command_lines(mark) == []

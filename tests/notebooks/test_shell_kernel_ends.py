@@ -103,7 +103,7 @@ line = [word.replace("{connection_file}", path) for word in json.loads(sys.argv[
 kernel = subprocess.Popen(line, env={**os.environ, "JPY_PARENT_PID": str(os.getpid())}, start_new_session=True)
 client = BlockingKernelClient(connection_file=path)
 client.load_connection_file()
-client.start_channels()
+client.start_channels(hb=False)
 client.wait_for_ready(timeout=60)
 client.execute_interactive("echo up; sleep 609", output_hook=lambda m: print(json.dumps([kernel.pid, m["content"]]), flush=True)
     if m["msg_type"] == "stream" else None, timeout=600)
