@@ -110,7 +110,10 @@ def columns() -> int:
 
 
 def _watch(views: Iterator[View], as_data: bool) -> None:
-    """Show each view in the place of the one before: on a terminal, and in a notebook; elsewhere the last alone, data one a line."""
+    """Show each view in the place of the one before: on a terminal, and in a notebook; elsewhere the last alone, data one a line.
+
+    An interrupt ends it, and the last one stays.
+    """
     from .table import has_view
 
     redraws = sys.stdout.isatty() and not as_data
@@ -124,6 +127,9 @@ def _watch(views: Iterator[View], as_data: bool) -> None:
             elif has_view():
                 show(last, again=True)
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        if last is None:
+            raise
     finally:
         if close := getattr(views, "close", None):
             close()
