@@ -30,7 +30,8 @@ def word_at(code: str, cursor: int) -> Word:
     """The word of ``code`` that ends at ``cursor``."""
     stack: list[str] = []
     quote, text, start = "", "", -1
-    command, redirect = True, False
+    # ``made``: a part of the word is what a command prints, so what it will be isn't known.
+    command, redirect, made = True, False, False
     at = 0
     while at < cursor:
         letter = code[at]
@@ -43,7 +44,7 @@ def word_at(code: str, cursor: int) -> Word:
         elif letter == "$" and code[at + 1 : at + 2] == "(":
             # What is inside of it is a line of its own, also in double quotes.
             stack.append(quote)
-            quote, text, start, command, redirect = "", "", -1, True, False
+            quote, text, start, command, redirect, made = "", "", -1, True, False, False
             at += 1
         elif quote == '"':
             quote, text = ("", text) if letter == '"' else (quote, text + letter)
@@ -56,14 +57,16 @@ def word_at(code: str, cursor: int) -> Word:
                 return Word("none", cursor, "")
             at = end - 1
         elif letter in " \t\n;&|()<>`":
-            if start >= 0:
-                command = command and not redirect and (text in _OPENERS or bool(_ASSIGNMENT.match(text)))
+            if start >= 0 and not redirect and not (letter in "<>" and text.isdecimal()):
+                command = command and (text in _OPENERS or bool(_ASSIGNMENT.match(text)))
             redirect = letter in "<>" or (redirect and start < 0 and letter in " \t&")
             if letter in "\n;|(`" or (letter == "&" and not redirect):
                 command = True
             if letter == ")" and stack:
                 quote = stack.pop()
-                command = False
+                command, made = False, True
+            else:
+                made = False
             text, start = "", -1
         else:
             start = at if start < 0 else start
@@ -72,6 +75,8 @@ def word_at(code: str, cursor: int) -> Word:
     if quote != "'" and (found := _VARIABLE.search(code[:cursor])) and not code[: found.start()].endswith("\\"):
         name = found[1] or ""
         return Word("variable", cursor - len(name), name)
+    if made:
+        return Word("none", cursor, "")
     if start < 0:
         return Word("command" if command and not redirect else "file", cursor, "", quote)
     assigned = _ASSIGNMENT.match(text)
