@@ -104,8 +104,10 @@ class Completion:
             if kind in ("file", "folder"):
                 if word.kind == "file" and word.text.startswith("~/") and not word.quote:
                     # As it was typed: what HOME is doesn't matter to who reads it.
-                    name = "~/" + name[len(name) - len(_below(name, word.text[2:])) :]
-                name = quoted(name, word.quote) + ("/" if kind == "folder" else "")
+                    name = "~/" + quoted(_below(name, word.text[2:]), "")
+                else:
+                    name = quoted(name, word.quote)
+                name += "/" if kind == "folder" else ""
             found.setdefault(name, kind)
             if len(found) >= _MOST:
                 break

@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import cellwall
-
+from ... import __version__
 from ...runtime import html
 from ...runtime.cli.table import printable
 from ...runtime.errors import CellwallError
@@ -221,8 +220,8 @@ class ShellKernel:
             "status": "ok",
             "protocol_version": _PROTOCOL,
             "implementation": "cellwall-shell",
-            "implementation_version": cellwall.__version__,
-            "banner": f"cellwall {cellwall.__version__}: a shell in a container of {self._cells.box.image}",
+            "implementation_version": __version__,
+            "banner": f"cellwall {__version__}: a shell in a container of {self._cells.box.image}",
             "language_info": {
                 # What editors know: all of these are written alike.
                 "name": "bash",

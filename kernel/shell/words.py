@@ -12,7 +12,7 @@ Kind = Literal["command", "variable", "file", "none"]
 _OPENERS = frozenset("if then elif else while until do ! { time exec command nohup sudo builtin".split())
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)?$")
-_SPECIAL = re.compile(r"([^\w@%+=:,./~-])")
+_SPECIAL = re.compile(r"([^\w@%+=:,./-])")
 
 
 @dataclass(frozen=True, slots=True)

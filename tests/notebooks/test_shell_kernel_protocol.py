@@ -90,7 +90,9 @@ class Installed:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=PATIENCE_S,
-            **({} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}),
+            user=None if account is None else account.pw_uid,
+            group=None if account is None else account.pw_gid,
+            extra_groups=None if account is None else [],
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
