@@ -1,4 +1,4 @@
-"""jupyter_kernel_test on the shell kernel that KERNEL_UNDER_TEST names: run by unittest in a process of its own."""
+"""jupyter_kernel_test on the shell kernels that KERNELS_UNDER_TEST names: run by unittest in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import unittest
 from jupyter_kernel_test import KernelTests
 
 
-class Suite(KernelTests):  # type: ignore[misc]
-    kernel_name = os.environ["KERNEL_UNDER_TEST"]
+class Shell(KernelTests):  # type: ignore[misc]
     language_name = "bash"
     file_extension = ".sh"
     code_hello_world = "echo 'hello, world'"
@@ -25,6 +24,13 @@ class Suite(KernelTests):  # type: ignore[misc]
     code_generate_error = "exit 3"
     code_display_data = [{"code": "echo '# title' | cellwall-display --type text/markdown -", "mime": "text/markdown"}]
     code_inspect_sample = "sort"
+
+
+def load_tests(loader: unittest.TestLoader, *_: object) -> unittest.TestSuite:
+    """Called by unittest: the tests once for each kernel."""
+    names = os.environ["KERNELS_UNDER_TEST"].split()
+    kinds = [type(f"Shell_{name}", (Shell,), {"kernel_name": name}) for name in names]
+    return unittest.TestSuite(loader.loadTestsFromTestCase(kind) for kind in kinds)
 
 
 if __name__ == "__main__":
