@@ -88,6 +88,8 @@ def text(value: Any) -> str:
 
 def printable(string: str) -> str:
     """``string`` with control characters spelled out (``\\x1b``), as a container chooses its names, labels and paths."""
+    if string.isprintable():
+        return string
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in string)
 
 
