@@ -53,7 +53,6 @@ class CellRun:
         self._script = Script(text.encode("utf-8", "surrogateescape"), asked.language)
         self._stdin = _input(self._namespace, asked.stdin_variable)
         self._progress = PullProgress(shell, options.image)
-        self._meter = LiveMeter(shell, engine) if asked.watch else None
         keep = asked.result_variable is not None
         screen = Screen()
         self.stdout = CellStream(
@@ -160,9 +159,9 @@ class CellRun:
             self._process = process
             if self._killed:
                 process.kill()
-        meter = self._meter
+        meter = LiveMeter(self._shell, self.engine, container_id) if self.asked.watch else None
         if meter is not None:
-            process.at_start(lambda: meter.start(container_id))
+            process.at_start(meter.start)
         try:
             return pump(process, made, stdin=self._stdin, on_stdout=self.stdout.feed, on_stderr=self.stderr.feed)
         finally:

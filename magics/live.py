@@ -20,13 +20,13 @@ _PATIENCE_S = 2.0
 class LiveMeter:
     """Watches a running container from a thread of its own, from ``start`` until ``finish``. A terminal is shown the last view alone.
 
-    To be made by the cell itself: what is shown belongs to that cell, whichever runs by then.
+    To be made in the thread that runs the cell: what is shown belongs to that cell, whichever runs by then.
     """
 
-    def __init__(self, shell: Any, engine: Engine) -> None:
+    def __init__(self, shell: Any, engine: Engine, container_id: str) -> None:
         self._shell = shell
         self._engine = engine
-        self._container_id = ""
+        self._container_id = container_id
         self._front_end = getattr(shell, "kernel", None) is not None
         self._display_id = f"cellwall-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
@@ -36,9 +36,8 @@ class LiveMeter:
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="cellwall --watch", daemon=True)
 
-    def start(self, container_id: str) -> None:
+    def start(self) -> None:
         """To be called once the container runs: before, there is nothing to look at."""
-        self._container_id = container_id
         self._thread.start()
 
     def finish(self, *, stays: bool) -> None:
