@@ -89,6 +89,8 @@ class Session:
         self.exit: Exit | None = None
         self.gone = threading.Event()
         self.container_id = ""
+        # What this machine couldn't give of the options.
+        self.warnings: list[str] = []
 
     # -- for the client's side
 
@@ -183,8 +185,7 @@ class Session:
         if (ended := process.poll()) is not None:
             self.exit = ended
             raise InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
-        for warning in process.warnings:
-            self._log.warning("kernel: %s", warning)
+        self.warnings = list(process.warnings)
         assert process.pid is not None
         self._inside = Inside(process.pid, process.pidfd)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
