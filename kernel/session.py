@@ -184,7 +184,9 @@ class Session:
         process.wait_started()
         if (ended := process.poll()) is not None:
             self.exit = ended
-            raise InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
+            if ended.message:
+                raise InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
+            raise CellwallError(f"the kernel ended before it was ready: {ended.reason}{self._last_words()}")
         self.warnings = list(process.warnings)
         assert process.pid is not None
         self._inside = Inside(process.pid, process.pidfd)
@@ -195,6 +197,15 @@ class Session:
             target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True
         )
         self._thread.start()
+
+    def _last_words(self) -> str:
+        """What a kernel wrote that ended at once."""
+        os.set_blocking(self._output_fd, False)
+        try:
+            self._output += os.read(self._output_fd, _OUTPUT_BYTES)
+        except BlockingIOError:
+            pass
+        return self._said()
 
     def _said(self) -> str:
         said = last_lines(bytes(self._output))

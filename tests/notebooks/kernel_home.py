@@ -67,6 +67,7 @@ class Home:
         self.cli("kernel", "install", "--image", "kernel:1", "--name", "box", "-m", "200m", "--cpus", "1")
         spec = json.loads((root / "jupyter/kernels/box/kernel.json").read_text())
         del spec["metadata"]["kernel_provisioner"]
+        spec["display_name"] += " by argv"
         shutil.copytree(root / "jupyter/kernels/box", root / "jupyter/kernels/argv")
         (root / "jupyter/kernels/argv/kernel.json").write_text(json.dumps(spec))
 
@@ -170,13 +171,12 @@ class Client:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The kernel's image as an OCI layout."""
-    folder = write_layout(tmp_path_factory.mktemp("kernel"), {"latest": kernel_image()})
-    for path in (folder, *folder.parents):
-        if str(path).startswith(tempfile.gettempdir() + "/"):
-            path.chmod(0o755)
-    return folder
+def image() -> Iterator[Path]:
+    """The kernel's image as an OCI layout that other users can read."""
+    folder = Path(tempfile.mkdtemp(prefix="cw-image-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield write_layout(folder, {"latest": kernel_image()})
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import unittest
 from jupyter_kernel_test import KernelTests
 
 
-class Suite(KernelTests):
+class Suite(KernelTests):  # type: ignore[misc]
     kernel_name = os.environ["KERNEL_UNDER_TEST"]
     language_name = "python"
     file_extension = ".py"
