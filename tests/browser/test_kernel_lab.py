@@ -124,7 +124,7 @@ def test_a_kernel_from_the_launcher(page: Any, home: Home, tmp_path: Path) -> No
     # The server starts it anew, and says so.
     page.locator(".jp-Dialog", has_text="Kernel Restarting").wait_for()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
-    idle(page)
+    page.locator(".jp-Dialog").wait_for(state="detached")
     full.scroll_into_view_if_needed()
     page.screenshot(path=str(tmp_path / "memory-light.png"))
     theme(page, "JupyterLab Dark")
