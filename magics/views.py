@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli import views
 from ..runtime.cli.parser import HelpRequested
 from ..runtime.engine import Engine
-from ..runtime.errors import UnsupportedError
 from .cell_options import split
 from .one_line import in_one_line
 
@@ -29,13 +28,12 @@ def view_line(session: Session, name: str, line: str) -> View | None:
     A view that is watched is shown while it changes, until it ends or is interrupted; it isn't shown again as the magic's value.
     """
     with in_one_line(session.shell):
-        if name not in views.VIEWS:
-            raise UnsupportedError(f"%{name}", "isn't in cellwall yet")
         try:
             said, words = views.asked(name, f"%{name}", split(line, f"%{name}"))
         except HelpRequested as help:
             print(help.text, end="")
             return None
+        words = [_meant(session, word) for word in words]
         found = views.read(name, Engine.default(), said, words)
         if isinstance(found, Iterator):
             if said.format == "json":
@@ -48,6 +46,20 @@ def view_line(session: Session, name: str, line: str) -> View | None:
             sys.stdout.write(views.as_json(found))
             return None
         return found
+
+
+def _meant(session: Session, word: str) -> str:
+    """``word``, or the id of the image or container that the notebook's variable of that name holds: what ``--result VAR`` kept."""
+    value = session.shell.user_ns.get(word)
+    if value is None or isinstance(value, str):
+        return word
+    from ..runtime.build.results import BuildResult
+    from ..runtime.containers import Container
+    from ..runtime.images.image import Image
+
+    if isinstance(value, BuildResult):
+        value = value.image
+    return str(value.id) if isinstance(value, (Image, Container)) else word
 
 
 def watch(shell: Any, found: Iterator[View]) -> View | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .mounts import MountPoint, MountsView, Shift
+from .mounts_beneath import MOST_ENTRIES
 from .mounts_kinds import KINDS
 from .namespaces_facts import IdRange
 
@@ -47,7 +48,7 @@ def counts(view: MountsView) -> list[tuple[str, int, str]]:
     return [(kind, found[kind], meaning) for kind, meaning in KINDS.items() if kind in found]
 
 
-def origin(point: MountPoint) -> tuple[str, str]:
+def origin(point: MountPoint, view: MountsView) -> tuple[str, str]:
     """How what is mounted comes there, and from where (``from``, ``/srv/data``); both empty where its type says all."""
     if point.kind == "volume":
         inside = point.path.partition("/_data")[2]
@@ -57,7 +58,10 @@ def origin(point: MountPoint) -> tuple[str, str]:
     if point.kind in ("read-only", "file", "devices", "tmpfs"):
         return "", ""
     if point.kind == "kernel":
-        return ("group", point.root) if point.filesystem.startswith("cgroup") else ("", "")
+        if not point.filesystem.startswith("cgroup"):
+            return "", ""
+        # The container's own id is as short here as it is elsewhere.
+        return "group", point.root.replace(view.id, f"{view.id[:12]}…") if view.id else point.root
     if point.path:
         return "from", point.path
     if point.root != "/":
@@ -97,6 +101,12 @@ def remarks(point: MountPoint, view: MountsView) -> list[str]:
     if point.hides:
         rest = f" and {len(point.hides) - 3} more" if len(point.hides) > 3 else ""
         found.append(f"covers the mount{'' if len(point.hides) == 1 else 's'} at {', '.join(point.hides[:3])}{rest}")
+    if point.beneath_entries:
+        least = "at least " if point.beneath_entries >= MOST_ENTRIES else ""
+        one = "entry" if point.beneath_entries == 1 else "entries"
+        found.append(f"hides {least}{point.beneath_entries:,} {one} of the folder beneath it")
+    if point.beneath_bytes:
+        found.append(f"hides a file of {point.beneath_bytes:,} bytes")
     if point.idmapped:
         found.append(_id_map(point, view))
     return found

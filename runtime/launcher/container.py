@@ -220,6 +220,8 @@ class Container(Task):
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
             "slot": self.slot,
+            # Of an ephemeral container they have no other place: who looks at it opens them here (runtime/inspect).
+            "uppers": self.rootfs.upper_places(),
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
