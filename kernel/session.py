@@ -42,6 +42,8 @@ _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
 _LOGGED_BYTES = 1 << 18
 LAUNCH_TIMEOUT_S = 60.0
+# A kernel whose folder isn't there any more is about to be told as ended.
+_END_S = 5.0
 
 
 class Session:
@@ -183,13 +185,20 @@ class Session:
         self.container_id = process.container_id
         process.wait_started()
         if (ended := process.poll()) is not None:
-            self.exit = ended
-            if ended.message:
-                raise InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
-            raise CellwallError(f"the kernel ended before it was ready: {ended.reason}{self._last_words()}")
+            raise self._ended_at_once(ended)
         self.warnings = list(process.warnings)
         assert process.pid is not None
-        self._inside = Inside(process.pid, process.pidfd)
+        try:
+            self._inside = Inside(process.pid, process.pidfd)
+        except CellwallError:
+            # It has ended since, mostly; then its end says more.
+            try:
+                ended = process.wait(_END_S)
+            except TimeoutError:
+                ended = None
+            if ended is None:
+                raise
+            raise self._ended_at_once(ended) from None
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
@@ -198,14 +207,17 @@ class Session:
         )
         self._thread.start()
 
-    def _last_words(self) -> str:
-        """What a kernel wrote that ended at once."""
+    def _ended_at_once(self, ended: Exit) -> CellwallError:
+        """The error of a kernel that ended, or wasn't found, before anybody followed it."""
+        self.exit = ended
+        if ended.message:
+            return InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
         os.set_blocking(self._output_fd, False)
         try:
             self._output += os.read(self._output_fd, _OUTPUT_BYTES)
         except BlockingIOError:
             pass
-        return self._said()
+        return CellwallError(f"the kernel ended before it was ready: {ended.reason}{self._said()}")
 
     def _said(self) -> str:
         said = last_lines(bytes(self._output))

@@ -191,7 +191,7 @@ def test_clients_unchanged(home: Home) -> None:
         (["--image", "kernel:1"], "--name: '' is no name of a kernel"),
         (["--image", "kernel:1", "--name", "a/b"], "'a/b' is no name of a kernel"),
         (["--image", "kernel:1", "--name", "x", "--folder", "maybe"], "--folder"),
-        (["--image", "kernel:1", "--name", "x", "--language", "cobol"], "has no kernel for cobol; it has python, python3"),
+        (["--image", "kernel:1", "--name", "x", "--language", "cobol"], "has no kernel for cobol; it has python: name one with --language"),
         (["--image", "kernel:1", "--name", "x", "--", "true"], "needs the word {connection_file}"),
         (["--image", "kernel:1", "--name", "x", "--user", "--sys-prefix"], "take one of them"),
         (["--image", "kernel:1", "--name", "x", "-m", "lots"], "--memory"),
