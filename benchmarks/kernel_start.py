@@ -166,6 +166,9 @@ def _podman(root: Path, layout: Path) -> Iterator[Callable[[], float] | None]:
             client.shutdown()
             client.stop_channels()
             process.wait(PATIENCE_S)
+        except RuntimeError as error:
+            process.kill()
+            raise RuntimeError(f"{error}: {process.communicate()[1].strip()[-300:]}") from error
         finally:
             process.kill()
             process.communicate()
@@ -175,7 +178,11 @@ def _podman(root: Path, layout: Path) -> Iterator[Callable[[], float] | None]:
     try:
         start()
     except Exception as error:
-        print(f"podman: skipped: {type(error).__name__}: {error}"[:300], file=sys.stderr)
+        print(f"podman: skipped: {type(error).__name__}: {error}"[:600], file=sys.stderr)
         yield None
         return
     yield start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
