@@ -6,7 +6,6 @@ The screenshots are left in the test's temporary folder for a person to look at;
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from ..notebooks.kernel_home import Home, home, image
-from .test_lab import FLAGS, _wait_until_it_answers
+from .lab import browsing, wait_until_it_answers
 
 __all__ = ["home", "image"]
 
@@ -34,7 +33,7 @@ def lab(home: Home, tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "lab.log").open("wb") as log:
         server = home.popen("-m", "jupyterlab", *options, stdout=log, stderr=log)
         try:
-            _wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server)  # type: ignore[arg-type]
+            wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server, ())
             yield f"http://127.0.0.1:{port}/lab?token={token}"
         finally:
             server.terminate()
@@ -44,18 +43,12 @@ def lab(home: Home, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(lab: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    program = shutil.which("chromium")
-    assert program
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS.split())
+    with browsing() as browser:
         opened = browser.new_page(viewport={"width": 1100, "height": 800})
         opened.set_default_timeout(120_000)
         opened.goto(lab)
         opened.wait_for_function("window.jupyterapp !== undefined")
         yield opened
-        browser.close()
 
 
 def theme(page: Any, name: str) -> None:
