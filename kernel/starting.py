@@ -14,9 +14,8 @@ from ..runtime.errors import NotFound
 from .asked import asked
 from .connection import Connection
 from .folder import is_home, mounts_of
-from .python_layer import REPOSITORY
 from .session import Session
-from .words import KernelWords
+from .words import REPOSITORY, KernelWords
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..runtime.options import RunOptions
 
 FOLDER_MODES = ("rw", "ro", "none")
+# Images that were given an ipykernel (python_layer.py) have this name; no registry has them.
+REPOSITORY = "localhost/cellwall-kernel"
 # Run options that say what a kernel's container is by its nature: one that ends with the kernel, without a terminal.
 NOT_FOR_KERNELS = (
     "--name", "--user", "-i", "--interactive", "-t", "--tty", "-d", "--detach", "--rm", "--restart", "--cidfile", "--timeout", "--entrypoint",
