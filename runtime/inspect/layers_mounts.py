@@ -108,4 +108,4 @@ def _what(at: str, type: str, asked: dict[str, Any]) -> str:
         return "a file that each container has of its own"
     if at in MOUNT_POINTS:
         return f"the container's own {at}"
-    return f"a {type}" if type else "a mount"
+    return {"tmpfs": "a tmpfs", "": "a mount"}.get(type, f"a mount of type {type}")

@@ -109,6 +109,28 @@ def test_a_read_only_container_whose_image_lost_its_name(engine: Engine, busybox
     engine.remove("lab")
 
 
+def test_a_mount_hides_the_stack(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    """A bind mount, a volume, a tmpfs, and what every container has: said, running and stopped."""
+    options = {"volume": [f"{tmp_path}:/home", "data:/etc"], "tmpfs": ["/tmp"]}
+    with cellwall.container(busybox, name="lab", engine=engine, **options):
+        for status in ("running", "exited"):
+            for path, at, what in (
+                ("/home/one", "/home", f"a bind mount of {tmp_path}"),
+                ("/etc/passwd", "/etc", "the volume data"),
+                ("/tmp", "/tmp", "a tmpfs"),
+                ("/proc/self", "/proc", "the container's own /proc"),
+            ):
+                view = layers(engine, "lab", path=path)
+                assert view.path is not None and view.path.covered_by is not None
+                assert (view.path.covered_by.at, view.path.covered_by.what) == (at, what)
+                assert view.path.write is None
+                assert f"lies at {at} and hides the stack" in " ".join(view.text().split())
+            if status == "running":
+                engine.stop("lab")
+    engine.remove("lab", force=True)
+    engine.volumes.remove("data")
+
+
 def test_the_image_host(engine: Engine) -> None:
     """This machine's folders have a stack of their own, with a writable layer in a container and without one in the image."""
     engine.image("host")
