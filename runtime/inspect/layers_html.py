@@ -160,6 +160,8 @@ def _mounts(view: LayersView) -> Html:
             facts.append(("more options", f"lowerdir+ of {left} more layers"))
         if mount.lowers:
             facts.append(("stack", words.lowers_said(mount.lowers)))
+        if mount.program:
+            facts.append(("program", code(mount.program)))
         if mount.below:
             facts.append(("below it", f"this machine's {mount.below}"))
         parts.append(folded(join("mounted at ", code(mount.at)), page.pairs(facts), open=mount.at == "/"))

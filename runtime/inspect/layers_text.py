@@ -134,6 +134,8 @@ def _mounts(view: LayersView, columns: int) -> str:
             facts.append(("", f"lowerdir+ of {left} more layers"))
         if mount.lowers:
             facts.append(("stack", words.lowers_said(mount.lowers)))
+        if mount.program:
+            facts.append(("program", mount.program))
         if mount.below:
             facts.append(("below it", f"this machine's {mount.below}"))
         made += plain.section(f"mounted at {mount.at}", plain.pairs(facts, columns - 2), "", columns)

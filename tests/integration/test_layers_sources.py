@@ -72,13 +72,14 @@ def test_what_is_kept_beside_a_layer(engine: Engine, busybox: str) -> None:
     engine.image(busybox)
     first = layers(engine, busybox)
     kept = sorted(engine.paths.storage.glob("*/layers/*/contents.json"))[0]
-    inode = kept.stat().st_ino
+    inode, whole = kept.stat().st_ino, kept.read_text()
     assert layers(engine, busybox).to_dict() == first.to_dict() and kept.stat().st_ino == inode
-    kept.write_text(kept.read_text().replace('"files": ', '"files": 1'))
+    kept.write_text(whole.replace('"files": ', '"files": 1'))
     assert [one.contents for one in layers(engine, busybox).layers] != [one.contents for one in first.layers]
     for damage in ("", "{", '{"version": 0, "contents": {}}', "[]"):
         kept.write_text(damage)
         assert layers(engine, busybox).to_dict() == first.to_dict()
+        assert kept.read_text() == whole
     kept.unlink()
     assert layers(engine, busybox).to_dict() == first.to_dict() and kept.exists()
     engine.images.remove(busybox)

@@ -237,7 +237,8 @@ def _as_findmnt_says(engine: Engine, name: str) -> None:
         expected["vfs-options"],
         expected["fs-options"],
     )
-    assert mount.lowers == (3 if name in ("overlay", "erofs") else 0)
+    assert mount.lowers == (0 if name in ("vfs", "btrfs") else 3)
+    assert ("lowerdir=" in mount.program) is (name == "fuse-overlayfs")
 
 
 def roles(path: PathFacts) -> list[tuple[str, str, str]]:
