@@ -305,6 +305,23 @@ def test_a_container_that_lives_by_itself(user: User) -> None:
     assert found == ["running", 0, "hello\n", 1, []]
 
 
+def test_a_store_of_roots_is_refused_by_name(user: User, cellwall_root: Path) -> None:
+    from cellwall.runtime.store_version import check_version
+
+    check_version(cellwall_root)
+    said = user(
+        f"""
+os.environ["CELLWALL_ROOT"] = {str(cellwall_root)!r}
+try:
+    cellwall.run(image, ["true"])
+    print(json.dumps(""))
+except cellwall.CellwallError as error:
+    print(json.dumps(str(error)))
+"""
+    )
+    assert said.startswith(f"read {cellwall_root}/version: permission denied: the containers there are another user's")
+
+
 def test_namespaces_and_mounts(user: User) -> None:
     """Views of an ordinary user's container, held by the kernel's own files; a process of root's is refused by name."""
     seen = user(
