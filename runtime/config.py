@@ -15,6 +15,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     [defaults]                                  # of the run options of the same names
     memory = "2g"
     pids_limit = 512
+    locked = false                              # true: run what the notebook's lock says, or nothing
     cell_line = false                           # no line below a notebook's cells that says how they ended
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
@@ -72,6 +73,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "stop_timeout": ("stop_timeout_s", values.integer(0, 10**9)),
     "platform": ("platform", values.platform),
     "pull": ("", values.choice("missing", "always", "never")),
+    "locked": ("", values.boolean),
     "cell_line": ("", values.boolean),
 }
 _SECTIONS = ("registries", "aliases", "defaults")
@@ -129,6 +131,11 @@ class Config:
         return policy
 
     @property
+    def locked(self) -> bool:
+        """Whether images are to be those of the notebook's lock where a command doesn't say."""
+        return bool(self.defaults.get("locked"))
+
+    @property
     def cell_line(self) -> bool:
         """Whether a notebook shows a line below each cell that says how it ended."""
         return bool(self.defaults.get("cell_line", True))
@@ -140,7 +147,7 @@ class Config:
     def fill(self, options: RunOptions) -> RunOptions:
         """``options`` with the defaults for what they don't say. Filling twice is filling once.
 
-        ``pull`` isn't filled, as "missing" can't be told from "not said" any more. A default memory_swap goes only with a memory limit,
+        ``pull`` isn't filled, as "missing" can't be told from "not said" any more, nor ``locked``, which is asked for by image. A default memory_swap goes only with a memory limit,
         and never below it.
         """
         missing = {
@@ -204,8 +211,14 @@ class _Loader:
         )
 
     def built_in(self) -> None:
-        self.defaults |= {"network": "none", "pids_limit": PIDS_LIMIT, "stop_timeout": TIMEOUT_S, "pull": "missing"}
-        self.defaults["cell_line"] = True
+        self.defaults |= {
+            "network": "none",
+            "pids_limit": PIDS_LIMIT,
+            "stop_timeout": TIMEOUT_S,
+            "pull": "missing",
+            "locked": False,
+            "cell_line": True,
+        }
         if total := machine_memory_bytes():
             # The notebook server and this machine's own work keep a quarter.
             self.defaults["memory"] = max(total * 3 // 4 // values.MIB * values.MIB, values.MEMORY_LOWEST)

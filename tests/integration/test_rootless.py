@@ -107,6 +107,35 @@ def test_a_named_container_and_a_second_launcher(user: User) -> None:
     assert found == ["hi", "0"]
 
 
+def test_the_view_of_layers(user: User) -> None:
+    """Files that are other ids' are read all the same: by a worker in the store's user namespace."""
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "from cellwall.runtime.inspect.layers import layers\n"
+        "with cellwall.container(image, name='lab') as box:\n"
+        "    box.run('mkdir -m 700 /private; echo secret > /private/file; rm /bin/ls')\n"
+        "    engine = Engine.default()\n"
+        "    view = layers(engine, 'lab', path='/private/file')\n"
+        "    written = view.writable[0].contents\n"
+        "    deleted = layers(engine, 'lab', path='/bin/ls').path\n"
+        "    print(json.dumps([view.path.given_by, view.path.size_bytes, view.path.mode, written.added, written.deleted,\n"
+        "        deleted.exists, [row.role for row in deleted.layers], list(view.mounts[0].options)[-1],\n"
+        "        all(layer.contents is not None for layer in view.layers)]))\n"
+        "box.remove()"
+    )
+    assert found == [
+        "the writable layer",
+        7,
+        "rw-r--r--",
+        2,
+        1,
+        False,
+        ["whiteout", "hidden"],
+        "userxattr",
+        True,
+    ]
+
+
 def test_another_user_inside(user: User) -> None:
     found = user(
         "r = cellwall.run(image, ['id', '-u'], user='1000')\nprint(json.dumps([r.exit_status, r.stdout, r.reason]))"
@@ -276,6 +305,23 @@ def test_a_container_that_lives_by_itself(user: User) -> None:
     assert found == ["running", 0, "hello\n", 1, []]
 
 
+def test_a_store_of_roots_is_refused_by_name(user: User, cellwall_root: Path) -> None:
+    from cellwall.runtime.store_version import check_version
+
+    check_version(cellwall_root)
+    said = user(
+        f"""
+os.environ["CELLWALL_ROOT"] = {str(cellwall_root)!r}
+try:
+    cellwall.run(image, ["true"])
+    print(json.dumps(""))
+except cellwall.CellwallError as error:
+    print(json.dumps(str(error)))
+"""
+    )
+    assert said.startswith(f"read {cellwall_root}/version: permission denied: the containers there are another user's")
+
+
 def test_namespaces_and_mounts(user: User) -> None:
     """Views of an ordinary user's container, held by the kernel's own files; a process of root's is refused by name."""
     seen = user(
@@ -287,13 +333,15 @@ from cellwall.runtime.inspect.namespaces import namespaces_of
 from cellwall.runtime.inspect.namespaces_reading import inodes
 from cellwall.runtime.inspect.process import ProcessFolder
 os.mkdir(os.path.expanduser("~/shared"))
-with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared") + ":/shared"], hostname="mine") as box:
+with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared") + ":/shared"], tmpfs=["/etc"], hostname="mine") as box:
     box.run("true")
     engine = Engine.default()
     pid = engine.container("lab").pid
     view = namespaces_of(engine.known, ["lab"])
     lab = view.subjects[1]
-    mounts = {point.target: point for point in mounts_of(engine.known, "lab").mounts}
+    mounts = {point.target: point for point in mounts_of(engine.known, "lab", hidden=True).mounts}
+    with cellwall.container(image, name="bare") as bare:
+        entries = bare.run("ls -A /etc | grep -vcE '^(hosts|hostname|resolv.conf)$'").stdout
     files = {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup")}
     rows = [list(map(int, row.split())) for row in open(f"/proc/{pid}/uid_map")]
     with ProcessFolder(1, "process 1") as process:
@@ -311,6 +359,8 @@ with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared"
         "bind": [mounts["/shared"].kind, mounts["/shared"].path == os.path.expanduser("~/shared")],
         "null": mounts["/dev/null"].kind,
         "masked": mounts["/proc/keys"].kind,
+        "hidden": [mounts["/etc"].beneath_entries, mounts["/shared"].beneath_entries],
+        "bare": int(entries),
         "refused": refused,
         "isolated": lab.namespace("user").shared_with == (),
     }))
@@ -319,6 +369,8 @@ with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared"
     assert seen["inodes"] == [True] * 7
     assert seen["name"] == "mine"
     assert seen["map"]
+    assert seen["hidden"] == [seen["bare"], 0]
+    assert seen["bare"] > 0
     assert seen["isolated"]
     assert seen["setgroups"] == user.has_ids  # type: ignore[attr-defined]
     assert seen["inside"] == [[1, 0, True]]
