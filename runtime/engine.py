@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .images.store import ImageStore
     from .results import Change
     from .storage.driver import StorageDriver
+    from .tracing import Trace
     from .volumes.store import VolumeStore
 
 Cancelled = Callable[[], bool]
@@ -181,12 +182,13 @@ class Engine:
         mounts: Sequence[dict[str, Any]] = (),
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        trace: Trace | None = None,
     ) -> Process:
         """Run a command in a fresh container; the descriptors are copied.
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
         its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
-        container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        container that isn't kept. ``trace`` gets where the time goes. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -196,7 +198,8 @@ class Engine:
         if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
-            process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)
+            fds = [stdin_fd, stdout_fd, stderr_fd]
+            process = self._run(options, fds, script, size, mounts, progress, cancelled, trace)
             tell_id(process.container_id)
         return process
 
@@ -209,16 +212,21 @@ class Engine:
         mounts: Sequence[dict[str, Any]],
         progress: Progress | None,
         cancelled: Cancelled | None,
+        trace: Trace | None,
     ) -> Process:
         from . import launching
 
         while True:
             image = self._image_of(options, progress, cancelled)
+            if trace is not None:
+                trace.mark("image found")
             with ExitStack() as holding:
                 # Nobody may remove a layer between the look at it and its mount, which is the launcher's.
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
-                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
+                    process = launching.run(
+                        self, options, image, fds, script=script, size=size, mounts=mounts, trace=trace
+                    )
                 except launching.ImageGone:
                     continue
                 process.at_start(holding.pop_all().close)

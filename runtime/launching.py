@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions, Script
+    from .tracing import Trace
 
 
 class ImageGone(NotFound):
@@ -43,6 +44,7 @@ def run(
     script: Script | None,
     size: tuple[int, int] | None,
     mounts: Sequence[dict[str, Any]] = (),
+    trace: Trace | None = None,
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -52,6 +54,8 @@ def run(
     container_id = secrets.token_hex(32)
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
+    if trace is not None:
+        trace.mark("bundle planned")
     record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
     if record["ephemeral"]:
         prepare(engine, record, None)
@@ -62,7 +66,9 @@ def run(
     try:
         if not record["ephemeral"]:
             check_it_stays(engine, options, image, recorded=True)
-        process = launch(engine, record, made, fds, options)
+        if trace is not None:
+            trace.mark("record and storage prepared")
+        process = launch(engine, record, made, fds, options, trace)
     except BaseException:
         if record["ephemeral"]:
             release(engine, record)
@@ -178,7 +184,14 @@ def join(
     return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
 
 
-def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions) -> Process:
+def launch(
+    engine: Engine,
+    record: dict[str, Any],
+    made: Plan,
+    fds: list[int],
+    options: RunOptions,
+    trace: Trace | None = None,
+) -> Process:
     """Have the launcher start the container of ``record`` (prepared, see preparing.py) as ``made`` says."""
     kept = not record["ephemeral"]
     if kept:
@@ -186,11 +199,17 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
         ready(engine, record)
     folder = engine.known.folder(record["id"])
     launcher = engine.launcher_for(own_users=options.userns != "host")
-    channel = launcher.request(request_of(engine, record, made, options), fds)
+    request = request_of(engine, record, made, options)
+    if trace is not None:
+        request["trace"] = True
+    channel = launcher.request(request, fds)
+    if trace is not None:
+        trace.mark("request sent")
     if launcher.lost:
         launcher.lost = False
         engine.reconcile()
     process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=engine.warn)
+    process.trace = trace
     process.warn(made.warnings)
     if kept and options.log_driver != "none":
         process.log_path = str(folder / LOG_NAME)

@@ -135,6 +135,7 @@ class Container(Task):
         base = 0
         self.state = first_state(request, server.owner)
         self.take_place()
+        self.mark("state written")
         count = server.id_count
         wish = request.get("join")
         self.shared = Shared(request["running"], wish, new_user) if wish else None
@@ -150,6 +151,7 @@ class Container(Task):
             else:
                 self._claim_network()
         self.group = Group.create(self.id, linux.get("resources") or {})
+        self.mark("cgroup made")
         group_warnings = list(self.group.unsupported)
         self.sync, other = pair()
         own_cgroup = bool(flags & CLONE_NEWCGROUP)
@@ -165,11 +167,13 @@ class Container(Task):
                 os.close(clone_fd)
         self.pid, self.pidfd = pid, pidfd
         server.expected.add(pid)
+        self.mark("first process cloned")
         init_started = start_time(pid)
         # Held, so that its mounts are taken down when this is closed, and not before the end of the process is seen.
         self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         if new_user and self.shared is None:
             self._map_ids(base, count)
+        self.mark("ids mapped")
         if self.network is not None and self.network.endpoints:
             # The worker makes links, addresses and rules while the mounts are made here.
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -182,13 +186,14 @@ class Container(Task):
         join_fds = self.group.join_fds(cloned=clone_fd >= 0)
         try:
             # The child joins the rest while the mounts are made here.
-            send(self.sync, {"cgroup_namespace": own_cgroup}, join_fds)
+            send(self.sync, {"cgroup_namespace": own_cgroup, "trace": self.stamps is not None}, join_fds)
         finally:
             for fd in join_fds:
                 os.close(fd)
         if spec["process"].get("oomScoreAdj") is not None:
             self._oom_score(spec["process"]["oomScoreAdj"])
         self._make_mounts(base, count, new_user)
+        self.mark("mounts made")
         self.servers.watch()
         setup = {
             "new_user": new_user,
@@ -221,7 +226,9 @@ class Container(Task):
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
             "slot": self.slot,
         }
+        self.mark("all sent")
         state.save(request["running"], self.id, self.state)
+        self.mark("state written")
         self.arm()
         self._forget_shared()
         self.rootfs.close_late()
@@ -425,6 +432,7 @@ class Container(Task):
         emit_container(self.request["run"], "start", self.id, self.request["record"])
 
     def ended(self, message: dict[str, Any]) -> None:
+        self.mark("end seen")
         self.failure = self.servers.failure(self.failure)
         if self.failure is not None:
             message["failure"] = self.failure
@@ -487,6 +495,9 @@ class Container(Task):
         self.server.watch(pidfd, done)
 
     def _report(self, message: dict[str, Any]) -> None:
+        if self.stamps is not None:
+            self.mark("end reported")
+            message["trace"] = {"launcher": self.stamps, "init": self.init_stamps}
         self.tell(message)
         write_exit(self.request, message)
         tell_end(self.request, message)

@@ -74,11 +74,15 @@ def main(sync: socket.socket) -> NoReturn:
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
+        if message.get("trace"):
+            step.trace()
         _join(message, fds, step)
+        step.name = "waiting for the mounts"
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
         _setup(message, fds, step)
+        step.name = "waiting for the process"
         send(sync, {"created": True})
         message, fds = receive(sync)
         if message is None:  # the launcher gave the container up before it was started

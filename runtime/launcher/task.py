@@ -44,6 +44,15 @@ class Task:
         self.deadline: Any = None
         self.group: Group | None = None
         self.baseline: dict[str, Any] = {}
+        # For a trace (tracing.py): what was done and when, and the same of the first process.
+        self.stamps: list[list[Any]] | None = [] if request.get("trace") else None
+        self.init_stamps: object = []
+        self.mark("request read")
+
+    def mark(self, what: str) -> None:
+        """Stamp that ``what`` is done, where a trace is wanted."""
+        if self.stamps is not None:
+            self.stamps.append([what, time.monotonic_ns()])
 
     # -- client side
 
@@ -103,11 +112,14 @@ class Task:
             self.sync = None
             if self.failure is None and self.pidfd >= 0:
                 # Its end of the socket closes at the exec: the command runs.
+                self.mark("exec seen")
                 self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
                 self.on_running()
             return
         if "failed" in message:
             self.failure = message
+        elif "stamps" in message:
+            self.init_stamps = message["stamps"]
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
         elif "terminal" in message:
