@@ -70,6 +70,8 @@ class Engine:
         self._volumes: VolumeStore | None = None
         # The named containers that this engine has started, by id: they end with it.
         self.keepers: dict[str, Process] = {}
+        # How many sandboxes its launcher may have ready; a process that runs one container alone has no use for any.
+        self.pool = self.config.pool
         self._containers: Containers | None = None
 
     # -- what it is made of
@@ -85,6 +87,7 @@ class Engine:
                     self.paths.data,
                     self.paths.running,
                     self.paths.ids,
+                    self.paths.spares,
                     self.paths.containers,
                     *private,
                 ):

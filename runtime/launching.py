@@ -288,13 +288,15 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     return {
         "operation": "run",
         "id": record["id"],
-        "spec": made.spec,
+        "spec": _spec_of(made.spec),
         "process": made.process,
         "plan": record["plan"],
         "files": made.files,
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
+        # How many sandboxes the launcher may have ready for the next ones of the kind.
+        "pool": engine.pool,
         "containers": str(engine.paths.containers),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
@@ -311,6 +313,12 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
-            "process": {**made.process, "script": None},
         },
     }
+
+
+def _spec_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The bundle's config without what the launcher gets in another form: the seccomp profile is most of it."""
+    linux = {key: value for key, value in spec["linux"].items() if key != "seccomp"}
+    process = {"oomScoreAdj": spec["process"].get("oomScoreAdj")}
+    return {**spec, "process": process, "linux": linux}

@@ -69,6 +69,11 @@ class Paths:
         return self.run / "containers"
 
     @property
+    def spares(self) -> Path:
+        """A link for each sandbox that waits in a launcher's pool: its control group's name, and whose it is."""
+        return self.run / "spares"
+
+    @property
     def networks(self) -> Path:
         """Networks, one JSON file each."""
         return self.data / "networks"

@@ -76,11 +76,17 @@ class Step:
             self.stamps.append([self._name, time.monotonic_ns()])
 
 
-def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], step: Step) -> NoReturn:
-    """Become the program of ``process`` (or, for ``keeper``, the container's own small init). Raises InitError."""
-    step.name = "session"
+def begin_session() -> None:
+    """Have a session and a keyring of one's own. Source: setsid(2), session-keyring(7)."""
     os.setsid()
     new_session_keyring()
+
+
+def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], step: Step) -> NoReturn:
+    """Become the program of ``process`` (or, for ``keeper``, the container's own small init). Raises InitError.
+
+    The caller has begun a session.
+    """
     if process["terminal"]:
         step.name = "terminal"
         fds = [*_terminal(sync, process), *fds]

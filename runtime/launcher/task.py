@@ -31,22 +31,27 @@ class Task:
 
     def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
         self.server = server
-        self.request = request
-        self.channel = channel
-        self.fds = fds  # the server closes them when the request has been dealt with
         self.sync: socket.socket | None = None
         self.pid = 0
         self.pidfd = -1
         self.joiner = 0
-        self.started_at = time.monotonic()
         self.failure: dict[str, Any] | None = None
         self.timed_out = False
         self.deadline: Any = None
         self.group: Group | None = None
         self.baseline: dict[str, Any] = {}
-        # For a trace (tracing.py): what was done and when, and the same of the first process.
-        self.stamps: list[list[Any]] | None = [] if request.get("trace") else None
+        # Of the first process, for a trace: see ``mark``.
         self.init_stamps: object = []
+        self.follow(request, channel, fds)
+
+    def follow(self, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
+        """Be what ``request`` asks for, from now on."""
+        self.request = request
+        self.channel = channel
+        self.fds = fds  # the server closes them when the request has been dealt with
+        self.started_at = time.monotonic()
+        # For a trace (tracing.py): what was done and when.
+        self.stamps: list[list[Any]] | None = [] if request.get("trace") else None
         self.mark("request read")
 
     def mark(self, what: str) -> None:
