@@ -38,6 +38,7 @@ from ..linux.process import (
     PR_SET_PDEATHSIG,
     close_range,
     prctl,
+    set_name,
     setdomainname,
     sethostname,
     unshare,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
+SPARE_NAME = "cellwall-spare"
 
 
 def main(sync: socket.socket) -> NoReturn:
@@ -73,6 +75,8 @@ def main(sync: socket.socket) -> NoReturn:
         tree = _setup(message, fds, step)
         step.name = "session"
         begin_session()
+        # What a person sees of one that waits.
+        set_name(SPARE_NAME)
         send(sync, {"created": True})
         step.name = "waiting for a container"
         # A sandbox that was prepared ahead stays here (pool.py).

@@ -17,6 +17,7 @@ import time
 from collections import deque
 
 from .container import Container
+from .rootfs import FILES_BYTES, size_of
 from .wire import complain
 
 TYPE_CHECKING = False
@@ -212,6 +213,7 @@ def kind_of(request: dict[str, Any]) -> dict[str, Any] | None:
             item["type"] == "overlay" and item["upper"] is None and "part" not in item for item in request["plan"]
         )
         or not all(isinstance(file, str) for file in files.values())
+        or size_of(files) > FILES_BYTES
     ):
         return None
     return {

@@ -91,6 +91,8 @@ _DEV_LINKS = [
 _CLONE_HERE = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
 # Docker's default for an ephemeral writable layer is the disk's size; here it is memory, so it has a bound.
 UPPER_BYTES = 10 << 30
+# Files with no more text than this, as most have, get a tmpfs of the same size whatever they say.
+FILES_BYTES = 1 << 18
 
 
 class Ids:
@@ -456,7 +458,7 @@ def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids
     A file is its text, or ``{"data": bytes as Latin-1, "mode", "uid", "gid"}`` with the container's ids. ``late``: they are attached
     after mounts that are yet to come. Returns the tmpfs, which the caller owns, for ``write_file``: the files by their numbers.
     """
-    size = (1 << 20) + 2 * sum(len(file["data"] if isinstance(file, dict) else file) for file in files.values())
+    size = (1 << 20) + (2 * size_of(files) if size_of(files) > FILES_BYTES else 0)
     tmpfs_fd = new_mount(
         "tmpfs", {"source": "cellwall", "mode": "0755", "size": str(size)}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     )
@@ -464,6 +466,11 @@ def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids
     for index, file in enumerate(files.values()):
         write_file(tmpfs_fd, str(index), file, ids.base)
     return os.dup(tmpfs_fd)
+
+
+def size_of(files: dict[str, str | dict[str, Any]]) -> int:
+    """How much text there is in the files of ``files_mount``."""
+    return sum(len(file["data"] if isinstance(file, dict) else file) for file in files.values())
 
 
 def write_file(dirfd: int, name: str, file: str | dict[str, Any], base: int) -> None:
