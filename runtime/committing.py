@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .errors import Cancelled, LayerError, UnsupportedError
 from .images.config_changes import apply, set_env
 from .images.platforms import Platform
-from .pausing import is_paused, paused
+from .pausing import is_paused, paused, wait_for_moment
 from .preparing import mount_points
 from .source_date import rfc3339, source_date_epoch
 from .storage.compression import decompressed
@@ -111,12 +111,17 @@ def import_tree(
 @contextmanager
 def _still(engine: Engine, record: dict[str, Any], pause: bool) -> Iterator[None]:
     found = engine.known.state(record["id"])
+    folder = f"{engine.paths.running}/{record['id']}"
+    if found is not None and is_paused(found):
+        wait_for_moment(folder)
     if found is None or not pause or is_paused(found):
         yield
         return
     with ExitStack() as stack:
         try:
-            stack.enter_context(paused(found["cellwall"]["cgroup"]))
+            stack.enter_context(paused(found["cellwall"]["cgroup"], folder))
+        except FileNotFoundError:  # it has ended meanwhile
+            pass
         except UnsupportedError as error:
             engine.warn(f"container {record['name']} goes on while it is committed: {error}")
         yield

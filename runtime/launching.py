@@ -17,6 +17,7 @@ from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
+from .pausing import is_paused, wait_for_moment
 from .preparing import keep, let_volumes_go, new_record, prepare, release_ids
 from .removing import release, remove_record
 from .spec import Plan, plan, script_message
@@ -155,7 +156,9 @@ def join(
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
     if container.status == "paused":
-        raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
+        wait_for_moment(f"{engine.paths.running}/{container.id}")
+        if is_paused(found):
+            raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
     name = f"{os.getpid()}-{secrets.token_hex(4)}"

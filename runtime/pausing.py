@@ -1,12 +1,14 @@
 """A running container held still: until somebody lets it go (``pause``, ``unpause``), or for a moment and let go in any case.
 
 For a moment: a helper process freezes the container's group and thaws it when its standard input ends, which the kernel sees to,
-also when this process is killed meanwhile. Whether a container is paused is asked of the kernel each time, and written down nowhere.
-Source: cgroups(7); admin-guide/cgroup-v1/freezer-subsystem; docker-container-pause(1).
+also when this process is killed meanwhile. It has the container's run-time folder locked while it does, so that others can wait for it.
+Whether a container is paused is asked of the kernel each time, and written down nowhere.
+Source: cgroups(7); admin-guide/cgroup-v1/freezer-subsystem; flock(2); docker-container-pause(1).
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 _PACKAGES = str(Path(__file__).absolute().parents[2])
 _PACKAGE = __name__.partition(".")[0]
 _CODE = f"""
-import json, os, sys
+import fcntl, json, os, sys
 sys.path.append(sys.argv[1])
 from {_PACKAGE}.runtime.errors import CellwallError, UnsupportedError
 from {_PACKAGE}.runtime.cgroups.group import Group
 group = Group.open(json.loads(sys.argv[2]))
+fcntl.flock(int(sys.argv[3]), fcntl.LOCK_EX)
 try:
     try:
         group.freeze()
@@ -76,6 +79,18 @@ def is_paused(found: dict[str, Any]) -> bool:
     return is_frozen(found["cellwall"].get("cgroup") or {})
 
 
+def wait_for_moment(folder: str) -> None:
+    """Return once nobody holds the container with that run-time folder still for a moment, or it has ended."""
+    try:
+        lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH)
+    finally:
+        os.close(lock_fd)
+
+
 def thaw(found: dict[str, Any]) -> bool:
     """Let the container of that state go on; False where it wasn't paused."""
     if not is_paused(found):
@@ -90,19 +105,16 @@ def _group(found: dict[str, Any]) -> Group:
 
 
 @contextmanager
-def paused(paths: dict[str, str]) -> Iterator[None]:
-    """The processes of the group ``paths`` (by controller) stand still while the block runs. Raises CgroupError, UnsupportedError."""
-    group = Group.open(paths)
-    helper = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES, json.dumps(paths)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ},
-        cwd="/",
-        # A Ctrl-C in a terminal is the caller's to handle.
-        process_group=0,
-    )
+def paused(paths: dict[str, str], folder: str) -> Iterator[None]:
+    """The processes of the group ``paths`` (by controller) stand still while the block runs.
+
+    ``folder``: the container's run-time folder. Raises CgroupError, UnsupportedError, FileNotFoundError where the container has ended.
+    """
+    lock_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        helper = _spawn(paths, lock_fd)
+    finally:
+        os.close(lock_fd)
     try:
         assert helper.stdout is not None
         answer = os.read(helper.stdout.fileno(), 4096)
@@ -115,7 +127,22 @@ def paused(paths: dict[str, str]) -> Iterator[None]:
         assert helper.stdin is not None
         assert helper.stdout is not None
         helper.stdin.close()
-        helper.wait()
+        died = helper.wait() != 0
         helper.stdout.close()
-        with suppress(CellwallError):  # the container has ended meanwhile, and its group with it
-            group.thaw()
+        if died:
+            with suppress(CellwallError):  # the container has ended meanwhile, and its group with it
+                Group.open(paths).thaw()
+
+
+def _spawn(paths: dict[str, str], lock_fd: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES, json.dumps(paths), str(lock_fd)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[lock_fd],
+        env={key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ},
+        cwd="/",
+        # A Ctrl-C in a terminal is the caller's to handle.
+        process_group=0,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from errno import ENOTEMPTY
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StatusError
@@ -56,10 +58,23 @@ def remove_record(engine: Engine, record: dict[str, Any], *, volumes: bool = Fal
             (folder / name).unlink(missing_ok=True)
     try:
         (folder / "record.json").unlink()
-        folder.rmdir()
+        _remove_folder(folder)
     except FileNotFoundError:  # the shim of one that goes with its command was quicker
         return
     emit_container(str(engine.paths.run), "destroy", record["id"], record)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a container's folder, with what its ending shim still writes down there. Raises FileNotFoundError."""
+    while True:
+        try:
+            folder.rmdir()
+            return
+        except OSError as error:
+            if error.errno != ENOTEMPTY:
+                raise
+        for name in os.listdir(folder):
+            (folder / name).unlink(missing_ok=True)
 
 
 def release(engine: Engine, record: dict[str, Any]) -> None:

@@ -34,6 +34,7 @@ class Leaks:
         self.processes = {(pid, start) for pid, start, _ in processes()}
         self.namespaces = namespaces()
         self.descriptors = descriptors()
+        self.folder = os.getcwd()
 
     def own(self, root: Path) -> None:
         """Processes and mounts that name ``root`` are this test's."""
@@ -79,6 +80,8 @@ class Leaks:
             f"namespace held by a process of this session: {name}" for name in sorted(namespaces() - self.namespaces)
         ]
         found += [f"descriptor of this process: {what}" for what in sorted(descriptors() - self.descriptors)]
+        if os.getcwd() != self.folder:
+            found.append(f"working directory: {os.getcwd()} instead of {self.folder}")
         return found
 
     def _names_a_root(self, pid: int) -> bool:

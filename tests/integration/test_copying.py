@@ -106,13 +106,15 @@ def make_case(folder: Path) -> None:
 BEFORE = {"folder": "", "folder/old": "o", "there": "t", "to-folder": "folder", "to-there": "there"}
 
 
-def test_docker_s_rules_in_both_directions(cli: Cli, box: str, tmp_path: Path, cellwall_root: Path) -> None:
+def test_docker_s_rules_in_both_directions(
+    cli: Cli, box: str, tmp_path: Path, cellwall_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The places in the container are on its bind mount, so that they can be looked at; in-process, for there are many."""
     from cellwall.runtime.engine import Engine
     from cellwall.runtime.errors import CellwallError
 
     engine = Engine()
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     try:
         for number, (said, dest, wanted) in enumerate(RULES):
             follow, source = said.startswith("-L "), said.removeprefix("-L ")
@@ -138,7 +140,6 @@ def test_docker_s_rules_in_both_directions(cli: Cli, box: str, tmp_path: Path, c
                     expected = {**BEFORE, **{path: text.removeprefix("->") for path, text in wanted.items()}}
                     assert {k: v for k, v in found.items() if v or k in expected} == expected, where
     finally:
-        os.chdir("/")
         engine.close()
 
 
@@ -173,7 +174,7 @@ def test_owners_modes_streams_and_stopped_containers(cli: Cli, box: str, tmp_pat
     assert (tmp_path / "bound/by-cp").read_text() == "s"
     assert cli("exec", "box", "cat", "/run/su").stdout == b"s"
     # As archives, also while it is paused.
-    with paused(group_of(cellwall_root)):
+    with paused(*group_of(cellwall_root)):
         listing = cli("cp", "box:/data", "-").stdout
     with tarfile.open(fileobj=io.BytesIO(listing)) as archive:
         assert sorted(archive.getnames())[:3] == ["data", "data/again", "data/deep"]
@@ -205,10 +206,10 @@ def test_owners_modes_streams_and_stopped_containers(cli: Cli, box: str, tmp_pat
         assert refused.stderr.count(b"\n") == 1
 
 
-def group_of(root: Path) -> dict[str, str]:
+def group_of(root: Path) -> tuple[dict[str, str], str]:
+    """The control group of the one running container, by controller, and its run-time folder."""
     (state,) = (root / "run/containers").glob("*/state.json")
-    found: dict[str, str] = json.loads(state.read_text())["cellwall"]["cgroup"]
-    return found
+    return json.loads(state.read_text())["cellwall"]["cgroup"], str(state.parent)
 
 
 def tar(entries: list[tuple[str, bytes | str]]) -> bytes:

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ import pytest
 import cellwall
 from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
-from cellwall.runtime.errors import ImageError, InvalidReference, NotFound, SpecError, UnsupportedError
+from cellwall.runtime.errors import ImageError, InvalidReference, NotFound, SpecError, StatusError, UnsupportedError
 from cellwall.runtime.images.saving import Format
 from cellwall.runtime.linux.mounts import MNT_DETACH, umount2
+from cellwall.runtime.pausing import paused
 
 from .. import registries
 from ..layer_trees import tree_facts
@@ -259,6 +261,27 @@ def test_killed_at_any_moment(engine: Engine, busybox: str) -> None:
             assert not store._layout.has_leftovers()
         engine.driver.sweep()
         assert engine.commit("lab", "lab:done").layers[-1].size_bytes > 20 << 20
+    engine.remove("lab")
+
+
+def test_exec_waits_while_a_commit_holds_it_still(engine: Engine, busybox: str) -> None:
+    with cellwall.container(busybox, name="lab", engine=engine) as box:
+        container = engine.container("lab")
+        found = engine.known.state(container.id)
+        assert found is not None
+        said: list[str] = []
+        with paused(found["cellwall"]["cgroup"], str(engine.paths.running / container.id)):
+            assert engine.container("lab").status == "paused"
+            thread = threading.Thread(target=lambda: said.append(box.run("echo went on").stdout))
+            thread.start()
+            thread.join(0.3)
+            assert said == []
+        thread.join(30)
+        assert said == ["went on\n"]
+        engine.pause("lab")
+        with pytest.raises(StatusError, match="cellwall unpause lab"):
+            box.run("true")
+        engine.unpause("lab")
     engine.remove("lab")
 
 

@@ -462,7 +462,11 @@ def test_a_caller_that_dies_before_the_start_leaves_nothing_running(box: Home) -
     folder = str(box.engine.known.folder(record["id"]))
     request = launching.request_of(box.engine, record, made, chosen)
     launcher.request(request | {"operation": "supervise", "supervise": wish_of(folder, record, chosen)}).close()
+    # Until it has its name, it can't be found by that.
+    pidfd = os.pidfd_open(launcher.pid)
     launcher.close()
+    assert readable(pidfd, PATIENCE_S)
+    os.close(pidfd)
     assert (box.left(), os.listdir(box.running)) == ([], [])
     box.engine.remove("unborn")
 
