@@ -8,7 +8,9 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +59,7 @@ def parked(engine: Engine) -> set[str]:
     return {name for name in names if any(map(_waits, Group.find(name).pids()))}
 
 
-def prepare(engine: Engine, image: str, script: str = "true", **options: object) -> set[str]:
+def prepare(engine: Engine, image: str, script: str = "true", **options: Any) -> set[str]:
     """Run a container, and have a sandbox ready for the next one of its kind; returns the spare ones' names."""
     before = {name for name, _ in state.spares(str(engine.paths.spares))}
     run(engine, image, script, **options)
@@ -72,7 +74,11 @@ def _waits(pid: int) -> bool:
         return False
 
 
-def run(engine: Engine, image: str, script: str, **options: object) -> tuple[cellwall.Result, bool]:
+def _is_gone(name: str) -> bool:
+    return not Group.find(name).paths
+
+
+def run(engine: Engine, image: str, script: str, **options: Any) -> tuple[cellwall.Result, bool]:
     """A script in a fresh container, and whether that began in a spare sandbox."""
     trace = Trace()
     result = cellwall.run(image, script=script, engine=engine, trace=trace, **options)
@@ -93,7 +99,7 @@ def walls(result: cellwall.Result) -> str:
 def test_the_walls_are_those_of_any_other(
     engine: Engine, cold_engine: Engine, busybox: str, tmp_path: Path, more: str
 ) -> None:
-    options: dict[str, object] = {"volume": f"{tmp_path}:/data:ro", "tmpfs": "/scratch"} if more else {}
+    options: dict[str, Any] = {"volume": f"{tmp_path}:/data:ro", "tmpfs": "/scratch"} if more else {}
     cold, ahead = run(cold_engine, busybox, WALLS, **options)
     assert not ahead
     prepare(engine, busybox, **options)
@@ -177,7 +183,7 @@ def test_one_that_was_killed_is_no_loss(engine: Engine, busybox: str) -> None:
     for name in prepare(engine, busybox):
         for pid in Group.find(name).pids():
             os.kill(pid, signal.SIGKILL)
-        until(lambda name=name: not Group.find(name).paths, "the group of the killed one")
+        until(partial(_is_gone, name), "the end of its group")
     result, _ = run(engine, busybox, "echo well")
     assert result.stdout == "well\n"
 
