@@ -18,7 +18,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     pids_limit = 512
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
-An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py and
+An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py, frozen.py and
 the readers of values that the command line uses.
 """
 
@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
+from .frozen import frozen
 from .options import PullPolicy, RunOptions
 from .paths import Paths
 from .storage.names import ASKED
@@ -49,7 +50,7 @@ POOL = 2
 _POOL_MOST = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """One value in force, for ``cellwall info``: its dotted key, the value, and where it came from."""
 
@@ -80,7 +81,7 @@ _SECTIONS = ("registries", "aliases", "defaults")
 _REGISTRY_KEYS = ("mirrors", "insecure", "ca_file")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """The values in force. ``defaults`` are by their keys in the file; ``sources`` says where each dotted key came from.
 

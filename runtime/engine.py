@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import logs, pausing, removing, state, stopping
+from . import pausing, removing, state, stopping
 from .cidfile import id_file
 from .config import Config
 from .containers import Container, Containers
@@ -26,6 +26,7 @@ from .stores import Stores
 if TYPE_CHECKING:
     import socket
 
+    from . import logs
     from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
@@ -439,6 +440,8 @@ class Engine:
 
     def logs(self, name_or_id: str, *, tail: int | None = None) -> Iterator[logs.Entry]:
         """A kept container's output so far, oldest first; the last ``tail`` entries of it."""
+        from . import logs
+
         container = self.known.find(name_or_id)
         return logs.read(self.known.folder(container.id) / logs.NAME, tail)
 

@@ -7,11 +7,12 @@ CELLWALL_ROOT moves all of it: the data to that folder and the run-time state to
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from .frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Paths:
     """``data`` outlives a reboot, ``run`` need not. Neither is made by reading this."""
 
