@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 AGE_S = 60.0
 # While a container runs the next one isn't near: the machine is its own for so long.
 _BUSY_S = 0.05
+# After the first container: a script that runs one alone has ended by then.
+_FIRST_S = 0.02
 # A sandbox takes some 3 MiB. Where so little is left, others need it more.
 _SPARE_MEMORY_BYTES = 256 << 20
 
@@ -47,6 +49,7 @@ class Pool:
         # The kinds of the last containers, newest last.
         self._wanted: deque[dict[str, Any]] = deque()
         self._due: Any = None
+        self._served = 0
 
     def launch(self, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
         """Start the container of ``request``, in a spare sandbox where one fits."""
@@ -76,12 +79,13 @@ class Pool:
         if self._wanted.maxlen != most:
             self._wanted = deque(self._wanted, most)
         self._wanted.append(kind)
+        self._served += 1
         self._later(_BUSY_S)
 
     def rest(self) -> None:
         """A container is gone: there is time now."""
         if self._wanted:
-            self._later(0.0)
+            self._later(0.0 if self._served > 1 else _FIRST_S)
 
     def _later(self, delay_s: float) -> None:
         self._server.cancel(self._due)
