@@ -46,8 +46,10 @@ class Pool:
         self._spares: list[Container] = []
         # The one that is being made, and its steps.
         self._making: tuple[Container, Generator[None]] | None = None
-        # The kinds of the last containers, newest last.
-        self._wanted: deque[dict[str, Any]] = deque()
+        # How many may wait, and the kinds of the last containers, newest last.
+        self._most = 0
+        self._recent: deque[dict[str, Any]] = deque()
+        self._aging: Any = None
         self._due: Any = None
         self._served = 0
 
@@ -76,15 +78,15 @@ class Pool:
         return None
 
     def _wish(self, kind: dict[str, Any], most: int) -> None:
-        if self._wanted.maxlen != most:
-            self._wanted = deque(self._wanted, most)
-        self._wanted.append(kind)
+        if self._most != most:
+            self._most, self._recent = most, deque(self._recent, 2 * most)
+        self._recent.append(kind)
         self._served += 1
         self._later(_BUSY_S)
 
     def rest(self) -> None:
         """A container is gone: there is time now."""
-        if self._wanted:
+        if self._recent:
             self._later(0.0 if self._served > 1 else _FIRST_S)
 
     def _later(self, delay_s: float) -> None:
@@ -107,14 +109,14 @@ class Pool:
         except Exception as error:
             # The next container of this kind meets it too, and says so to whoever asked for it.
             complain(f"prepare a sandbox: {type(error).__name__}: {error}")
-            self._wanted.clear()
+            self._recent.clear()
             self._give_up()
             return
         self._making = None
         spare.rootfs.close_late()
         self._server.watch(spare.pidfd, spare.on_exit)
         self._spares.append(spare)
-        self._server.after(AGE_S, self._expire)
+        self._watch_age()
         self._later(0.0)
 
     def _start(self) -> bool:
@@ -127,7 +129,7 @@ class Pool:
         try:
             spare.layers_seen = layers_of(kind)
         except OSError:  # its image was removed
-            self._wanted.clear()
+            self._recent.clear()
             return False
         self._making = spare, spare.steps()
         return True
@@ -141,16 +143,21 @@ class Pool:
             spare.discard()
 
     def _missing(self) -> dict[str, Any] | None:
-        """A kind that is wanted and not there; where the pool is full of others, the oldest of those goes."""
+        """A kind that is wanted and not there. Where the pool is full, one that is asked for less often goes for it."""
         others = list(self._spares)
-        for kind in reversed(self._wanted):
+        for kind in list(self._recent)[: -self._most - 1 : -1]:
             fitting = next((spare for spare in others if spare.request["kind"] == kind), None)
-            if fitting is None:
-                if others and len(self._spares) >= (self._wanted.maxlen or 0):
-                    self._drop(others[0])
-                missing: dict[str, Any] = kind
-                return missing
-            others.remove(fitting)
+            if fitting is not None:
+                others.remove(fitting)
+                continue
+            if len(self._spares) < self._most:
+                return kind
+            if others:
+                # Not merely as often: kinds that take turns would take each other's place each time.
+                least = min(others, key=lambda spare: self._recent.count(spare.request["kind"]))
+                if self._recent.count(kind) > self._recent.count(least.request["kind"]):
+                    self._drop(least)
+                    return kind
         return None
 
     def _expire(self) -> None:
@@ -158,9 +165,17 @@ class Pool:
         old = [spare for spare in self._spares if spare.started_at <= oldest]
         if len(old) == len(self._spares):
             # Nobody has asked for so long.
-            self._wanted.clear()
+            self._recent.clear()
         for spare in old:
             self._drop(spare)
+        self._aging = None
+        self._watch_age()
+
+    def _watch_age(self) -> None:
+        """Look again when the oldest has waited for long enough. One timer for all: there may be hundreds a second."""
+        if self._aging is None and self._spares:
+            oldest = min(spare.started_at for spare in self._spares)
+            self._aging = self._server.after(max(0.0, oldest + AGE_S - time.monotonic()), self._expire)
 
     def _drop(self, spare: Container) -> None:
         self._spares.remove(spare)
@@ -173,8 +188,9 @@ class Pool:
 
     def close(self) -> None:
         """Let all of them go."""
-        self._wanted.clear()
+        self._recent.clear()
         self._server.cancel(self._due)
+        self._server.cancel(self._aging)
         self._give_up()
         while self._spares:
             self._drop(self._spares[-1])

@@ -172,11 +172,11 @@ def test_nobody_sees_it_as_a_container(engine: Engine, busybox: str, capsys: pyt
 
 def test_no_more_than_are_allowed(engine: Engine, busybox: str) -> None:
     for size in ("64m", "65m", "66m", "67m"):
-        prepare(engine, busybox, memory=size)
+        run(engine, busybox, "true", memory=size)
         assert len(list(engine.paths.spares.iterdir())) <= 2
-    result, ahead = run(engine, busybox, "true", memory="67m")
-    assert ahead
-    assert result.exit.memory_limit_bytes == 67 << 20
+    # What is asked for again and again takes the place of what isn't.
+    until(lambda: run(engine, busybox, "true", memory="67m")[1], "a container that begins in a sandbox of its kind")
+    assert len(list(engine.paths.spares.iterdir())) <= 2
 
 
 def test_one_that_was_killed_is_no_loss(engine: Engine, busybox: str) -> None:
