@@ -33,7 +33,7 @@ class Session:
         """Run the cell in a fresh container and remove it: ``%%container IMAGE [run options] [cell options]``.
 
         Run options are those of ``docker run``, cell options those of ``%%script``: ``--lang``, ``--in VAR``, ``--out VAR``,
-        ``--err VAR``, ``--result VAR``, ``--bg``, ``--proc VAR``, ``--no-raise-error``, ``--timeout SECONDS``, ``--diff``. With ``--name NAME`` the
+        ``--err VAR``, ``--result VAR``, ``--bg``, ``--proc VAR``, ``--no-raise-error``, ``--timeout SECONDS``, ``--diff``, ``--watch``. With ``--name NAME`` the
         container stays, and later cells with that name run in it. ``%container run --help`` lists all of them.
         """
         from .container import run_cell
@@ -100,6 +100,33 @@ class Session:
 
         return union_line(self, line)
 
+    def layers_line(self, line: str) -> Any:
+        """Show the layers of a container or an image as they are mounted: ``%layers X``, ``%layers X --path /etc/hosts``.
+
+        The value has the facts: ``v = %layers X``, then ``v.to_dict()``. ``%layers --help`` lists the options.
+        """
+        from .views import view_line
+
+        return view_line(self, "layers", line)
+
+    def namespaces_line(self, line: str) -> Any:
+        """Show the namespaces of containers beside this machine's, their processes, id maps and rights: ``%namespaces [X…]``."""
+        from .views import view_line
+
+        return view_line(self, "namespaces", line)
+
+    def cgroups_line(self, line: str) -> Any:
+        """Show limits, use and pressure of a container, and its control groups: ``%cgroups [X]``, ``%cgroups X --watch``."""
+        from .views import view_line
+
+        return view_line(self, "cgroups", line)
+
+    def mounts_line(self, line: str) -> Any:
+        """Show what is mounted in a container, from where and how: ``%mounts [X]``."""
+        from .views import view_line
+
+        return view_line(self, "mounts", line)
+
     def alias_line(self, line: str) -> None:
         """Give ``%%container`` and ``%container`` one more name: ``%cellwall_alias docker``. ``--remove`` takes it back.
 
@@ -155,7 +182,9 @@ class Session:
 for _function in (Session.container_line, Session.image_line, Session.volume_line, Session.network_line):
     setattr(_function, _NO_VAR_EXPAND, True)
 
-_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_alias")
+# The views of runtime/inspect, as line magics.
+VIEWS = ("layers", "namespaces", "cgroups", "mounts")
+_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_alias", *VIEWS)
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -185,6 +214,7 @@ def load_ipython_extension(shell: Any) -> None:
             ("cell", "union", session.union_cell),
             ("line", "union", session.union_line),
             ("line", "cellwall_alias", session.alias_line),
+            *(("line", name, getattr(session, f"{name}_line")) for name in VIEWS),
         ]
     )
     matchers = getattr(getattr(shell, "Completer", None), "custom_matchers", None)

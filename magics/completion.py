@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.run_options import describe
 from ..runtime.errors import CellwallError
+from . import VIEWS
 from .cell_options import OMITTED, describe_cell
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def complete(session: Session, context: Any) -> Any:
         found = command_words("container", rest, source)
     elif magic == "%union" and session.has("line", "union"):
         found = union_words(rest, source)
+    elif magic[1:] in VIEWS and session.has("line", magic[1:]):
+        found = view_words(magic[1:], rest, source)
     elif magic[1:] in ("image", "volume", "network") and session.has("line", magic[1:]):
         found = command_words(magic[1:], rest, source)
     else:
@@ -167,6 +170,11 @@ def command_words(group: str, line: str, source: Sources) -> tuple[str, list[str
     if fragment.startswith("-"):
         return fragment, _starting(fragment, words.option_names(group, said))
     return fragment, _starting(fragment, words.positional_words(group, said, source))
+
+
+def view_words(name: str, line: str, source: Sources) -> tuple[str, list[str]]:
+    """As ``cell_words``, behind ``%layers`` and the other views: as behind ``%container layers``."""
+    return command_words("container", f"{name} {line}", source)
 
 
 def _values(option: dict[str, Any], source: Sources) -> list[str]:

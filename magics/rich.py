@@ -31,7 +31,8 @@ class Views:
             self._show(json.loads(line))
 
     def _show(self, view: dict[str, Any]) -> None:
-        bundle = {"text/plain": view["text"].rstrip("\n"), "text/html": html.listing(view["headings"], view["rows"])}
+        page = view["html"] if "html" in view else html.listing(view["headings"], view["rows"])
+        bundle = {"text/plain": view["text"].rstrip("\n"), "text/html": page}
         if not view.get("again"):
             publish(self._shell, bundle)
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -184,6 +184,8 @@ class Engine:
         script: Script | None = None,
         size: tuple[int, int] | None = None,
         mounts: Sequence[dict[str, Any]] = (),
+        files: Mapping[str, dict[str, Any]] | None = None,
+        scratch: str | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
         trace: Trace | None = None,
@@ -192,7 +194,8 @@ class Engine:
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
         its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
-        container that isn't kept. ``trace`` gets where the time goes. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        container that isn't kept; ``files`` are put into it by path, as launcher/rootfs.py has them, and never stand on a disk. The folder ``scratch``, which holds files only, is removed with the
+        container, also where this process has been killed. ``trace`` gets where the time goes. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -203,7 +206,7 @@ class Engine:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
             fds = [stdin_fd, stdout_fd, stderr_fd]
-            process = self._run(options, fds, script, size, mounts, progress, cancelled, trace)
+            process = self._run(options, fds, script, size, mounts, files, scratch, progress, cancelled, trace)
             tell_id(process.container_id)
         return process
 
@@ -214,6 +217,8 @@ class Engine:
         script: Script | None,
         size: tuple[int, int] | None,
         mounts: Sequence[dict[str, Any]],
+        files: Mapping[str, dict[str, Any]] | None,
+        scratch: str | None,
         progress: Progress | None,
         cancelled: Cancelled | None,
         trace: Trace | None,
@@ -229,7 +234,16 @@ class Engine:
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
                     process = launching.run(
-                        self, options, image, fds, script=script, size=size, mounts=mounts, trace=trace
+                        self,
+                        options,
+                        image,
+                        fds,
+                        script=script,
+                        size=size,
+                        mounts=mounts,
+                        files=files,
+                        scratch=scratch,
+                        trace=trace,
                     )
                 except launching.ImageGone:
                     continue

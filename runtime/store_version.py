@@ -43,6 +43,11 @@ def _read(path: Path) -> int | None:
             text = file.read(_LIMIT_BYTES).strip()
     except FileNotFoundError:
         return None
+    except PermissionError:
+        raise CellwallError(
+            f"read {path}: permission denied: the containers there are another user's: work as that user or as root, "
+            "or set CELLWALL_ROOT to a folder of your own"
+        ) from None
     if not text.isdigit():
         shown = text.decode("ascii", "backslashreplace")
         raise CellwallError(

@@ -1,4 +1,4 @@
-"""A group's limits and use by controller, and where the nine subsystems of the founding text are today.
+"""A group's limits and use by controller, and the files of the nine subsystems of the founding text.
 
 Source: admin-guide/cgroup-v1, admin-guide/cgroup-v2.
 """
@@ -16,10 +16,21 @@ SUBSYSTEMS: tuple[tuple[str, str, tuple[str, ...] | str, tuple[str, ...] | str],
     (
         "blkio",
         "block device weights and rates",
-        ("blkio.weight", "blkio.bfq.weight", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device"),
+        (
+            "blkio.weight",
+            "blkio.bfq.weight",
+            "blkio.throttle.read_bps_device",
+            "blkio.throttle.write_bps_device",
+            "blkio.throttle.io_service_bytes",
+        ),
         ("io.weight", "io.bfq.weight", "io.max", "io.stat"),
     ),
-    ("cpu", "share and quota of cpu time", ("cpu.shares", "cpu.cfs_quota_us"), ("cpu.weight", "cpu.max")),
+    (
+        "cpu",
+        "share and quota of cpu time",
+        ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.stat"),
+        ("cpu.weight", "cpu.max", "cpu.stat"),
+    ),
     ("cpuacct", "cpu time used", ("cpuacct.usage", "cpuacct.stat"), ("cpu.stat",)),
     (
         "cpuset",
@@ -53,38 +64,6 @@ SUBSYSTEMS: tuple[tuple[str, str, tuple[str, ...] | str, tuple[str, ...] | str],
         "never there: cgroup namespaces (CLONE_NEWCGROUP, Linux 4.6) hide the groups above",
     ),
 )
-
-
-def subsystems_of(paths: dict[str, str]) -> list[dict[str, Any]]:
-    """Today's values of the nine in the group of ``paths`` (Group.paths), in the order of the founding text.
-
-    Each: ``name``, ``what``, ``version`` (1, 2, or None where nothing of it is used), ``values`` ({file: text}) and ``reason``
-    (why there are none, else empty).
-    """
-    found = []
-    for name, what, files_v1, files_v2 in SUBSYSTEMS:
-        version, values, reason = None, {}, ""
-        path = next((path for key, path in paths.items() if name in key.split(",")), None)
-        if path is not None and not isinstance(files_v1, str):
-            version, values = 1, _values(path, files_v1)
-        elif "unified" in paths and not isinstance(files_v2, str):
-            values = _values(paths["unified"], files_v2)
-            version = 2 if values else None
-        if not values:
-            only_v2 = set(paths) == {"unified"}
-            said = files_v2 if only_v2 or isinstance(files_v1, str) else files_v1
-            reason = said if isinstance(said, str) else "this container needs no limit of it, so it isn't in that tree"
-        found.append({"name": name, "what": what, "version": version, "values": values, "reason": reason})
-    return found
-
-
-def _values(path: str, files: tuple[str, ...]) -> dict[str, str]:
-    values = {}
-    for file in files:
-        text = read(f"{path}/{file}")
-        if text is not None:
-            values[file] = text.strip()
-    return values
 
 
 def stats_of(paths: dict[str, str]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SpecError
+from ..errors import NotFound, SpecError
 from . import table, values
 from .containers import each
 from .progress import Progress
@@ -137,6 +138,7 @@ def bootstrap(context: Context, words: list[str]) -> int:
     parser = context.parser("[OPTIONS] debian[:SUITE]|ubuntu[:SUITE]")
     parser.value("-t", "--tag", metavar="NAME[:TAG]", help="name of the image, when it isn't to be debian:SUITE")
     parser.value("--mirror", metavar="URL", help="package archive, when it isn't to be this machine's own")
+    parser.flag("--missing", help="build nothing where an image of that name is here")
     parser.flag("-y", "--yes", help="install mmdebstrap without asking, where it is missing")
     parser.flag("-q", "--quiet", help="print the image's name only")
     said, names = parser.parse(words)
@@ -145,8 +147,13 @@ def bootstrap(context: Context, words: list[str]) -> int:
     from ..storage.bootstrap import Base, install, tree_archive
 
     base = Base.parse(names[0], mirror=said.mirror)
-    install(lambda question: said.yes or _agreed(question))
     engine = context.engine
+    name = said.tag or base.reference
+    if said.missing:
+        with suppress(NotFound):
+            print(table.printable(engine.image(name, pull="never").reference))
+            return 0
+    install(lambda question: said.yes or _agreed(question))
 
     def tell(line: str) -> None:
         if not said.quiet:
@@ -157,7 +164,7 @@ def bootstrap(context: Context, words: list[str]) -> int:
         Progress(sys.stderr, quiet=said.quiet) as progress,
     ):
         image = engine.images.add_image(
-            said.tag or base.reference,
+            name,
             {"config": base.config},
             [archive],
             created_by=[f"cellwall bootstrap {base.reference}"],

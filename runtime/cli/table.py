@@ -160,14 +160,18 @@ def date(moment: float | str | None) -> str:
 def write(string: str, *, again: bool = False) -> None:
     """Print a text; a listing goes to the notebook that asked for it as data. ``again``: in the place of the one before."""
     if isinstance(string, Listing) and has_view():
-        sys.stdout.flush()
-        view = {"headings": string.headings, "rows": string.rows, "text": str(string), "again": again}
-        data = json.dumps(view).encode() + b"\n"
-        fd = int(os.environ[VIEW_FD])
-        while data:
-            data = data[os.write(fd, data) :]
+        write_view({"headings": string.headings, "rows": string.rows, "text": str(string), "again": again})
     else:
         sys.stdout.write(string)
+
+
+def write_view(view: dict[str, Any]) -> None:
+    """Tell the notebook that asked for it what to show: the ``text``, and ``html`` or the ``headings`` and ``rows`` of a listing."""
+    sys.stdout.flush()
+    data = json.dumps(view).encode() + b"\n"
+    fd = int(os.environ[VIEW_FD])
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def has_view() -> bool:

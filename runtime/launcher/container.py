@@ -121,6 +121,8 @@ class Container(Sandbox):
             "slot": self.slot,
             # What holds its id range, where that was made ahead of it.
             "sandbox": self.sandbox_id,
+            # Of an ephemeral container they have no other place: who looks at it opens them here (runtime/inspect).
+            "uppers": self.rootfs.upper_places(),
         }
         if self.has_state:
             state.save(request["running"], self.id, self.state)
@@ -248,6 +250,8 @@ class Container(Sandbox):
         super().clean_up()
 
     def forget_place(self) -> None:
+        if self.request.get("scratch"):
+            _remove_files(self.request["scratch"])
         if self.has_state:
             state.remove(self.request["running"], self.id)
         else:
@@ -379,3 +383,13 @@ def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:
     failure = message.get("failure")
     code = failure["status"] if failure else 128 + number if number else message.get("code", 0)
     emit_container(request["run"], "die", request["id"], request["record"], exitCode=code)
+
+
+def _remove_files(folder: str) -> None:
+    """Remove a folder that holds files only; whoever was quicker has it removed already."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass

@@ -29,6 +29,8 @@ _UNIFIED = {
     "close_range": 436,
     "openat2": 437,
     "mount_setattr": 442,
+    "statmount": 457,
+    "listmount": 458,
 }
 _BY_MACHINE = {
     "x86_64": {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cellwall.runtime.cgroups.files import denied, number, read, table
-from cellwall.runtime.cgroups.stats import parse_io_stat, parse_pressure, subsystems_of
+from cellwall.runtime.cgroups.stats import parse_io_stat, parse_pressure
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,3 @@ def test_what_is_denied_says_what_mends_it() -> None:
     error = denied("/sys/fs/cgroup/x", OSError(errno.EROFS, ""))
     assert "/sys/fs/cgroup/x is mounted read-only" in str(error)
     assert "mount -o remount,rw" in error.mend
-
-
-def test_subsystems_are_nine_with_a_value_or_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "cgroup.freeze").write_text("0\n")
-    found = {item["name"]: item for item in subsystems_of({"unified": str(tmp_path)})}
-    assert len(found) == 9
-    assert found["memory"]["version"] == 2
-    assert found["memory"]["values"] == {"memory.max": "max"}
-    assert found["freezer"]["values"] == {"cgroup.freeze": "0"}
-    for name in ("devices", "net_cls", "ns", "cpu"):
-        assert found[name]["version"] is None
-        assert found[name]["reason"]

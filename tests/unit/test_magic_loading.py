@@ -59,7 +59,10 @@ def test_names_that_are_held_stay() -> None:
     load_ipython_extension(shell)
     assert shell.magics_manager.magics["cell"]["container"] is theirs
     assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer", "union"}
-    assert set(shell.magics_manager.magics["line"]) == {"container", "cellwall_alias", "network", "union", "volume"}
+    assert set(shell.magics_manager.magics["line"]) == {
+        *("container", "cellwall_alias", "network", "union", "volume"),
+        *("layers", "namespaces", "cgroups", "mounts"),
+    }
     unload_ipython_extension(shell)
     assert shell.magics_manager.magics == {"cell": {"container": theirs}, "line": {}}
 

@@ -1,0 +1,87 @@
+"""``%layers``, ``%namespaces``, ``%cgroups``, ``%mounts``: the views of runtime/inspect as values of the notebook.
+
+They are read in this process: a view is facts and takes less time than starting another one. ``v = %layers X`` keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.cli import views
+from ..runtime.cli.parser import HelpRequested
+from ..runtime.engine import Engine
+from ..runtime.errors import UnsupportedError
+from .cell_options import split
+from .one_line import in_one_line
+
+if TYPE_CHECKING:
+    from ..runtime.inspect.view import View
+    from . import Session
+
+
+def view_line(session: Session, name: str, line: str) -> View | None:
+    """Called by IPython for a view's magic; returns the view, which IPython shows. None behind ``--help`` and ``--format json``.
+
+    A view that is watched is shown while it changes, until it ends or is interrupted; it isn't shown again as the magic's value.
+    """
+    with in_one_line(session.shell):
+        if name not in views.VIEWS:
+            raise UnsupportedError(f"%{name}", "isn't in cellwall yet")
+        try:
+            said, words = views.asked(name, f"%{name}", split(line, f"%{name}"))
+        except HelpRequested as help:
+            print(help.text, end="")
+            return None
+        words = [_meant(session, word) for word in words]
+        found = views.read(name, Engine.default(), said, words)
+        if isinstance(found, Iterator):
+            if said.format == "json":
+                for view in found:
+                    print(json.dumps(view.to_dict()))
+            else:
+                watch(session.shell, found)
+            return None
+        if said.format == "json":
+            sys.stdout.write(views.as_json(found))
+            return None
+        return found
+
+
+def _meant(session: Session, word: str) -> str:
+    """``word``, or the id of the image or container that the notebook's variable of that name holds: what ``--result VAR`` kept."""
+    value = session.shell.user_ns.get(word)
+    if value is None or isinstance(value, str):
+        return word
+    from ..runtime.build.results import BuildResult
+    from ..runtime.containers import Container
+    from ..runtime.images.image import Image
+
+    if isinstance(value, BuildResult):
+        value = value.image
+    return str(value.id) if isinstance(value, (Image, Container)) else word
+
+
+def watch(shell: Any, found: Iterator[View]) -> View | None:
+    """Show each view in the place of the one before it; an interrupt ends it, and the last one stays. Returns that one."""
+    display_id = f"cellwall-{secrets.token_hex(8)}"
+    last: View | None = None
+    try:
+        for view in found:
+            shell.display_pub.publish(
+                data=view._repr_mimebundle_(),
+                metadata={},
+                transient={"display_id": display_id},
+                update=last is not None,
+            )
+            last = view
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+    finally:
+        if close := getattr(found, "close", None):
+            close()
+    return last
