@@ -125,6 +125,7 @@ def test_one_is_used_once(engine: Engine, busybox: str) -> None:
 
 
 def test_its_own_limits_mounts_and_names(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    engine.pool = 8  # as many kinds as are asked for here
     (tmp_path / "file").write_text("mine")
     prepare(engine, busybox, env={"SECRET": "hunter2"}, hostname="first", add_host="old:192.0.2.1")
     result, ahead = run(engine, busybox, "env; hostname; cat /etc/hosts", hostname="second", add_host="new:192.0.2.2")
