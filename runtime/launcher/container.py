@@ -259,7 +259,9 @@ class Container(Sandbox):
 
     def finish(self) -> None:
         super().finish()
-        self.server.pool.rest()
+        if not self.is_spare:
+            # One that was given up is not made again before somebody asks: an idle launcher comes to rest.
+            self.server.pool.rest()
 
     def _oom_score(self, value: int) -> None:
         try:
