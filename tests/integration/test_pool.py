@@ -85,6 +85,19 @@ def run(engine: Engine, image: str, script: str, **options: Any) -> tuple[cellwa
     return result, "cgroup made" not in [stamp.what for stamp in trace.stamps]
 
 
+def begun_ahead(engine: Engine, image: str, script: str, **options: Any) -> cellwall.Result:
+    """A script in a container that began in a spare sandbox: where other kinds wait as well, it may take a few."""
+    found: list[cellwall.Result] = []
+
+    def began() -> bool:
+        result, ahead = run(engine, image, script, **options)
+        found.append(result)
+        return ahead
+
+    until(began, "a container that begins in a sandbox of its kind")
+    return found[-1]
+
+
 def walls(result: cellwall.Result) -> str:
     text = result.stdout.replace(result.container_id[:12], "HOSTNAME")
     text = re.sub(r"\b(0\s+)(\d{10})(\s+65536)", r"\1BASE\3", text)
@@ -137,9 +150,7 @@ def test_its_own_limits_mounts_and_names(engine: Engine, busybox: str, tmp_path:
     result, ahead = run(engine, busybox, "true", memory="64m")
     assert not ahead
     assert result.exit.memory_limit_bytes == 64 << 20
-    prepare(engine, busybox, volume=f"{tmp_path}:/data:ro")
-    result, ahead = run(engine, busybox, "cat /etc/file; cat /etc/hosts | wc -l", volume=f"{tmp_path}:/etc")
-    assert ahead
+    result = begun_ahead(engine, busybox, "cat /etc/file; cat /etc/hosts | wc -l", volume=f"{tmp_path}:/etc")
     # The container's own files lie upon what is mounted there.
     assert result.stdout.startswith("mine") and result.stdout[4:].strip() != "0"
 
@@ -176,7 +187,7 @@ def test_no_more_than_are_allowed(engine: Engine, busybox: str) -> None:
         run(engine, busybox, "true", memory=size)
         assert len(list(engine.paths.spares.iterdir())) <= 2
     # What is asked for again and again takes the place of what isn't.
-    until(lambda: run(engine, busybox, "true", memory="67m")[1], "a container that begins in a sandbox of its kind")
+    assert begun_ahead(engine, busybox, "true", memory="67m").exit.memory_limit_bytes == 67 << 20
     assert len(list(engine.paths.spares.iterdir())) <= 2
 
 
