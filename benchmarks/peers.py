@@ -21,6 +21,8 @@ import rootfs
 from spawner import Spawner
 
 WARM = "cellwall, from Python"
+UNPREPARED = "cellwall, from Python, no pool"
+NAMED = "cellwall, next in a named container"
 PODMAN = "podman run --rm"
 BWRAP = "bwrap --unshare-all"
 FLOOR = "C floor of the same kernel work"
@@ -156,19 +158,41 @@ class Lineup:
         engine = Engine.default()
         self.stack.callback(engine.close)
 
-        def warm() -> float:
-            begin = time.perf_counter()
-            result = cellwall.run(self.image, ["/bin/true"], engine=engine)
-            seconds = time.perf_counter() - begin
-            if result.exit_status:
-                raise RunFailed(result.exit.reason)
-            return seconds
+        unprepared = Engine()
+        unprepared.pool = 0
+        self.stack.callback(unprepared.close)
 
+        def timed(run: Callable[[], cellwall.Result]) -> Callable[[], float]:
+            def once() -> float:
+                begin = time.perf_counter()
+                result = run()
+                seconds = time.perf_counter() - begin
+                if result.exit_status:
+                    raise RunFailed(result.exit.reason)
+                return seconds
+
+            return once
+
+        call = 'cellwall.run("oci:$SCRATCH/layout:latest", ["/bin/true"])'
+        note = "launcher already running; user namespace, seccomp, limits, list of changes"
         yield Peer(
             WARM,
-            'cellwall.run("oci:$SCRATCH/layout:latest", ["/bin/true"])',
-            "launcher already running; user namespace, seccomp, limits, list of changes",
-            warm,
+            call,
+            f"{note}; begun in a sandbox that was made during the rest",
+            timed(lambda: cellwall.run(self.image, ["/bin/true"], engine=engine)),
+        )
+        yield Peer(
+            UNPREPARED,
+            f"{call}, with CELLWALL_POOL=0",
+            f"{note}; nothing made beforehand",
+            timed(lambda: cellwall.run(self.image, ["/bin/true"], engine=unprepared)),
+        )
+        box = cellwall.container(self.image, name="bench", engine=unprepared)
+        yield Peer(
+            NAMED,
+            'box.run(["/bin/true"])',
+            "a further command in a named container that runs",
+            timed(lambda: box.run(["/bin/true"], check=False)),
         )
         yield self._first()
         script = Path(sys.executable).with_name("cellwall")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .build.results import BuildResult, OnEvent
     from .images.image import Image
     from .launcher.client import Process
+    from .tracing import Trace
 
 
 def run(
@@ -40,6 +41,7 @@ def run(
     on_stdout: Sink | None = None,
     on_stderr: Sink | None = None,
     engine: Engine | None = None,
+    trace: Trace | None = None,
     **options: Any,
 ) -> Result:
     """Run ``command`` in a fresh container of ``image`` and return what came of it; the container is removed.
@@ -48,7 +50,7 @@ def run(
     ``lang``, its ``#!`` line, bash or sh. ``input`` is its standard input. Output is captured, as ``str`` (UTF-8, errors
     replaced) or as ``bytes`` without ``text``; ``on_stdout`` and ``on_stderr`` get it live, as bytes. With ``check``, an
     exit status other than 0 raises CellError. ``diff`` records what it changed, for ``result.diff()``. ``timeout`` is in
-    seconds. Ctrl-C kills the container before KeyboardInterrupt goes on.
+    seconds. ``trace``, a Trace made just before, gets where the time goes. Ctrl-C kills the container before KeyboardInterrupt goes on.
     Raises SpecError, ImageError, NotFound, InitError's subclasses of CellwallError where it couldn't be run at all.
     """
     argv = (command,) if isinstance(command, str) else tuple(command)
@@ -62,6 +64,7 @@ def run(
         on_stdout=on_stdout,
         on_stderr=on_stderr,
         engine=engine,
+        trace=trace,
     )
     return _finished(result, text=text, check=check)
 
@@ -75,13 +78,20 @@ def run_options(
     on_stderr: Sink | None = None,
     mounts: Sequence[dict[str, Any]] = (),
     engine: Engine | None = None,
+    trace: Trace | None = None,
 ) -> Result:
     """As ``run``, from options that are made already; the output is ``bytes``. ``mounts`` as in ``Engine.run``."""
     engine = engine or Engine.default()
 
     def start(stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Process:
         return engine.run(
-            options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, script=script, mounts=mounts
+            options,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            script=script,
+            mounts=mounts,
+            trace=trace,
         )
 
     return _followed(start, input, on_stdout, on_stderr)

@@ -3,6 +3,7 @@
 The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names another):
 
     root = "/srv/cellwall"                      # where images and containers are kept
+    pool = 2                                    # sandboxes that a process has ready for its next containers, 0 for none
 
     [registries."registry.example:5000"]        # a registry's host and port
     mirrors = ["mirror.example"]                # asked first, in order
@@ -19,7 +20,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     cell_line = false                           # no line below a notebook's cells that says how they ended
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
-An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py and
+An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py, frozen.py and
 the readers of values that the command line uses.
 """
 
@@ -27,13 +28,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
+from .frozen import frozen
 from .options import PullPolicy, RunOptions
 from .paths import Paths
 from .storage.names import ASKED
@@ -45,9 +47,12 @@ BUILT_IN = "built-in"
 # A fork bomb is stopped long before it hurts, and a JVM or a parallel build still fits; podman's figure.
 PIDS_LIMIT = 2048
 TIMEOUT_S = 10.0
+# One for the next cell, and one more for two at once. See launcher/pool.py.
+POOL = 2
+_POOL_MOST = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Setting:
     """One value in force, for ``cellwall info``: its dotted key, the value, and where it came from."""
 
@@ -80,7 +85,7 @@ _SECTIONS = ("registries", "aliases", "defaults")
 _REGISTRY_KEYS = ("mirrors", "insecure", "ca_file")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """The values in force. ``defaults`` are by their keys in the file; ``sources`` says where each dotted key came from.
 
@@ -89,6 +94,7 @@ class Config:
 
     file: Path | None = None
     root: Path | None = None
+    pool: int = POOL
     registries: Mapping[str, RegistrySettings] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -177,7 +183,10 @@ class Config:
 
     def settings(self) -> list[Setting]:
         """Every value in force with its source, in the file's order."""
-        found = [Setting("root", str(self.paths.data), self.source("root"))]
+        found = [
+            Setting("root", str(self.paths.data), self.source("root")),
+            Setting("pool", self.pool, self.source("pool")),
+        ]
         for host, said in self.registries.items():
             for name in _REGISTRY_KEYS:
                 key = f"registries.{host}.{name}"
@@ -200,6 +209,7 @@ class _Loader:
         self.environment = environment
         self.file: Path | None = None
         self.root: Path | None = None
+        self.pool = POOL
         self.registries: dict[str, RegistrySettings] = {}
         self.aliases: dict[str, str] = {}
         self.defaults: dict[str, Any] = {}
@@ -207,7 +217,14 @@ class _Loader:
 
     def config(self) -> Config:
         return Config(
-            self.file, self.root, self.registries, self.aliases, self.defaults, self.sources, self.environment
+            self.file,
+            self.root,
+            self.pool,
+            self.registries,
+            self.aliases,
+            self.defaults,
+            self.sources,
+            self.environment,
         )
 
     def built_in(self) -> None:
@@ -244,10 +261,12 @@ class _Loader:
         for key, value in document.items():
             if key == "root":
                 self.set_text("root", _text(f"{path}: root", value), f"{path}: root", str(path))
+            elif key == "pool":
+                self.set_text("pool", _text(f"{path}: pool", value, numbers=True), f"{path}: pool", str(path))
             elif key in _SECTIONS:
                 self._section(path, key, value)
             else:
-                raise _unknown(f"{path}: {key}", key, ("root", *_SECTIONS))
+                raise _unknown(f"{path}: {key}", key, ("root", "pool", *_SECTIONS))
 
     def _section(self, path: Path, section: str, table: object) -> None:
         place = f"{path}: {section}"
@@ -286,8 +305,8 @@ class _Loader:
         self.registries[host] = RegistrySettings(**said)
 
     def read_environment(self) -> None:
-        """CELLWALL_ROOT and one variable for each of the defaults. An empty variable counts as not set."""
-        for key in ("root", *(f"defaults.{name}" for name in _DEFAULTS)):
+        """CELLWALL_ROOT, CELLWALL_POOL and one variable for each of the defaults. An empty variable counts as not set."""
+        for key in ("root", "pool", *(f"defaults.{name}" for name in _DEFAULTS)):
             variable = f"CELLWALL_{key.rpartition('.')[2].upper()}"
             if text := self.environment.get(variable):
                 self.set_text(key, text, variable, variable)
@@ -296,6 +315,8 @@ class _Loader:
         """Read ``text`` for a dotted key; ``place`` stands in the error, ``source`` is remembered."""
         if key == "root":
             self.root = Path(text).expanduser().absolute()
+        elif key == "pool":
+            self.pool = values.integer(0, _POOL_MOST)(place, text)
         else:
             name = key.removeprefix("defaults.")
             if name not in _DEFAULTS:

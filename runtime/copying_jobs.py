@@ -15,7 +15,7 @@ from .copying_tree import CopyError, Missing, Placer, send
 from .launcher import rootfs as launcher_rootfs
 from .launcher.bind_ids import new_users
 from .launcher.bind_mounts import BindMounts
-from .launcher.init import attach_mounts
+from .launcher.mount_tree import Tree
 from .launcher.process import Step
 from .launcher.rootfs import Ids, Rootfs, root_mounts
 from .linux.capabilities import capget, capset
@@ -119,7 +119,7 @@ def _mount(request: Request) -> None:
     made = Rootfs()
     ids = Ids(0, 0, -1, idmap=False, make_nodes=False)
     root_mounts(made, request["plan"], ids, upper_bytes=0, userxattr=rootless)
-    binds = BindMounts(made, ids, "")
+    binds = BindMounts(made, ids, "", -1)
     for item in request["mounts"]:
         if item["type"] == "image":
             root_mounts(made, [item["plan"]], ids, upper_bytes=0, userxattr=rootless)
@@ -127,7 +127,9 @@ def _mount(request: Request) -> None:
             binds.add(item)
     base, count = request["plan"][0].get("id_map") or (0, 0)
     users_fd = new_users([(0, base, count)], [(0, base, count)]) if base else -1
-    root_fd = attach_mounts(made.entries, made.fds, Step("mounts"))
+    tree = Tree(Step("mounts"))
+    tree.attach(made.entries, made.fds)
+    root_fd = tree.root_fd
     if request["read_only"]:
         mount_setattr(root_fd, MOUNT_ATTR_RDONLY)
     os.fchdir(root_fd)

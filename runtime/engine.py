@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from . import logs, pausing, removing, state, stopping
+from . import pausing, removing, state, stopping
 from .cidfile import id_file
 from .config import Config
 from .containers import Container, Containers
@@ -26,12 +26,14 @@ from .stores import Stores
 if TYPE_CHECKING:
     import socket
 
+    from . import logs
     from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
     from .results import Change
     from .storage.driver import StorageDriver
+    from .tracing import Trace
     from .volumes.store import VolumeStore
 
 Cancelled = Callable[[], bool]
@@ -69,6 +71,8 @@ class Engine:
         self._volumes: VolumeStore | None = None
         # The named containers that this engine has started, by id: they end with it.
         self.keepers: dict[str, Process] = {}
+        # How many sandboxes its launcher may have ready; a process that runs one container alone has no use for any.
+        self.pool = self.config.pool
         self._containers: Containers | None = None
 
     # -- what it is made of
@@ -84,6 +88,7 @@ class Engine:
                     self.paths.data,
                     self.paths.running,
                     self.paths.ids,
+                    self.paths.spares,
                     self.paths.containers,
                     *private,
                 ):
@@ -193,13 +198,14 @@ class Engine:
         scratch: str | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
+        trace: Trace | None = None,
     ) -> Process:
         """Run a command in a fresh container; the descriptors are copied.
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
         its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
         container that isn't kept; ``files`` are put into it by path, as launcher/rootfs.py has them, and never stand on a disk. The folder ``scratch``, which holds files only, is removed with the
-        container, also where this process has been killed. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        container, also where this process has been killed. ``trace`` gets where the time goes. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -209,9 +215,8 @@ class Engine:
         if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
-            process = self._run(
-                options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, files, scratch, progress, cancelled
-            )
+            fds = [stdin_fd, stdout_fd, stderr_fd]
+            process = self._run(options, fds, script, size, mounts, files, scratch, progress, cancelled, trace)
             tell_id(process.container_id)
         return process
 
@@ -226,17 +231,29 @@ class Engine:
         scratch: str | None,
         progress: Progress | None,
         cancelled: Cancelled | None,
+        trace: Trace | None,
     ) -> Process:
         from . import launching
 
         while True:
             image = self._image_of(options, progress, cancelled)
+            if trace is not None:
+                trace.mark("image found")
             with ExitStack() as holding:
                 # Nobody may remove a layer between the look at it and its mount, which is the launcher's.
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
                     process = launching.run(
-                        self, options, image, fds, script=script, size=size, mounts=mounts, files=files, scratch=scratch
+                        self,
+                        options,
+                        image,
+                        fds,
+                        script=script,
+                        size=size,
+                        mounts=mounts,
+                        files=files,
+                        scratch=scratch,
+                        trace=trace,
                     )
                 except launching.ImageGone:
                     continue
@@ -449,6 +466,8 @@ class Engine:
 
     def logs(self, name_or_id: str, *, tail: int | None = None) -> Iterator[logs.Entry]:
         """A kept container's output so far, oldest first; the last ``tail`` entries of it."""
+        from . import logs
+
         container = self.known.find(name_or_id)
         return logs.read(self.known.folder(container.id) / logs.NAME, tail)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions, Script
+    from .tracing import Trace
 
 
 class ImageGone(NotFound):
@@ -46,6 +47,7 @@ def run(
     mounts: Sequence[dict[str, Any]] = (),
     files: Mapping[str, dict[str, Any]] | None = None,
     scratch: str | None = None,
+    trace: Trace | None = None,
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -56,6 +58,8 @@ def run(
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
     made.files.update(files or {})
+    if trace is not None:
+        trace.mark("bundle planned")
     record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
     record["scratch"] = scratch
     if record["ephemeral"]:
@@ -67,7 +71,9 @@ def run(
     try:
         if not record["ephemeral"]:
             check_it_stays(engine, options, image, recorded=True)
-        process = launch(engine, record, made, fds, options)
+        if trace is not None:
+            trace.mark("record and storage prepared")
+        process = launch(engine, record, made, fds, options, trace)
     except BaseException:
         if record["ephemeral"]:
             release(engine, record)
@@ -186,7 +192,14 @@ def join(
     return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
 
 
-def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], options: RunOptions) -> Process:
+def launch(
+    engine: Engine,
+    record: dict[str, Any],
+    made: Plan,
+    fds: list[int],
+    options: RunOptions,
+    trace: Trace | None = None,
+) -> Process:
     """Have the launcher start the container of ``record`` (prepared, see preparing.py) as ``made`` says."""
     kept = not record["ephemeral"]
     if kept:
@@ -194,11 +207,17 @@ def launch(engine: Engine, record: dict[str, Any], made: Plan, fds: list[int], o
         ready(engine, record)
     folder = engine.known.folder(record["id"])
     launcher = engine.launcher_for(own_users=options.userns != "host")
-    channel = launcher.request(request_of(engine, record, made, options), fds)
+    request = request_of(engine, record, made, options)
+    if trace is not None:
+        request["trace"] = True
+    channel = launcher.request(request, fds)
+    if trace is not None:
+        trace.mark("request sent")
     if launcher.lost:
         launcher.lost = False
         engine.reconcile()
     process = Process(launcher, channel, record["id"], made.argv, timeout_s=options.timeout_s, warn=engine.warn)
+    process.trace = trace
     process.warn(made.warnings)
     if kept and options.log_driver != "none":
         process.log_path = str(folder / LOG_NAME)
@@ -277,7 +296,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
     return {
         "operation": "run",
         "id": record["id"],
-        "spec": made.spec,
+        "spec": _spec_of(made.spec),
         "process": made.process,
         "plan": record["plan"],
         "files": made.files,
@@ -285,6 +304,8 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),
+        # How many sandboxes the launcher may have ready for the next ones of the kind.
+        "pool": engine.pool,
         "containers": str(engine.paths.containers),
         "ids": str(engine.paths.ids),
         "timeout_s": options.timeout_s,
@@ -301,6 +322,12 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
-            "process": {**made.process, "script": None},
         },
     }
+
+
+def _spec_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The bundle's config without what the launcher gets in another form: the seccomp profile is most of it."""
+    linux = {key: value for key, value in spec["linux"].items() if key != "seccomp"}
+    process = {"oomScoreAdj": spec["process"].get("oomScoreAdj")}
+    return {**spec, "process": process, "linux": linux}

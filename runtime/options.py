@@ -1,18 +1,20 @@
 """What a person asked for when they started a container: the one form that the command line, the magics and Python share.
 
 Every field has docker's meaning. Sizes in bytes, times in seconds, rates in bytes or operations a second. ``None`` and
-empty containers mean "not said". Imports the standard library only.
+empty containers mean "not said". Imports the standard library and frozen.py only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from .frozen import frozen
 
 PullPolicy = Literal["missing", "always", "never"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mount:
     """One ``-v``, ``--mount`` or ``--tmpfs``: ``type`` is bind, volume, tmpfs or image; ``target`` is an absolute container path.
 
@@ -32,7 +34,7 @@ class Mount:
     driver_options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ulimit:
     """One ``--ulimit NAME=SOFT[:HARD]``; -1 is unlimited. ``name`` is docker's lower-case one (nofile)."""
 
@@ -41,7 +43,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rate:
     """One ``--device-read-bps`` and its kind: a device path on the host and its rate."""
 
@@ -49,7 +51,7 @@ class Rate:
     rate: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Script:
     """A cell's text, run from a file in the container. ``language`` None: its ``#!`` line, else bash where there is one, else sh."""
 
@@ -57,7 +59,7 @@ class Script:
     language: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NetworkUse:
     """One ``--network NAME[,ip=…,alias=…]``: a network of cellwall's by name or id, and what the container is to have there.
 
@@ -73,7 +75,7 @@ class NetworkUse:
     egress: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Port:
     """One port to be published: ``-p [host_ip:][host_port:]container_port/protocol``.
 
@@ -88,7 +90,7 @@ class Port:
     host_port_end: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunOptions:
     """One container to be run."""
 

@@ -7,11 +7,12 @@ CELLWALL_ROOT moves all of it: the data to that folder and the run-time state to
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from .frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Paths:
     """``data`` outlives a reboot, ``run`` need not. Neither is made by reading this."""
 
@@ -67,6 +68,11 @@ class Paths:
     def running(self) -> Path:
         """state.json of every container that has, or had, an init process."""
         return self.run / "containers"
+
+    @property
+    def spares(self) -> Path:
+        """A link for each sandbox that waits in a launcher's pool: its control group's name, and whose it is."""
+        return self.run / "spares"
 
     @property
     def networks(self) -> Path:

@@ -84,7 +84,13 @@ def new_record(
 
 def _own_process() -> dict[str, int]:
     """This process, as records and states name their owners."""
-    return {"pid": os.getpid(), "started": start_time(os.getpid())}
+    if not _own:
+        _own.update(pid=os.getpid(), started=start_time(os.getpid()))
+    return dict(_own)
+
+
+_own: dict[str, int] = {}
+os.register_at_fork(after_in_child=_own.clear)
 
 
 def keep(engine: Engine, record: dict[str, Any]) -> None:

@@ -10,12 +10,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import state
 from .containers import Containers
 from .events import emit_container
 from .linux.process import is_running
+
+if TYPE_CHECKING:
+    from .cgroups import Group
 
 # How long the processes of a killed container may take to be gone: the kernel is taking them apart.
 _PATIENCE_S = 5.0
@@ -51,6 +54,9 @@ def reconcile(
             remove(record)
         else:
             _sweep_files(containers.folder(record["id"]))
+    for name in list(state.stale_spares(str(paths.spares))):
+        _empty_spare(name)
+        (paths.spares / name).unlink(missing_ok=True)
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)
     _sweep(paths.running)
@@ -64,7 +70,16 @@ def _end(found: dict[str, Any]) -> None:
 
     # A launcher that was killed while it made the group hasn't written its paths: they follow from the name.
     paths = found["cellwall"].get("cgroup")
-    group = Group.open(paths) if paths else Group.find(found["id"])
+    _empty(Group.open(paths) if paths else Group.find(found["id"]))
+
+
+def _empty_spare(name: str) -> None:
+    from .cgroups import Group
+
+    _empty(Group.find(name))
+
+
+def _empty(group: Group) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     delay_s = 0.001
     while True:

@@ -1,6 +1,6 @@
 """What came of a command in a container: its exit, why it ended, what it used and what it changed.
 
-Imports the standard library and errors.py only.
+Imports the standard library, errors.py and frozen.py only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from signal import Signals
 from typing import Any, Literal
 
 from .errors import CellwallError
+from .frozen import frozen
 
 ChangeKind = Literal["A", "C", "D"]
 
@@ -26,7 +27,7 @@ class Change:
         return f"{self.kind} {self.path}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """What a command used. Times in seconds, memory in bytes; ``None`` where the machine doesn't count it."""
 
@@ -39,7 +40,7 @@ class Usage:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exit:
     """How a command ended.
 

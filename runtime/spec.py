@@ -10,11 +10,11 @@ import base64
 import os
 import resource
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from .errors import SpecError
+from .frozen import frozen
 from .images.platforms import Platform
 from .launcher import DEFAULT_PATH
 from .names import files
@@ -50,7 +50,7 @@ _INTERPRETERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What the launcher is asked for besides the mounts of the image: the bundle's config, the process, its files and names."""
 
@@ -320,7 +320,7 @@ def _sysctls(options: RunOptions, kinds: set[str]) -> dict[str, str]:
     return dict(options.sysctls)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Security:
     capabilities: tuple[str, ...]
     options: SecurityOptions

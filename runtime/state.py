@@ -201,6 +201,27 @@ def _lives(link: str) -> bool:
     return is_running(int(pid), int(started))
 
 
+def stale_spares(folder: str) -> Iterator[str]:
+    """The names of the sandboxes that launchers had ready when they were killed; see launcher/pool.py."""
+    for name, owner in spares(folder):
+        if not owner_lives(owner):
+            yield name
+
+
+def spares(folder: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """The sandboxes that wait for a container: the name of each control group, and the launcher that answers for it."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            pid, started = os.readlink(f"{folder}/{name}").split(":")
+        except FileNotFoundError:  # used or given up between the look and the read
+            continue
+        yield name, {"pid": int(pid), "started": int(started)}
+
+
 def stale_ids(folder: str) -> Iterator[int]:
     """The slots whose owner has ended."""
     try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from . import boot_stamp
 from .errors import UnsupportedError
-from .options import RunOptions
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -42,7 +41,7 @@ class Stores:
         """The storage driver ``name``. Raises SpecError, UnsupportedError where it can't work here."""
         engine = self._engine
         engine.known  # noqa: B018  the folders must be there
-        name = name or engine.config.fill(RunOptions(image="")).storage_driver
+        name = name or engine.config.defaults.get("storage_driver")
         if not self.idmapped:
             if name not in (None, "vfs"):
                 raise UnsupportedError(

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import state
 from .cgroups.group import Group
 from .cgroups.stats import stats_of
 from .linux.process import CLONE_NEWNET
@@ -58,6 +59,19 @@ def sample(found: dict[str, Any]) -> Sample:
         written_bytes=None if disks is None else sum(disk.get("write_bytes", 0) for disk in disks.values()),
         pids=(counted.get("pids") or {}).get("current"),
     )
+
+
+def spares(folder: str) -> tuple[int, int]:
+    """The sandboxes that launchers have ready for their next containers (launcher/pool.py): how many, and the bytes of memory they hold.
+
+    ``folder`` is that of ``Paths.spares``.
+    """
+    count = held = 0
+    for name, owner in state.spares(folder):
+        if state.owner_lives(owner):
+            count += 1
+            held += (stats_of(Group.find(name).paths).get("memory") or {}).get("usage_bytes") or 0
+    return count, held
 
 
 def _network(found: dict[str, Any]) -> tuple[int | None, int | None]:

@@ -13,10 +13,11 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from ..frozen import frozen
 from ..images.layout import write_atomically
 
 _VERSION = 1
@@ -26,7 +27,7 @@ _COMPARED = 500
 _LIKENESS = 0.6
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inputs:
     """What a step depends on. ``parent`` is the chain id of the layers below (empty: none), ``facts`` JSON values.
 
@@ -47,7 +48,7 @@ class Inputs:
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Record:
     """A step that was done: its inputs, and the image id of its result (empty: it made no layer)."""
 

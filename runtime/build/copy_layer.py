@@ -10,6 +10,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..storage.layer_writer import LayerWriter
 from ..storage.lowers import Lowers
 from ..storage.merge import plain_attributes
@@ -21,7 +22,7 @@ from .tree import Tree
 _MADE_MODE = 0o755
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """How things are put there. ``owner`` None: what the source says. ``epoch`` None: times stay."""
 

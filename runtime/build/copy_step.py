@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
+from ..frozen import frozen
 from ..images.image import Image
 from ..storage.jobs import run_job
 from .cache import write_kept
@@ -55,7 +56,7 @@ class Part:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placing:
     """Where the worker puts what it copies, and how, see jobs.py. ``files`` are (name, content in Base64, mode).
 

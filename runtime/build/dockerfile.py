@@ -5,15 +5,14 @@ Source: Dockerfile reference, "Format", "Understand how ARG and FROM interact".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..frozen import frozen
 from .instructions import Arg, From, Instruction
 from .lines import Directives, cut
 from .parser import parse_statement
 from .source import Remark, Source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """A FROM and what follows it. ``index`` counts from 0, as ``COPY --from=0`` does."""
 
@@ -27,7 +26,7 @@ class Stage:
         return self.base.stage or str(self.index)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dockerfile:
     """``global_args`` stand before the first FROM and reach the FROM lines, and a stage only by an ARG of its own."""
 

@@ -9,14 +9,15 @@ Source: Dockerfile reference, the section of each instruction.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
+from ..frozen import frozen
 from .lines import Heredoc
 from .source import Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Instruction:
     """What every instruction has. ``name`` is its word in capitals."""
 
@@ -43,7 +44,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommandLine:
     """What runs: in exec form the argv, in shell form (``shell``) one string for the SHELL that is in force."""
 
@@ -51,7 +52,7 @@ class CommandLine:
     shell: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mount:
     """``RUN --mount``. ``source``, ``target``, ``id`` and ``stage`` (``from=``) are empty where not given; ``mode``, ``uid``, ``gid`` None.
 
@@ -74,7 +75,7 @@ class Mount:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class From(Instruction):
     """``image`` may be an earlier stage's name, ``scratch``, or a reference; ``stage`` is the name after AS, lower case."""
 
@@ -84,7 +85,7 @@ class From(Instruction):
     platform: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Arg(Instruction):
     """Names with their default, None where there is none."""
 
@@ -92,7 +93,7 @@ class Arg(Instruction):
     defaults: tuple[tuple[str, str | None], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Env(Instruction):
     """Names and values, in order; a name may be set twice."""
 
@@ -100,7 +101,7 @@ class Env(Instruction):
     pairs: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Label(Instruction):
     """Keys and values, in order."""
 
@@ -108,7 +109,7 @@ class Label(Instruction):
     pairs: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Run(Instruction):
     """``mounts`` is whole after expansion; before it, it lacks those whose text holds a variable.
 
@@ -140,7 +141,7 @@ class Run(Instruction):
         return f"{line}\n" + "".join(f"{heredoc.content}{heredoc.name}\n" for heredoc in self.heredocs), False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Cmd(Instruction):
     """The image's default command, or the arguments of its entrypoint."""
 
@@ -148,7 +149,7 @@ class Cmd(Instruction):
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Entrypoint(Instruction):
     """What a container of the image runs."""
 
@@ -156,7 +157,7 @@ class Entrypoint(Instruction):
     command: CommandLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Copy(Instruction):
     """``sources`` are paths in the context or in ``stage`` (``--from``: a stage's name or index, or an image); ``files`` heredocs.
 
@@ -175,7 +176,7 @@ class Copy(Instruction):
     excludes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Add(Instruction):
     """As COPY, and sources may be URLs and git repositories. ``unpack`` is None where the kind of source decides."""
 
@@ -192,7 +193,7 @@ class Add(Instruction):
     unpack: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Workdir(Instruction):
     """``path`` may be relative to the one before."""
 
@@ -200,7 +201,7 @@ class Workdir(Instruction):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class User(Instruction):
     """``user[:group]``, by name or by id."""
 
@@ -208,7 +209,7 @@ class User(Instruction):
     user: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Volume(Instruction):
     """Paths that a container gets a volume on."""
 
@@ -216,7 +217,7 @@ class Volume(Instruction):
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Expose(Instruction):
     """After expansion, one ``port/protocol`` for each port of each range, as the image config has them."""
 
@@ -224,7 +225,7 @@ class Expose(Instruction):
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Stopsignal(Instruction):
     """A signal's name or number."""
 
@@ -232,7 +233,7 @@ class Stopsignal(Instruction):
     signal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Healthcheck(Instruction):
     """``command`` None is NONE. Times are in ns, as the image config has them; 0 is docker's default."""
 
@@ -245,7 +246,7 @@ class Healthcheck(Instruction):
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Shell(Instruction):
     """What runs the shell forms that follow."""
 
@@ -253,7 +254,7 @@ class Shell(Instruction):
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Onbuild(Instruction):
     """``text`` goes to the image config as it is; ``trigger`` is the same, read."""
 
@@ -262,7 +263,7 @@ class Onbuild(Instruction):
     trigger: Instruction
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Maintainer(Instruction):
     """Deprecated; the image config's ``author``."""
 

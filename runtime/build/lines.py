@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from .source import DockerfileError, Remark, Source
 from .words import (
     WHITESPACE,
@@ -27,7 +27,7 @@ _DIRECTIVE = re.compile(r"#[ \t\v\f\r]*([a-zA-Z][a-zA-Z0-9]*)[ \t\v\f\r]*=[ \t\v
 _WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Directives:
     """What the parser directives say; empty where there is none. ``check`` holds linter options, which a build doesn't need."""
 
@@ -36,7 +36,7 @@ class Directives:
     check: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heredoc:
     """A heredoc's name, its body as written (each line with its end), and what its mark says about it."""
 
@@ -51,7 +51,7 @@ class Heredoc:
         return re.sub(r"(?m)^\t+", "", self.content) if self.strips_tabs else self.content
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Statement:
     """One instruction on one line: ``text`` joined from the lines that continue it, ``pieces`` tell where each part stood.
 
@@ -71,7 +71,7 @@ class Statement:
         return DockerfileError(line, column + offset - begin, message, text=shown, allowed=allowed)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lines:
     """A whole file, cut."""
 

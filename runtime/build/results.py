@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError
+from ..frozen import frozen
 from ..options import RunOptions
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Status = Literal["hit", "miss"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Secret:
     """``--secret``: from a file, or from a variable of the environment; its content is read when a RUN asks for it."""
 
@@ -29,7 +30,7 @@ class Secret:
     variable: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class BuildRequest:
     """A build. ``context`` None: there is none, so COPY takes from stages and images alone. ``ignore_file`` counts before its own.
 
@@ -54,7 +55,7 @@ class BuildRequest:
     storage_driver: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One instruction, done. ``number`` counts from 1 within its stage of ``count`` steps, FROM included.
 
@@ -80,10 +81,12 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """The step as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"changed": list(self.changed)}
+        return {name: getattr(self, name) for name in (one.name for one in fields(self))} | {
+            "changed": list(self.changed)
+        }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepStarted:
     """A step begins: for display only. ``stage`` is its stage's name, empty where the file has one stage."""
 
@@ -93,7 +96,7 @@ class StepStarted:
     instruction: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """Bytes that a RUN step wrote. ``stream`` is stdout or stderr."""
 
@@ -103,7 +106,7 @@ class Output:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pulling:
     """The progress of a base image's pull."""
 
@@ -111,7 +114,7 @@ class Pulling:
     event: PullEvent
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remarked:
     """Something that works and is likely a mistake."""
 
@@ -122,7 +125,7 @@ Event = StepStarted | Step | Output | Pulling | Remarked
 OnEvent = Callable[[Event], object]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BuildResult:
     """The image with its names, and every step in the order in which it ended."""
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ..frozen import frozen
 from ..storage.merge import plain_attributes
 from .patterns import Matcher, PatternFault, clean, compiled_glob, has_glob
 from .source import did_you_mean
@@ -28,7 +29,7 @@ class SelectionFault(ValueError):
         self.source = source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What to take: ``sources`` as written (variables filled in), ``ignore`` the patterns of a ``.dockerignore``, in order.
 

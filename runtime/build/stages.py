@@ -6,9 +6,9 @@ Source: Dockerfile reference, "FROM", "COPY --from", "RUN --mount"; Docker docs,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ..errors import InvalidReference, SpecError
+from ..frozen import frozen
 from ..images.platforms import Platform
 from ..images.reference import parse_image
 from .dockerfile import Dockerfile, Stage
@@ -21,7 +21,7 @@ from .substitution import SubstitutionError, substitute
 SCRATCH = "scratch"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlannedStage:
     """A stage and what must be there before it: ``base`` is a stage's index, or ``image`` a reference (empty: scratch).
 
@@ -42,7 +42,7 @@ class PlannedStage:
         return self.stage.index
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """The stages that ``target`` (an index) needs and no others, each after all that it needs."""
 

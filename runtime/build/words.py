@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+from ..frozen import frozen
 
 WHITESPACE = " \t\v\f\r\n"
 _SPACES = re.compile(r"[ \t\v\f\r\n]+")
@@ -17,7 +18,7 @@ _UNSPACED = re.compile(r"[^ \t\v\f\r\n]+")
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Word:
     """A word and its offset in the text that it was cut from."""
 
@@ -25,7 +26,7 @@ class Word:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeredocMark:
     """``<<-EOF`` on an instruction's line: ``strips_tabs`` with the dash; ``expands`` where no part of the name is quoted."""
 

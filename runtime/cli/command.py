@@ -209,6 +209,7 @@ class Context:
             from ..engine import Engine
 
             self._engine = Engine(self.config)
+            self._engine.pool = 0
         return self._engine
 
     def close(self) -> None:

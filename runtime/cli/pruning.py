@@ -209,7 +209,16 @@ def _summary(
             sum(one["SizeBytes"] for one in volumes if not one["Links"]),
         ),
         _line("Build Cache", len(cache[0]), sum(one["Shared"] == "true" for one in cache[0]), cache[1], cache[1]),
+        *_spares(context),
     ]  # fmt: skip
+
+
+def _spares(context: Context) -> list[dict[str, Any]]:
+    """The row of the sandboxes that are ready for the next containers, where there are any: they take memory, and go by themselves."""
+    from ..usage import spares
+
+    count, held = spares(str(context.engine.paths.spares))
+    return [_line("Spare Sandboxes", count, 0, held, held)] if count else []
 
 
 def _build_cache(context: Context) -> tuple[list[dict[str, Any]], int]:

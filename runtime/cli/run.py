@@ -33,11 +33,19 @@ def run(context: Context, words: list[str]) -> int:
     add_run_options(parser, omit=OF_THE_TERMINAL)
     add_terminal_options(parser)
     parser.flag("-q", "--quiet", help="say nothing of pulling")
+    parser.flag("--trace", help="tell on standard error, at the end, where the time went")
     said, rest = parser.parse(words)
     if not rest:
         raise SpecError(parser.command, f"needs an image: {parser.command} {RUN_USAGE}")
     options = run_options_of(said, rest[0], rest[1:], config=context.config)
     asked = asked_flags(said)
+    trace = None
+    if said.trace:
+        if options.detach or options.tty or said.attach:
+            raise SpecError("--trace", "follows a command from here to its end: leave out --detach, --tty and --attach")
+        from ..tracing import Trace
+
+        trace = Trace()
     if options.detach:
         if said.attach:
             raise SpecError("--attach", "joins the container, and --detach leaves it alone: take one of them")
@@ -74,11 +82,14 @@ def run(context: Context, words: list[str]) -> int:
                 stderr_fd=streams.stderr_fd,
                 size=streams.size,
                 progress=progress,
+                trace=trace,
             )
 
     with Streams(options.interactive, options.tty) as streams, begin(context.engine, streams) as process:
         ended = attach(process, streams)
         tell_warnings(context.engine, process.warnings, asked)
+        if trace is not None:
+            sys.stderr.write(f"{trace}\n")
         return report_end(ended)
 
 

@@ -8,6 +8,7 @@ Imports the standard library, options.py, signal_names.py and errors.py; config.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,14 +45,14 @@ class Option:
     refused: str = ""
     # What a flag is where nobody says it; None where the configuration then says it.
     unsaid: bool | None = False
+    # The long name, and what it is called in Python. Of ninety options both are asked for at each run.
+    flag: str = dataclasses.field(init=False)
+    dest: str = dataclasses.field(init=False)
 
-    @property
-    def flag(self) -> str:
-        return max(self.names, key=len)
-
-    @property
-    def dest(self) -> str:
-        return self.flag.lstrip("-").replace("-", "_")
+    def __post_init__(self) -> None:
+        flag = max(self.names, key=len)
+        object.__setattr__(self, "flag", flag)
+        object.__setattr__(self, "dest", flag.lstrip("-").replace("-", "_"))
 
     @property
     def takes_value(self) -> bool:

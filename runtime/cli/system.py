@@ -106,9 +106,12 @@ def info(context: Context, words: list[str]) -> int:
 
 
 def _information(context: Context) -> dict[str, Any]:
+    from ..usage import spares
+
     engine, config = context.engine, context.config
     containers = engine.containers(all=True)
     uname = os.uname()
+    ready, held = spares(str(engine.paths.spares))
     return {
         "Version": _versions()["Version"],
         "Containers": {
@@ -117,6 +120,7 @@ def _information(context: Context) -> dict[str, Any]:
             "Paused": sum(box.status == "paused" for box in containers),
             "Stopped": sum(not box.runs for box in containers),
         },
+        "Spares": {"Sandboxes": ready, "Memory": table.human_size(held)},
         "Images": len({image.id for image in engine.images.list()}),
         "StorageDriver": engine.driver.name,
         "Rootless": os.geteuid() != 0,

@@ -6,9 +6,9 @@ Source: image-spec config.md (``history``, ``empty_layer``).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from ..frozen import frozen
 from .image import Image, Layer
 
 # What docker's builders wrote before an instruction, and behind one.
@@ -23,7 +23,7 @@ _INSTRUCTION = re.compile(
 CACHE_COMMENT = "cellwall.build "
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One entry of the history. ``layer`` is None where the step changed the config alone."""
 

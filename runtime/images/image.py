@@ -6,10 +6,10 @@ Source: image-spec config.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import ImageError, InvalidReference
+from ..frozen import frozen
 from .digest import Digest, chain_ids
 from .manifest import Manifest, read_json
 from .platforms import Platform
@@ -29,7 +29,7 @@ Phase = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PullEvent:
     """One step of a pull or push. ``layer`` is a short digest (twelve digits), empty where it is about the image as a whole.
 
@@ -46,7 +46,7 @@ class PullEvent:
 Progress = Callable[[PullEvent], object]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layer:
     """One layer. ``size_bytes`` is that of the blob as stored (compressed where it came so)."""
 
@@ -58,7 +58,7 @@ class Layer:
     created_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Image:
     """An image in the store. ``layers`` are base first.
 

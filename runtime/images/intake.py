@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from .derive import Complete, WriteLayer
 
 
+# Within so long of its last change a file may change once more and look the same: clocks of filesystems are coarse.
+_SETTLED_NS = 2_000_000_000
+
+
 class Intake:
     """Brings images into ``layout`` and ``driver``, under their name."""
 
@@ -49,6 +54,8 @@ class Intake:
         self._driver = driver
         self._catalog = catalog
         self._registries = registries
+        # What layouts in folders held when they were looked at: see ``current_file``.
+        self._looked: dict[tuple[LocalSource, Platform | None], tuple[tuple[int, ...], Digest]] = {}
 
     def _record(self, entry: Entry, annotations: dict[str, str], kept: list[Entry]) -> None:
         named = {**entry, "annotations": annotations}
@@ -151,11 +158,22 @@ class Intake:
         entries = self._catalog.named(source)
         if not entries:
             return None
+        digest = self._digest_of(source, platform)
+        images = map(self._catalog.image, entries)
+        return next((image for image in images if digest in (image.digest, image.id)), None)
+
+    def _digest_of(self, source: LocalSource, platform: Platform | None) -> Digest:
+        """The digest of the manifest that ``source`` has now. A folder's index.json isn't read again where it is the file it was."""
+        stamp = _stamp_of(source)
+        known = self._looked.get((source, platform))
+        if stamp and known is not None and known[0] == stamp:
+            return known[1]
         from .archives import peek
 
         digest = peek(source, platform)
-        images = map(self._catalog.image, entries)
-        return next((image for image in images if digest in (image.digest, image.id)), None)
+        if stamp:
+            self._looked[source, platform] = stamp, digest
+        return digest
 
     def from_layers(
         self,
@@ -269,3 +287,16 @@ def host_stamp(root: Path = Path("/")) -> str:
             (entry.name, (found := entry.stat(follow_symlinks=False)).st_mtime_ns, found.st_size) for entry in listing
         )
     return Digest.of(json.dumps([sorted(os.listdir(root)), entries]).encode())
+
+
+def _stamp_of(source: LocalSource) -> tuple[int, ...]:
+    """What tells that the index.json of a layout in a folder is still the same; empty where nothing does."""
+    if source.kind != "oci" or source.path is None:
+        return ()
+    try:
+        found = os.stat(source.path / "index.json")
+    except OSError:  # whoever reads it says why it can't be
+        return ()
+    if time.time_ns() - found.st_ctime_ns < _SETTLED_NS:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

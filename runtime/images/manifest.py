@@ -6,10 +6,10 @@ Source: image-spec manifest.md, image-index.md; docker's image manifest version 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError, InvalidReference, UnsupportedError
+from ..frozen import frozen
 from .digest import Digest
 from .platforms import Platform
 
@@ -41,7 +41,7 @@ _LAYER_TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Descriptor:
     """What a manifest says of one blob. Source: image-spec descriptor.md."""
 
@@ -85,7 +85,7 @@ class Descriptor:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """One image for one platform. ``raw`` are the bytes that ``digest`` is of; layers are base first."""
 
@@ -111,7 +111,7 @@ class Manifest:
         return read_manifest(json.dumps(converted, separators=(",", ":")).encode(), OCI_MANIFEST)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """Several images under one name, by platform."""
 

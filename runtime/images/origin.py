@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ImageError, NotFound
+from ..frozen import frozen
 from .digest import Digest
 from .job import Stop
 from .manifest import Descriptor, Index, Manifest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resolved:
     """The image that a name stands for, for one platform."""
 

@@ -8,10 +8,11 @@ annotations.md (``org.opencontainers.image.ref.name``); containers-transports(5)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InvalidReference
+from ..frozen import frozen
 from .digest import Digest
 
 DEFAULT_DOMAIN = "docker.io"
@@ -26,7 +27,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A full image name. ``tag`` is None only where there is a digest; with both, the digest decides."""
 
@@ -108,7 +109,7 @@ def _split_domain(name: str) -> tuple[str, str]:
     return domain, path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LocalSource:
     """An image that comes from this machine: ``kind`` is oci, oci-archive, docker-archive or host.
 

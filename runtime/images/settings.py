@@ -5,11 +5,13 @@ Source: docker's daemon.json (registry-mirrors, insecure-registries), containers
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from ..frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class RegistrySettings:
     """One registry. ``mirrors`` are asked first, in order: ``host[:port][/prefix]``, or with ``http://`` or ``https://`` before it.
 
@@ -21,7 +23,7 @@ class RegistrySettings:
     ca_file: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patience:
     """How long and how often a registry is asked.
 
@@ -39,7 +41,7 @@ class Patience:
     parallel: int = 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegistryConfig:
     """``registries`` by host as it stands in references (``docker.io``, ``registry:5000``); ``aliases`` by short name."""
 

@@ -23,12 +23,16 @@ _SHARED = ("shared", "rshared")
 
 
 class BindMounts:
-    """The bind mounts of one container, whose command runs as ``user`` (``user[:group]``). Close it once they are made."""
+    """The bind mounts of one container, whose command runs as ``user`` (``user[:group]``). Close it once they are made.
 
-    def __init__(self, rootfs: Rootfs, ids: Ids, user: str) -> None:
+    ``root_fd`` is the container's root, for the names of users in it.
+    """
+
+    def __init__(self, rootfs: Rootfs, ids: Ids, user: str, root_fd: int) -> None:
         self._rootfs = rootfs
         self._ids = ids
         self._user = user
+        self._root_fd = root_fd
         self._own: tuple[int, int] | None = None
         self._maps: dict[tuple[int, int], Ids] = {}
 
@@ -90,9 +94,8 @@ class BindMounts:
 
     def _own_user(self) -> tuple[int, int]:
         if self._own is None:
-            root = self._rootfs.entries[0]
             # A root that a program serves (fuse) may hang: only numbers are known then.
-            self._own = user_of(self._user, -1 if self._rootfs.servers else self._rootfs.fds[root["fd"]])
+            self._own = user_of(self._user, -1 if self._rootfs.servers else self._root_fd)
         return self._own
 
 

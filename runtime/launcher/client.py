@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LauncherError
 from ..linux.files import readable
 from ..results import Change, Exit, Usage
 from . import wire
+
+if TYPE_CHECKING:
+    from ..tracing import Trace
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 _CODE = """
@@ -230,6 +233,7 @@ class Process:
         self.warnings: list[str] = []
         self.log_path: str | None = None
         self.log_config: dict[str, Any] = {}
+        self.trace: Trace | None = None
         # Where the launcher can't list what the container changed: how to, once it has ended.
         self.list_changes: Callable[[], list[Change]] | None = None
 
@@ -307,6 +311,8 @@ class Process:
         if event == "started":
             self.pid = message["pid"]  # type: ignore[assignment]
             self.pidfd = fds.pop(0)
+            if self.trace is not None:
+                self.trace.mark("told that the command runs")
             self._started()
         elif event == "terminal":
             self.terminal_fd = fds.pop(0)
@@ -318,6 +324,10 @@ class Process:
             self._started()
         elif event == "exited":
             self._exit = read_exit(message, self._timeout_s)
+            if self.trace is not None:
+                self.trace.mark("told how it ended")
+                for who, stamps in (message.get("trace") or {}).items():  # type: ignore[attr-defined]
+                    self.trace.add(who, stamps)
         elif event == "gone":
             self._gone = True
         for fd in fds:

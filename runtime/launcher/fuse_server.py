@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from .container import Container
     from .rootfs import Ids, Rootfs
+    from .sandbox import Sandbox
 
 # A folder that every system has and the program doesn't need: what it serves is attached there.
 _PLACE = "/sys"
@@ -109,7 +109,7 @@ class FuseServer:
 class Servers:
     """The servers of one container, watched by the launcher's loop."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Sandbox) -> None:
         self._container = container
         self._then: Callable[[], None] | None = None
         self._deadline: Callable[[], None] | None = None

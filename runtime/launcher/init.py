@@ -1,7 +1,7 @@
 """The first process of a container, from its clone to its exec.
 
-It is a child of the launcher that goes on in Python: it joins its cgroup, attaches the mounts that the launcher made,
-pivots into them, and waits for the process to start (``create`` and ``start`` of the OCI runtime specification). Its
+It is a child of the launcher that goes on in Python: it joins its cgroup, attaches the mounts that the launcher made
+and pivots into them (sandbox.py), and waits, for a moment or in the pool, until it is told which container this is. Its
 memory is the launcher's and isn't dumpable, so nothing in the container can trace it or open its descriptors.
 
 Errors go to the launcher as one message, ``{"failed": step, "message": ..., "errno": ..., "status": ...}``.
@@ -15,12 +15,11 @@ import os
 import signal
 import socket
 import struct
-from errno import EEXIST, EINVAL, ELOOP, ENOENT, ENOTDIR, EROFS, EXDEV
+from errno import ENOENT, ENOTDIR
 
 from ..errors import CellwallError, InitError, SyscallError
 from ..linux.mounts import (
     AT_FDCWD,
-    MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -33,22 +32,19 @@ from ..linux.mounts import (
     move_mount,
     new_mount,
     open_tree,
-    pivot_root,
-    umount2,
 )
 from ..linux.process import (
     CLONE_NEWCGROUP,
     PR_SET_PDEATHSIG,
     close_range,
-    openat2,
     prctl,
+    set_name,
     setdomainname,
     sethostname,
     unshare,
 )
-from . import PROC_FILES
-from .process import Step, exec_process
-from .rootfs import split_options
+from .mount_tree import Tree
+from .process import Step, begin_session, exec_process
 from .wire import receive, send
 
 TYPE_CHECKING = False
@@ -57,12 +53,7 @@ if TYPE_CHECKING:
 
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-# Made by the first process, in its own namespaces: the kernel gives each to whoever has the namespace.
-_OWN_FILESYSTEMS = {"proc", "sysfs", "devpts", "mqueue", "tmpfs", "cgroup", "cgroup2"}
-
-
-# Where the new root is before it is the root.
-_NEW_ROOT = "/proc"
+SPARE_NAME = "cellwall-spare"
 
 
 def main(sync: socket.socket) -> NoReturn:
@@ -74,16 +65,29 @@ def main(sync: socket.socket) -> NoReturn:
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
+        if message.get("trace"):
+            step.trace()
         _join(message, fds, step)
+        step.name = "waiting for the mounts"
         message, fds = receive(sync)
         if message is None:
             os._exit(0)
-        _setup(message, fds, step)
+        tree = _setup(message, fds, step)
+        step.name = "session"
+        begin_session()
+        # What a person sees of one that waits.
+        set_name(SPARE_NAME)
         send(sync, {"created": True})
+        step.name = "waiting for a container"
+        # A sandbox that was prepared ahead stays here (pool.py).
         message, fds = receive(sync)
-        if message is None:  # the launcher gave the container up before it was started
+        if message is None:  # the launcher gave it up
             os._exit(0)
-        exec_process(sync, message, fds, step)
+        if message.get("trace") and step.stamps is None:
+            step.trace()
+        container: dict[str, Any] = message
+        _furnish(container, fds, tree, step)
+        exec_process(sync, container["process"], fds[container["mount_fds"] :], step)
     except BaseException as error:
         report(sync, step, error)
     os._exit(125)
@@ -142,7 +146,8 @@ def _join(message: dict[str, Any], fds: list[int], step: Step) -> None:
         unshare(CLONE_NEWCGROUP)
 
 
-def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> None:
+def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> Tree:
+    """What is the same for every container of the sandbox's kind. Returns its mount tree, which is the root by then."""
     step.name = "user namespace"
     if setup["new_user"]:
         os.setresgid(0, 0, 0)
@@ -154,185 +159,39 @@ def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> None:
     mount(None, "/", flags=MS_REC | MS_PRIVATE)
     if setup["loopback"]:
         _raise_loopback()
-    root_fd = attach_mounts(setup["mounts"], fds, step)
-    os.fchdir(root_fd)
+    tree = Tree(step)
+    tree.attach(setup["mounts"], fds)
     step.name = "pivot_root"
-    pivot_root(".", ".")
-    umount2(".", MNT_DETACH)
-    os.chdir("/")
-    step.name = "hostname"
-    if setup["hostname"]:
-        sethostname(setup["hostname"])
-    if setup["domainname"]:
-        setdomainname(setup["domainname"])
+    tree.become_root()
     step.name = "sysctl"
     for key, value in setup["sysctl"].items():
         _sysctl(key, value)
-    step.name = "masked paths"
-    for path in setup["readonly_paths"]:
-        _make_readonly(path)
-    _mask(setup["masked_paths"])
-    if setup["readonly_root"]:
+    _hide(setup, step)
+    return tree
+
+
+def _furnish(container: dict[str, Any], fds: list[int], tree: Tree, step: Step) -> None:
+    """What is the one container's own: its folders, files and names. The rest of ``fds`` is its process's."""
+    tree.attach(container["mounts"], fds)
+    tree.attach_files()
+    step.name = "hostname"
+    if container["hostname"]:
+        sethostname(container["hostname"])
+    if container["domainname"]:
+        setdomainname(container["domainname"])
+    # Behind what somebody mounts there, too.
+    _hide(container, step)
+    if container["readonly_root"]:
         step.name = "read-only root"
-        mount_setattr(root_fd, MOUNT_ATTR_RDONLY)
-    os.close(root_fd)
+        mount_setattr(tree.root_fd, MOUNT_ATTR_RDONLY)
+    tree.close()
 
 
-def attach_mounts(entries: list[dict[str, Any]], fds: list[int], step: Step) -> int:
-    """Attach the mounts in order; returns a descriptor of the new root."""
-    root_fd = -1
-    # Kept, for the new root covers /proc for a while.
-    open_files = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for entry in entries:
-        target = entry["target"]
-        step.name = f"mount {target or 'files'}"
-        own = entry.get("filesystem")
-        if "trees" in entry:
-            if entry["trees"]:
-                _attach_cgroups(root_fd, entry)
-            continue
-        mount_fd = _own_mount(own, entry) if own else fds[entry["fd"]]
-        if mount_fd < 0:
-            continue
-        if root_fd < 0:
-            # Any folder that every system has; it goes away with the old root.
-            move_mount(mount_fd, AT_FDCWD, _NEW_ROOT)
-            root_fd = mount_fd
-            continue
-        if entry["kind"] == "files":
-            _attach_files(root_fd, mount_fd, entry["targets"])
-        else:
-            target_fd = _target(root_fd, target, entry["kind"])
-            if entry.get("user"):
-                _check_place(os.readlink(str(target_fd), dir_fd=open_files).removeprefix(_NEW_ROOT), target)
-            try:
-                move_mount(mount_fd, target_fd)
-            except SyscallError as error:
-                if error.errno not in (EINVAL, ENOTDIR):
-                    raise
-                raise InitError(
-                    "mounts", f"mount point {target}: a folder can't be mounted on a file, nor a file on a folder"
-                ) from error
-            os.close(target_fd)
-        os.close(mount_fd)
-    os.close(open_files)
-    return root_fd
-
-
-def _check_place(place: str, target: str) -> None:
-    """Refuse a mount over the container's root or over what the kernel tells of it, where links have led it there."""
-    if place in ("", "/") or ((place == "/proc" or place.startswith("/proc/")) and place not in PROC_FILES):
-        over = "its root" if place in ("", "/") else place
-        raise InitError("mounts", f"mount point {target}: it leads to {over}, which nothing can be mounted over")
-
-
-def _own_mount(filesystem: str, entry: dict[str, Any]) -> int:
-    if filesystem not in _OWN_FILESYSTEMS:
-        raise InitError("mounts", f"mount {entry['target']}: filesystem {filesystem!r} can't be mounted in a container")
-    attributes, options = split_options(entry.get("options", []))
-    try:
-        return new_mount(filesystem, {"source": filesystem, **options}, attributes)
-    except SyscallError:
-        if entry.get("optional"):
-            return -1
-        raise
-
-
-def _attach_cgroups(root_fd: int, entry: dict[str, Any]) -> None:
-    """Show the version 1 trees that the container is in, each from its own group down, as docker does. Source: cgroup_namespaces(7)."""
-    attributes, _ = split_options(entry["options"])
-    folder_fd = new_mount("tmpfs", {"source": "tmpfs", "mode": "0755", "size": "64k"}, attributes & ~MOUNT_ATTR_RDONLY)
-    target_fd = _target(root_fd, entry["target"], "dir")
-    move_mount(folder_fd, target_fd)
-    os.close(target_fd)
-    for tree in entry["trees"]:
-        controllers = tree.split(",")
-        os.mkdir(tree, 0o755, dir_fd=folder_fd)
-        for name in controllers if len(controllers) > 1 else ():
-            os.symlink(tree, name, dir_fd=folder_fd)
-        try:
-            tree_fd = new_mount("cgroup", {"source": "cgroup", **dict.fromkeys(controllers)}, attributes)
-        except SyscallError:  # what a program doesn't find there it does without
-            continue
-        point_fd = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder_fd)
-        move_mount(tree_fd, point_fd)
-        os.close(point_fd)
-        os.close(tree_fd)
-    mount_setattr(folder_fd, attributes)
-    os.close(folder_fd)
-
-
-def _attach_files(root_fd: int, tmpfs_fd: int, targets: list[str]) -> None:
-    # In the old root's /dev for a moment: before Linux 6.15 only an attached mount can be cloned.
-    move_mount(tmpfs_fd, AT_FDCWD, "/dev")
-    for index, target in enumerate(targets):
-        file_fd = open_tree(AT_FDCWD, f"/dev/{index}")
-        target_fd = _target(root_fd, target, "file")
-        try:
-            move_mount(file_fd, target_fd)
-        except SyscallError as error:
-            raise InitError(
-                "mounts", f"mount point {target}: the image has something else than a file there"
-            ) from error
-        os.close(target_fd)
-        os.close(file_fd)
-
-
-def _target(root_fd: int, target: str, kind: str) -> int:
-    """A descriptor of mount point ``target``, made where it is missing, resolved as inside the root.
-
-    The image may have put symbolic links there: openat2 keeps them inside. Source: openat2(2) RESOLVE_IN_ROOT.
-    """
-    flags = os.O_PATH | (os.O_DIRECTORY if kind == "dir" else 0)
-    try:
-        return openat2(root_fd, target, flags)
-    except SyscallError as error:
-        if error.errno != ENOENT:
-            raise _bad_target(target, error) from error
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    for depth in range(1, len(parts) + 1):
-        path = "/".join(parts[:depth])
-        last = depth == len(parts)
-        try:
-            os.close(openat2(root_fd, path, os.O_PATH | (0 if last and kind == "file" else os.O_DIRECTORY)))
-            continue
-        except SyscallError as error:
-            if error.errno != ENOENT:
-                raise _bad_target(target, error) from error
-        parent_fd = openat2(root_fd, "/".join(parts[: depth - 1]) or ".", os.O_PATH | os.O_DIRECTORY)
-        try:
-            if last and kind == "file":
-                os.close(os.open(parts[depth - 1], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
-            else:
-                os.mkdir(parts[depth - 1], 0o755, dir_fd=parent_fd)
-        except OSError as error:
-            if error.errno == EROFS:
-                raise InitError(
-                    "mounts",
-                    f"mount point {target}: it isn't there, and what it would be made in is read-only: make it first",
-                ) from error
-            if error.errno != EEXIST:
-                # A link may lead to /proc or /sys, where nobody makes files.
-                raise InitError(
-                    "mounts",
-                    f"mount point {target}: it isn't there, and can't be made ({(error.strerror or '').lower()}): "
-                    "name a folder of the image's own",
-                ) from error
-            # A dangling link: what it names isn't there, and making that is not ours to guess.
-            raise InitError(
-                "mounts", f"mount point {target}: {path} is a link that leads nowhere in the image"
-            ) from error
-        finally:
-            os.close(parent_fd)
-    return openat2(root_fd, target, flags)
-
-
-def _bad_target(target: str, error: SyscallError) -> InitError:
-    if error.errno in (ELOOP, EXDEV):
-        return InitError("mounts", f"mount point {target}: a link of the image leads out of the container there")
-    if error.errno == ENOTDIR:
-        return InitError("mounts", f"mount point {target}: the image has something else than a folder there")
-    return InitError("mounts", f"mount point {target}: {error}")
+def _hide(said: dict[str, Any], step: Step) -> None:
+    step.name = "masked paths"
+    for path in said["readonly_paths"]:
+        _make_readonly(path)
+    _mask(said["masked_paths"])
 
 
 def _raise_loopback() -> None:

@@ -13,7 +13,7 @@ import socket
 
 from ..linux.process import CLONE_PARENT, PR_SET_PDEATHSIG, clone3, prctl, setns
 from .init import close_others, die_with_launcher, report
-from .process import Step, exec_process
+from .process import Step, begin_session, exec_process
 from .wire import send
 
 TYPE_CHECKING = False
@@ -48,6 +48,8 @@ def main(
                 os.setgroups([])
             os.setresuid(0, 0, 0)
         die_with_launcher(sync)
+        step.name = "session"
+        begin_session()
         exec_process(sync, process, fds, step)
     except BaseException as error:
         report(sync, step, error)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from errno import EACCES, EEXIST, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM
 
 from ..errors import InitError, SyscallError
@@ -49,17 +50,43 @@ CELL_FOLDER = "/dev/cell"
 
 
 class Step:
-    """What is being done, for the error message if it fails."""
+    """What is being done, for the error message if it fails, and for a trace where one is wanted (tracing.py)."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self._name = name
+        self.stamps: list[list[Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if self.stamps is not None:
+            self.done()
+        self._name = name
+
+    def trace(self) -> None:
+        """Stamp the end of each step from now on."""
+        self.stamps = []
+
+    def done(self) -> None:
+        """The step that has a name is over."""
+        if self.stamps is not None:
+            self.stamps.append([self._name, time.monotonic_ns()])
+
+
+def begin_session() -> None:
+    """Have a session and a keyring of one's own. Source: setsid(2), session-keyring(7)."""
+    os.setsid()
+    new_session_keyring()
 
 
 def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], step: Step) -> NoReturn:
-    """Become the program of ``process`` (or, for ``keeper``, the container's own small init). Raises InitError."""
-    step.name = "session"
-    os.setsid()
-    new_session_keyring()
+    """Become the program of ``process`` (or, for ``keeper``, the container's own small init). Raises InitError.
+
+    The caller has begun a session.
+    """
     if process["terminal"]:
         step.name = "terminal"
         fds = [*_terminal(sync, process), *fds]
@@ -124,10 +151,12 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
         step.name = "no_new_privs"
         prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o022)
+    step.name = "exec"
     if process["keeper"]:
         keeper.keep(sync, late_filter)
-    step.name = "exec"
     candidates = _candidates(arguments[0], environment)
+    if step.stamps is not None:
+        send(sync, {"stamps": step.stamps})
     # Not closed now: the sync socket must live until the exec has worked.
     close_range(3, flags=CLOSE_RANGE_CLOEXEC)
     _default_signals()

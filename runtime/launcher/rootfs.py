@@ -91,6 +91,8 @@ _DEV_LINKS = [
 _CLONE_HERE = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
 # Docker's default for an ephemeral writable layer is the disk's size; here it is memory, so it has a bound.
 UPPER_BYTES = 10 << 30
+# Files with no more text than this, as most have, get a tmpfs of the same size whatever they say.
+FILES_BYTES = 1 << 18
 
 
 class Ids:
@@ -458,26 +460,35 @@ def _node(
     rootfs.add(f"{target}/{name}", open_tree(AT_FDCWD, source), kind="file")
 
 
-def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids) -> None:
+def files_mount(rootfs: Rootfs, files: dict[str, str | dict[str, Any]], ids: Ids, *, late: bool) -> int:
     """Add ``files`` by container path, each as a bind mount from one small tmpfs: /etc/hosts and its kind, secrets.
 
-    A file is its text, or ``{"data": bytes as Latin-1, "mode", "uid", "gid"}`` with the container's ids.
+    A file is its text, or ``{"data": bytes as Latin-1, "mode", "uid", "gid"}`` with the container's ids. ``late``: they are attached
+    after mounts that are yet to come. Returns the tmpfs, which the caller owns, for ``write_file``: the files by their numbers.
     """
-    if not files:
-        return
-    described: list[dict[str, Any]] = [
-        file if isinstance(file, dict) else {"data": file.encode().decode("latin-1")} for file in files.values()
-    ]
-    size = (1 << 20) + 2 * sum(len(file["data"]) for file in described)
+    size = (1 << 20) + (2 * size_of(files) if size_of(files) > FILES_BYTES else 0)
     tmpfs_fd = new_mount(
         "tmpfs", {"source": "cellwall", "mode": "0755", "size": str(size)}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     )
-    for index, file in enumerate(described):
-        fd = os.open(str(index), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=tmpfs_fd)
-        try:
-            write_all(fd, file["data"].encode("latin-1"))
-            os.fchown(fd, ids.base + file.get("uid", 0), ids.base + file.get("gid", 0))
-            os.fchmod(fd, file.get("mode", 0o644))
-        finally:
-            os.close(fd)
-    rootfs.add("", tmpfs_fd, kind="files", targets=list(files))
+    rootfs.add("", tmpfs_fd, kind="files", targets=list(files), late=late)
+    for index, file in enumerate(files.values()):
+        write_file(tmpfs_fd, str(index), file, ids.base)
+    return os.dup(tmpfs_fd)
+
+
+def size_of(files: dict[str, str | dict[str, Any]]) -> int:
+    """How much text there is in the files of ``files_mount``."""
+    return sum(len(file["data"] if isinstance(file, dict) else file) for file in files.values())
+
+
+def write_file(dirfd: int, name: str, file: str | dict[str, Any], base: int) -> None:
+    """Write one of the files of ``files_mount``, whatever it held before; ``base`` is the host id of the container's root."""
+    if isinstance(file, str):
+        file = {"data": file.encode().decode("latin-1")}
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dirfd)
+    try:
+        write_all(fd, file["data"].encode("latin-1"))
+        os.fchown(fd, base + file.get("uid", 0), base + file.get("gid", 0))
+        os.fchmod(fd, file.get("mode", 0o644))
+    finally:
+        os.close(fd)

@@ -70,6 +70,9 @@ class Server:
         self.collected: dict[int, os.waitid_result] = {}
         self._children_ended = False
         self._watch_children()
+        from .pool import Pool  # which needs what is below the server
+
+        self.pool = Pool(self)
         self._network_fd = -1
         self._network: Worker | None = None
 
@@ -201,6 +204,7 @@ class Server:
         if message is None:
             self.forget(self.main.fileno())
             self.stopping = True
+            self.pool.close()
             for task in list(self.tasks):
                 task.abandon()
             return
@@ -222,9 +226,7 @@ class Server:
     def _dispatch(self, message: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
         operation = message["operation"]
         if operation == "run":
-            from .container import Container
-
-            Container(self, message, channel, fds).launch()
+            self.pool.launch(message, channel, fds)
         elif operation == "supervise":
             from .shim import Shim
 
@@ -318,7 +320,7 @@ def main() -> None:
     os.umask(0o022)
     os.chdir("/")
     # Before the first fork, so that no child imports it again.
-    from . import container, joined  # noqa: F401
+    from . import joined, pool  # noqa: F401
 
     if os.environ.get("CELLWALL_SHIM"):
         from . import shim  # noqa: F401

@@ -58,6 +58,8 @@ class Shared:
         found = state.load(running, self.id)
         if found is None or not found["pid"] or not state.runs(found):
             raise StatusError(f"{flag}: container {self.id[:12]}", "not running", "running: start it first")
+        # Its id range was taken by a sandbox that was made ahead of it (pool.py).
+        self.holder: str = found["cellwall"].get("sandbox", self.id)
         self.found: dict[str, Any] = found["cellwall"]
         self.pid: int = found["pid"]
         theirs = self.found["namespaces"]

@@ -31,19 +31,33 @@ class Task:
 
     def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
         self.server = server
-        self.request = request
-        self.channel = channel
-        self.fds = fds  # the server closes them when the request has been dealt with
         self.sync: socket.socket | None = None
         self.pid = 0
         self.pidfd = -1
         self.joiner = 0
-        self.started_at = time.monotonic()
         self.failure: dict[str, Any] | None = None
         self.timed_out = False
         self.deadline: Any = None
         self.group: Group | None = None
         self.baseline: dict[str, Any] = {}
+        # Of the first process, for a trace: see ``mark``.
+        self.init_stamps: object = []
+        self.follow(request, channel, fds)
+
+    def follow(self, request: dict[str, Any], channel: socket.socket | None, fds: list[int]) -> None:
+        """Be what ``request`` asks for, from now on."""
+        self.request = request
+        self.channel = channel
+        self.fds = fds  # the server closes them when the request has been dealt with
+        self.started_at = time.monotonic()
+        # For a trace (tracing.py): what was done and when.
+        self.stamps: list[list[Any]] | None = [] if request.get("trace") else None
+        self.mark("request read")
+
+    def mark(self, what: str) -> None:
+        """Stamp that ``what`` is done, where a trace is wanted."""
+        if self.stamps is not None:
+            self.stamps.append([what, time.monotonic_ns()])
 
     # -- client side
 
@@ -103,11 +117,14 @@ class Task:
             self.sync = None
             if self.failure is None and self.pidfd >= 0:
                 # Its end of the socket closes at the exec: the command runs.
+                self.mark("exec seen")
                 self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
                 self.on_running()
             return
         if "failed" in message:
             self.failure = message
+        elif "stamps" in message:
+            self.init_stamps = message["stamps"]
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
         elif "terminal" in message:

@@ -17,6 +17,8 @@ from ..linux.files import write_all
 _PACKET = 65536
 _DESCRIPTORS = 253
 _LOG_BYTES = 65536
+# Without the look for cycles: what is sent was made for it.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def complain(text: str) -> None:
@@ -32,7 +34,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 def send(sock: socket.socket, message: dict[str, object], fds: tuple[int, ...] | list[int] = ()) -> None:
     """Send ``message`` and copies of ``fds``. Raises BrokenPipeError or ConnectionResetError where the peer has gone."""
-    data = json.dumps(message, separators=(",", ":")).encode()
+    data = _encode(message).encode()
     large_fd = -1
     try:
         if len(data) > _PACKET:

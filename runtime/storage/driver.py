@@ -19,10 +19,11 @@ overlay can't be made the first of ``lowers`` is bound read-only instead.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
+from ..frozen import frozen
 from .names import FORMER, reason
 from .names import NAMES as NAMES
 
@@ -60,7 +61,7 @@ class RootIdentity:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerInfo:
     """What unpacking a layer made. ``size_bytes`` counts the content of regular files, ``entries`` the archive's members."""
 
@@ -72,7 +73,7 @@ class LayerInfo:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """The most that one layer may hold. The default is far above any real layer and far below what fills a machine's inodes."""
 

@@ -14,11 +14,11 @@ import errno
 import fcntl
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import NotFound
+from ..frozen import frozen
 from .driver import Identity, LayerInfo, Limits
 from .jobs import run_job
 from .scratch import LOCK, Scratch, new_name, open_directory, write_synced
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .driver import Lower
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Filling:
     """A layer in the making: its folder, what the worker is asked, and the descriptors that the caller of it keeps open.
 

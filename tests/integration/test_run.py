@@ -313,7 +313,8 @@ def test_two_hundred_in_a_row(engine: Engine, busybox: str) -> None:
     for _ in range(200):
         assert cellwall.run(busybox, ["true"], engine=engine).exit_status == 0
     assert resident_kib() - memory < 1024
-    assert descriptors() <= open_before + 8
+    # Two sandboxes may wait for the next ones by now, and one be on its way.
+    assert descriptors() <= open_before + 8 + 3 * 8
 
 
 def test_twenty_at_once(engine: Engine, busybox: str) -> None:

@@ -1,0 +1,220 @@
+"""Sandboxes made ahead: a container that began in one is like any other, and nothing is left of those that weren't used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cellwall
+from cellwall.runtime import state
+from cellwall.runtime.cgroups import Group
+from cellwall.runtime.cli.command import main
+from cellwall.runtime.engine import Engine
+from cellwall.runtime.launcher.init import SPARE_NAME
+from cellwall.runtime.linux.process import is_running, start_time
+from cellwall.runtime.tracing import Trace
+
+pytestmark = pytest.mark.needs("root", "overlay")
+
+# What a container can see of its own walls; what must differ between two containers is taken out by ``walls``.
+WALLS = """
+cat /proc/self/status | grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|Uid|Gid|NSpid)'
+cut -d' ' -f4- /proc/self/mountinfo | sort
+cat /proc/self/limits /proc/self/cgroup /proc/self/uid_map /proc/self/gid_map /proc/self/oom_score_adj
+ls -ld /proc/self/fd/* /dev/* /dev/cell/* / /sys/fs/cgroup | sed 's/ [A-Z][a-z][a-z] .* / /'
+cat /proc/keys | wc -c; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ip link 2>&1 | head -2
+ps -o pid,ppid,pgid,sid,comm | head -3; umask; pwd; env | sort; id
+hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf; touch /sys/x /proc/sys/kernel/hostname 2>&1
+"""
+
+
+@pytest.fixture
+def cold_engine(engine: Engine) -> Iterator[Engine]:
+    """An engine on the same store that has nothing made ahead."""
+    made = Engine()
+    made.pool = 0
+    yield made
+    made.close()
+
+
+def until(said: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not said():
+        assert time.monotonic() < deadline, f"waited half a minute for {what}"
+        time.sleep(0.01)
+
+
+def parked(engine: Engine) -> set[str]:
+    """The spare sandboxes that wait by now: their control groups' names."""
+    names = {name for name, _ in state.spares(str(engine.paths.spares))}
+    return {name for name in names if any(map(_waits, Group.find(name).pids()))}
+
+
+def prepare(engine: Engine, image: str, script: str = "true", **options: Any) -> set[str]:
+    """Run a container, and have a sandbox ready for the next one of its kind; returns the spare ones' names."""
+    before = {name for name, _ in state.spares(str(engine.paths.spares))}
+    run(engine, image, script, **options)
+    until(lambda: bool(parked(engine) - before), "a spare sandbox")
+    return parked(engine)
+
+
+def _waits(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == SPARE_NAME
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def _is_gone(name: str) -> bool:
+    return not Group.find(name).paths
+
+
+def run(engine: Engine, image: str, script: str, **options: Any) -> tuple[cellwall.Result, bool]:
+    """A script in a fresh container, and whether that began in a spare sandbox."""
+    trace = Trace()
+    result = cellwall.run(image, script=script, engine=engine, trace=trace, **options)
+    return result, "cgroup made" not in [stamp.what for stamp in trace.stamps]
+
+
+def begun_ahead(engine: Engine, image: str, script: str, **options: Any) -> cellwall.Result:
+    """A script in a container that began in a spare sandbox: where other kinds wait as well, it may take a few."""
+    found: list[cellwall.Result] = []
+
+    def began() -> bool:
+        result, ahead = run(engine, image, script, **options)
+        found.append(result)
+        return ahead
+
+    until(began, "a container that begins in a sandbox of its kind")
+    return found[-1]
+
+
+def walls(result: cellwall.Result) -> str:
+    text = result.stdout.replace(result.container_id[:12], "HOSTNAME")
+    text = re.sub(r"\b(0\s+)(\d{10})(\s+65536)", r"\1BASE\3", text)
+    text = re.sub(r"(pipe|socket):\[\d+\]", r"\1", text)
+    # Ids in mount options, the scratch folders of the layers, and the numbers of mounts.
+    text = re.sub(r"(gid|uid)=\d{10}", r"\1=ID", text)
+    text = re.sub(r"/proc/self/fd/\d+", "/proc/self/fd/N", text)
+    return re.sub(r"\b(shared|master|propagate_from):\d+", r"\1", text)
+
+
+@pytest.mark.parametrize("more", ["", "volume"])
+def test_the_walls_are_those_of_any_other(
+    engine: Engine, cold_engine: Engine, busybox: str, tmp_path: Path, more: str
+) -> None:
+    options: dict[str, Any] = {"volume": f"{tmp_path}:/data:ro", "tmpfs": "/scratch"} if more else {}
+    cold, ahead = run(cold_engine, busybox, WALLS, **options)
+    assert not ahead
+    prepare(engine, busybox, **options)
+    warm, ahead = run(engine, busybox, WALLS, **options)
+    assert ahead
+    assert warm.container_id != cold.container_id
+    assert walls(warm) == walls(cold)
+    assert len(warm.stdout) > 4000
+
+
+def test_one_is_used_once(engine: Engine, busybox: str) -> None:
+    script = (
+        "cat /left /dev/shm/left /tmp/left; readlink /proc/self/ns/*; touch /left /dev/shm/left; echo x > /tmp/left"
+    )
+    seen = []
+    for _ in range(4):
+        prepare(engine, busybox)
+        result, ahead = run(engine, busybox, f"mkdir -p /tmp; {script}")
+        assert ahead
+        assert result.stderr.count("No such file") == 3
+        seen.append(set(result.stdout.split()))
+    assert all(not (one & other) for at, one in enumerate(seen) for other in seen[:at])
+
+
+def test_its_own_limits_mounts_and_names(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    engine.pool = 8  # as many kinds as are asked for here
+    (tmp_path / "file").write_text("mine")
+    prepare(engine, busybox, env={"SECRET": "hunter2"}, hostname="first", add_host="old:192.0.2.1")
+    result, ahead = run(engine, busybox, "env; hostname; cat /etc/hosts", hostname="second", add_host="new:192.0.2.2")
+    assert ahead
+    assert "hunter2" not in result.stdout
+    assert "second" in result.stdout and "new" in result.stdout
+    assert "first" not in result.stdout and "old" not in result.stdout
+    prepare(engine, busybox)
+    result, ahead = run(engine, busybox, "true", memory="64m")
+    assert not ahead
+    assert result.exit.memory_limit_bytes == 64 << 20
+    result = begun_ahead(engine, busybox, "cat /etc/file; cat /etc/hosts | wc -l", volume=f"{tmp_path}:/etc")
+    # The container's own files lie upon what is mounted there.
+    assert result.stdout.startswith("mine") and result.stdout[4:].strip() != "0"
+
+
+def test_a_folder_that_is_gone_is_told(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    prepare(engine, busybox, volume=f"{folder}:/data")
+    # A spare holds nothing of the caller's: the folder can go, and what is mounted next is the folder of that time.
+    folder.rmdir()
+    folder.mkdir()
+    (folder / "new").write_text("new")
+    result, ahead = run(engine, busybox, "cat /data/new", volume=f"{folder}:/data")
+    assert ahead
+    assert result.stdout == "new"
+
+
+def test_nobody_sees_it_as_a_container(engine: Engine, busybox: str, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(engine, busybox)
+    assert engine.containers(all=True) == []
+    assert main(["system", "df", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    spare = next(row for row in rows if row["Type"] == "Spare Sandboxes")
+    assert spare["TotalCount"] >= 1
+    assert main(["info", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["Spares"]["Sandboxes"] >= 1
+    engine.close()
+    assert list(engine.paths.spares.iterdir()) == []
+    assert list(engine.paths.ids.iterdir()) == []
+
+
+def test_no_more_than_are_allowed(engine: Engine, busybox: str) -> None:
+    for size in ("64m", "65m", "66m", "67m"):
+        run(engine, busybox, "true", memory=size)
+        assert len(list(engine.paths.spares.iterdir())) <= 2
+    # What is asked for again and again takes the place of what isn't.
+    assert begun_ahead(engine, busybox, "true", memory="67m").exit.memory_limit_bytes == 67 << 20
+    assert len(list(engine.paths.spares.iterdir())) <= 2
+
+
+def test_one_that_was_killed_is_no_loss(engine: Engine, busybox: str) -> None:
+    for name in prepare(engine, busybox):
+        for pid in Group.find(name).pids():
+            os.kill(pid, signal.SIGKILL)
+        until(partial(_is_gone, name), "the end of its group")
+    # None is made for it before somebody asks again.
+    until(lambda: not list(engine.paths.spares.iterdir()), "the last link of a spare sandbox")
+    result, _ = run(engine, busybox, "echo well")
+    assert result.stdout == "well\n"
+
+
+def test_a_killed_launcher_leaves_nothing(engine: Engine, busybox: str) -> None:
+    names = prepare(engine, busybox)
+    launcher = engine.launcher.pid
+    started = start_time(launcher)
+    inside = [pid for name in names for pid in Group.find(name).pids()]
+    os.kill(launcher, signal.SIGKILL)
+    until(lambda: not is_running(launcher, started), "the launcher's end")
+    other = Engine()
+    try:
+        until(lambda: not any(os.path.exists(f"/proc/{pid}/ns") for pid in inside), "the end of what waited")
+        assert other.containers(all=True) == []
+        assert list(other.paths.spares.iterdir()) == []
+        assert list(other.paths.ids.iterdir()) == []
+        assert all(not Group.find(name).paths for name in names)
+    finally:
+        other.close()
