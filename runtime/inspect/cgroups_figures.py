@@ -49,6 +49,11 @@ class Meter:
     note: str = ""
 
     @property
+    def bounded(self) -> bool:
+        """Whether there is a use and something that it can be a part of: a limit of nothing is none to fill."""
+        return self.use is not None and (self.limit is None or self.limit.value != 0)
+
+    @property
     def share(self) -> float | None:
         """Use by limit, or by what the machine has where there is no limit; None where one isn't known."""
         whole = self.limit or self.capacity

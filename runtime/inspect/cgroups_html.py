@@ -65,7 +65,7 @@ def meter(one: Meter) -> Html:
     """A meter with its further figures below it."""
     bad, others = words.of_counts(one)
     said = words.of_meter(one)
-    if one.use is None:
+    if not one.bounded:
         first = pairs([(one.name, said)])
     else:
         first = gauge(one.name, said, twin.number_of(one, "use"), twin.limit_of(one), peak=twin.peak_of(one))

@@ -63,7 +63,7 @@ def meter(one: Meter, columns: int) -> str:
     """A meter with its further figures below it."""
     said = words.of_meter(one)
     bad, others = words.of_counts(one)
-    if one.use is None:
+    if not one.bounded:
         made = plain.pairs([(one.name, said)], columns)
     else:
         made = plain.meter(one.name, said, number_of(one, "use"), limit_of(one), peak=peak_of(one), columns=columns)

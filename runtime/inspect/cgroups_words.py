@@ -60,7 +60,11 @@ def seconds(value: float) -> str:
 def of_meter(meter: Meter) -> str:
     """``12 MiB of 64 MiB, peak 20 MiB``: what the meter's bar shows."""
     parts = []
-    if meter.use is not None:
+    if meter.limit is not None and meter.limit.value == 0:
+        parts.append(
+            "none may be used" + (f", {said(meter.use.value, meter.unit)} is" if meter.use and meter.use.value else "")
+        )
+    elif meter.use is not None:
         # "0.02 of 0.5 cpus", but "2 MiB of 1 GiB".
         alone = meter.unit == "cpus" and meter.limit is not None and isinstance(meter.use.value, (int, float))
         use = number(float(meter.use.value or 0)) if alone else said(meter.use.value, meter.unit)

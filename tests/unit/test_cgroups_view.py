@@ -10,7 +10,7 @@ import pytest
 from cellwall.runtime.cgroups.hierarchy import parse_mountinfo
 from cellwall.runtime.cgroups.stats import parse_pressure
 from cellwall.runtime.errors import SpecError
-from cellwall.runtime.inspect import cgroups, cgroups_words
+from cellwall.runtime.inspect import cgroups, cgroups_html, cgroups_text, cgroups_words
 from cellwall.runtime.inspect.cgroups_disks import parse_blkio, parse_io_max, parse_io_stat
 from cellwall.runtime.inspect.cgroups_figures import Figure, Meter, parse_cpu_max, tightest
 from cellwall.runtime.inspect.cgroups_history import FIRST_INTERVAL_S, MOST, History
@@ -186,6 +186,11 @@ def test_a_meter_in_words() -> None:
     assert meter.share == 0.25
     free = Meter("memory", "bytes", 1, Figure("use", 1 << 20, "bytes"), None, None, Figure("machine", 1 << 30, "bytes"))
     assert cgroups_words.of_meter(free) == "1 MiB, no limit, the machine has 1 GiB"
+    none = Meter("swap", "bytes", 2, Figure("use", 0, "bytes"), None, Figure("limit", 0, "bytes"), None)
+    assert cgroups_words.of_meter(none) == "none may be used"
+    for shown in (cgroups_text.meter(none, 80), cgroups_html.meter(none)):
+        assert "none may be used" in shown
+        assert "no limit" not in shown
     cpu = Meter("cpu", "cpus", 2, Figure("mean use", 0.05, "cpus"), None, Figure("limit", 0.5, "cpus"), None)
     assert cgroups_words.of_meter(cpu) == "0.05 of 0.5 cpus on average"
 
