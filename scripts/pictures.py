@@ -19,6 +19,7 @@ from typing import Any
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
+from scripts.shrink_png import shrink  # noqa: E402
 from tests.browser.lab import THEMES, Open, notebook_of, opened, serving, within  # noqa: E402
 from tests.netns import Netns  # noqa: E402
 
@@ -26,6 +27,7 @@ PICTURES = TOP / "docs/pictures"
 # So wide is a picture; a README's column is about that.
 WIDTH = 860
 MOST_PIXELS = 900
+LARGE = 60_000
 
 # What has to stand before the pictures are taken.
 SETUP = [
@@ -117,16 +119,14 @@ def cellwall(root: Path, *words: str, inside: Sequence[str] = ()) -> None:
 
 
 def optimised(chosen: dict[str, Any]) -> int:
-    """Shrink the files where a program for it is there, and say which are too large for the repository."""
+    """Shrink the files, and say which are too large for the repository all the same."""
     large = 0
     for name in chosen:
         for theme in ("light", "dark"):
             path = PICTURES / f"{name}-{theme}.png"
-            if program := shutil.which("pngquant"):
-                subprocess.run([program, "--force", "--output", str(path), "64", str(path)], check=True)
-            size = path.stat().st_size
+            size = shrink(path)
             print(f"{path.name}: {size / 1000:.0f} kB")
-            large += size > 60_000
+            large += size > LARGE
     return large
 
 
