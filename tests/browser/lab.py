@@ -22,7 +22,7 @@ from ..netns import Netns
 from ..tree import TOP
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
-PATIENCE_S = 60
+PATIENCE_S = 150
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
