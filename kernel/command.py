@@ -97,6 +97,7 @@ def _isolated(context: Context, said: Namespace, made: KernelWords, command: lis
     found = image_kernel.look(engine, replace(made.options(), pull="never"))
     choice = image_kernel.choose(found, made.image, said.language or "")
     made = replace(made, command=choice.command, ids=said.ids or found.ids)
+    made.check_user(engine.identity.rootless)
     made = replace(made, run=(*(f"--env={key}={value}" for key, value in choice.env.items()), *made.run))
     wheels = None if said.wheels is None else Path(said.wheels).absolute()
     if not choice.needs_ipykernel:

@@ -42,6 +42,7 @@ def start(
     ``arguments`` are added to the kernel's command. Raises CellwallError with what mends it.
     """
     shown = None if words.folder == "none" else os.path.abspath(folder)
+    words.check_user(engine.identity.rootless)
     wanted = asked(words, environment, shown, engine.config)
     mounts = () if shown is None else mounts_of(shown, words.folder, [*_private(), engine.paths.data, engine.paths.run])
     options = replace(

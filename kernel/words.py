@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli import values
 from ..runtime.cli.parser import Parser
 from ..runtime.cli.run_options import OPTIONS, add_run_options, run_options_of
-from ..runtime.errors import SpecError
+from ..runtime.errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
     from ..runtime.options import RunOptions
@@ -58,6 +58,14 @@ class KernelWords:
         add_run_options(parser, omit=NOT_FOR_KERNELS)
         said, _ = parser.parse(self.run)
         return run_options_of(said, self.image, self.command, environment=environment)
+
+    def check_user(self, rootless: bool) -> None:
+        """Raise UnsupportedError for a kernel whose sockets its client couldn't reach."""
+        if rootless and self.ids[0]:
+            raise UnsupportedError(
+                f"a kernel that isn't root in its container (it is user {self.ids[0]}), for an ordinary user of this machine",
+                "install it with -u 0: that root is you, and has no more rights here than you",
+            )
 
     @property
     def asked_flags(self) -> list[str]:

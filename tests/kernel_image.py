@@ -61,14 +61,14 @@ def python_image(*layers: bytes, **config: object) -> MadeImage:
             "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nsam:x:1000:1000:sam:/home/sam:/bin/sh\n",
             "etc/group": b"root:x:0:\nsam:x:1000:\n",
             "home": None,
-            "tmp": None,
             "usr": None,
             "usr/bin": None,
             "usr/bin/python3": "python3.11",
         }
     )
+    everybodys = tar_of({"tmp": None}, mode=0o1777)
     return make_image(
-        [layer({*paths, *libraries(paths)}), busybox_layer(), files, *layers],
+        [layer({*paths, *libraries(paths)}), busybox_layer(), files, everybodys, *layers],
         compression="none",
         config={"Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C.UTF-8"], "Cmd": ["python3"], **config},
     )

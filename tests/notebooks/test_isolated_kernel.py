@@ -161,6 +161,16 @@ NOTEBOOK = {
 }
 
 
+def test_another_user_in_the_image(client: Client, home: Home) -> None:
+    home.cli("kernel", "install", "--image", "kernel:1", "--name", "sam", "-u", "sam")
+    client.tell("start", "sam", str(home.notebooks), {})
+    assert client.text("import os; open('of-sam', 'w').close(); print(os.getuid())") == "1000\n"
+    # What that user makes is the caller's here.
+    assert (home.notebooks / "of-sam").stat().st_uid == 0
+    client.tell("shutdown")
+    home.cli("kernel", "remove", "sam")
+
+
 def test_clients_unchanged(home: Home) -> None:
     (home.notebooks / "n.ipynb").write_text(json.dumps(NOTEBOOK))
     run = "import nbformat, nbclient\nn = nbformat.read('n.ipynb', 4)\nnbclient.NotebookClient(n).execute()\nnbformat.write(n, 'run.ipynb')"
@@ -313,5 +323,7 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             client.tell("shutdown")
             client.end()
             assert home.left() == []
+        words = ["--image", "kernel:1", "--name", "sam", "-u", "sam"]
+        assert "install it with -u 0: that root is you" in home.cli("kernel", "install", *words, status=1)
     finally:
         shutil.rmtree(root)
