@@ -239,7 +239,7 @@ class Container(Sandbox):
             super().on_exit()
 
     def known_group(self) -> dict[str, str] | None:
-        found = state.load(self.request["running"], self.id) if self.has_state else None
+        found = None if self.is_spare else state.load(self.request["running"], self.id)
         paths: dict[str, str] | None = (found or self.state).get("cellwall", {}).get("cgroup")
         return paths
 
