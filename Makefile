@@ -11,13 +11,18 @@ ARGS ?=
 CHECK_NEEDS := $(if $(CI),--needs-minimum)
 VERBOSITY := $(if $(CI),-ra,)
 
-.PHONY: help quickstart test lint unit soak browser bench vm docs clean
+.PHONY: help quickstart notebooks test lint unit soak browser bench vm docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)$$/  make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: ## set up, run notebooks/quickstart.ipynb in a real kernel and show what it prints
 	@sh scripts/quickstart.sh
+
+notebooks: ## run the tutorials twice in real kernels and compare what they show (ARGS='notebooks/02-*.ipynb' for some)
+	@sh scripts/system-packages.sh tests/system-packages.txt
+	@sh scripts/venv.sh test
+	@$(PYTHON) notebooks/check.py $(ARGS)
 
 test: ## set up, lint and run all tests but the slow suites (ARGS=... for pytest)
 	@sh scripts/system-packages.sh tests/system-packages.txt

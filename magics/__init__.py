@@ -33,7 +33,7 @@ class Session:
         """Run the cell in a fresh container and remove it: ``%%container IMAGE [run options] [cell options]``.
 
         Run options are those of ``docker run``, cell options those of ``%%script``: ``--lang``, ``--in VAR``, ``--out VAR``,
-        ``--err VAR``, ``--result VAR``, ``--bg``, ``--proc VAR``, ``--no-raise-error``, ``--timeout SECONDS``, ``--diff``. With ``--name NAME`` the
+        ``--err VAR``, ``--result VAR``, ``--bg``, ``--proc VAR``, ``--no-raise-error``, ``--timeout SECONDS``, ``--diff``, ``--watch``. With ``--name NAME`` the
         container stays, and later cells with that name run in it. ``%container run --help`` lists all of them.
         """
         from .container import run_cell

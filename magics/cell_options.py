@@ -40,6 +40,7 @@ class CellOptions:
     background: bool = False
     raise_error: bool = True
     diff: bool = False
+    watch: bool = False
     flags: tuple[str, ...] = ()
 
 
@@ -84,6 +85,7 @@ def new_cell_parser(command: str, usage: str, *, interspersed: bool = True) -> P
     parser.flag("--bg", dest="background", help="go on with the notebook while the cell runs")
     parser.flag("--no-raise-error", dest="no_raise_error", help="don't raise when the command fails")
     parser.flag("--diff", dest="diff", help="show the paths that the cell added, changed and deleted")
+    parser.flag("--watch", dest="watch", help="show the container's memory, cpu and processes while the cell runs")
     return parser
 
 
@@ -104,6 +106,7 @@ def describe_cell() -> list[dict[str, Any]]:
         ("--bg", "go on with the notebook while the cell runs"),
         ("--no-raise-error", "don't raise when the command fails"),
         ("--diff", "show the paths that the cell changed"),
+        ("--watch", "show memory, cpu and processes while the cell runs"),
     )
     options += [
         {"names": [name], "takes_value": False, "repeats": False, "metavar": "", "choices": [], "help": help_text}
@@ -160,6 +163,7 @@ def cell_options_of(parsed: argparse.Namespace) -> CellOptions:
         background=parsed.background,
         raise_error=not parsed.no_raise_error,
         diff=parsed.diff,
+        watch=parsed.watch,
         flags=tuple(option.flag for option in OPTIONS if getattr(parsed, option.dest, None) not in (None, [], False)),
     )
     if cell.process_variable and not cell.background:

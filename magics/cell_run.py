@@ -15,6 +15,7 @@ from ..runtime.options import RunOptions, Script
 from ..runtime.pump import pipes, pump
 from ..runtime.results import Result
 from .cell_options import CellOptions
+from .live import LiveMeter
 from .pull_progress import PullProgress
 from .standing import not_in_force
 from .streams import CellStream, Screen
@@ -77,7 +78,7 @@ class CellRun:
                     process, container_id = self._start(made)
                 with process:
                     try:
-                        ended = self._follow(process, made)
+                        ended = self._follow(process, container_id, made)
                     finally:
                         # Before the process is closed: a kill from another thread must not meet a closed descriptor.
                         with self._lock:
@@ -153,14 +154,19 @@ class CellRun:
         )
         return process, container.id
 
-    def _follow(self, process: Process, made: Pipes) -> Exit:
+    def _follow(self, process: Process, container_id: str, made: Pipes) -> Exit:
         with self._lock:
             self._process = process
             if self._killed:
                 process.kill()
+        meter = LiveMeter(self._shell, self.engine, container_id) if self.asked.watch else None
+        if meter is not None:
+            process.at_start(meter.start)
         try:
             return pump(process, made, stdin=self._stdin, on_stdout=self.stdout.feed, on_stderr=self.stderr.feed)
         finally:
+            if meter is not None:
+                meter.finish(stays=self.options.name is not None and not self.options.rm)
             self._tell(process.warnings)
 
     def _set(self, variable: str | None, value: object) -> None:

@@ -36,6 +36,7 @@ def view_line(session: Session, name: str, line: str) -> View | None:
         except HelpRequested as help:
             print(help.text, end="")
             return None
+        words = [_meant(session, word) for word in words]
         found = views.read(name, Engine.default(), said, words)
         if isinstance(found, Iterator):
             if said.format == "json":
@@ -48,6 +49,20 @@ def view_line(session: Session, name: str, line: str) -> View | None:
             sys.stdout.write(views.as_json(found))
             return None
         return found
+
+
+def _meant(session: Session, word: str) -> str:
+    """``word``, or the id of the image or container that the notebook's variable of that name holds: what ``--result VAR`` kept."""
+    value = session.shell.user_ns.get(word)
+    if value is None or isinstance(value, str):
+        return word
+    from ..runtime.build.results import BuildResult
+    from ..runtime.containers import Container
+    from ..runtime.images.image import Image
+
+    if isinstance(value, BuildResult):
+        value = value.image
+    return str(value.id) if isinstance(value, (Image, Container)) else word
 
 
 def watch(shell: Any, found: Iterator[View]) -> View | None:

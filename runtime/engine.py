@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -189,6 +189,8 @@ class Engine:
         script: Script | None = None,
         size: tuple[int, int] | None = None,
         mounts: Sequence[dict[str, Any]] = (),
+        files: Mapping[str, dict[str, Any]] | None = None,
+        scratch: str | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Process:
@@ -196,7 +198,8 @@ class Engine:
 
         With ``options.rm`` it is gone at its end, writable layer and all; else it is kept, with the log that whoever pumps
         its output writes to ``Process.log_path``. ``mounts`` are further entries of the mount plan (storage/driver.py) of a
-        container that isn't kept. Raises SpecError, VolumeError and what ``image`` raises; a command that
+        container that isn't kept; ``files`` are put into it by path, as launcher/rootfs.py has them, and never stand on a disk. The folder ``scratch``, which holds files only, is removed with the
+        container, also where this process has been killed. Raises SpecError, VolumeError and what ``image`` raises; a command that
         can't be started is no exception but an Exit with status 126 or 127 and its message.
         """
         options = self.config.fill(options)
@@ -206,7 +209,9 @@ class Engine:
         if not special and os.geteuid() == 0:
             launcher.request({"operation": "network"}).close()
         with id_file(options.cidfile) as tell_id:
-            process = self._run(options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, progress, cancelled)
+            process = self._run(
+                options, [stdin_fd, stdout_fd, stderr_fd], script, size, mounts, files, scratch, progress, cancelled
+            )
             tell_id(process.container_id)
         return process
 
@@ -217,6 +222,8 @@ class Engine:
         script: Script | None,
         size: tuple[int, int] | None,
         mounts: Sequence[dict[str, Any]],
+        files: Mapping[str, dict[str, Any]] | None,
+        scratch: str | None,
         progress: Progress | None,
         cancelled: Cancelled | None,
     ) -> Process:
@@ -228,7 +235,9 @@ class Engine:
                 # Nobody may remove a layer between the look at it and its mount, which is the launcher's.
                 holding.enter_context(self.stores.images(options.storage_driver).held())
                 try:
-                    process = launching.run(self, options, image, fds, script=script, size=size, mounts=mounts)
+                    process = launching.run(
+                        self, options, image, fds, script=script, size=size, mounts=mounts, files=files, scratch=scratch
+                    )
                 except launching.ImageGone:
                     continue
                 process.at_start(holding.pop_all().close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ def run(
     script: Script | None,
     size: tuple[int, int] | None,
     mounts: Sequence[dict[str, Any]] = (),
+    files: Mapping[str, dict[str, Any]] | None = None,
+    scratch: str | None = None,
 ) -> Process:
     """Make a container of ``image`` and launch its command; see ``Engine.run``. The caller holds the image store.
 
@@ -53,7 +55,9 @@ def run(
     container_id = secrets.token_hex(32)
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
+    made.files.update(files or {})
     record = new_record(engine, container_id, options, image, made.argv, mounts=attached)
+    record["scratch"] = scratch
     if record["ephemeral"]:
         prepare(engine, record, None)
         record["plan"] = [*record["plan"], *mounts]
@@ -276,6 +280,7 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
         "process": made.process,
         "plan": record["plan"],
         "files": made.files,
+        "scratch": record.get("scratch"),
         "names": made.names,
         "run": str(engine.paths.run),
         "running": str(engine.paths.running),

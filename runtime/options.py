@@ -186,5 +186,7 @@ class RunOptions:
     # Where the id of a new container is written to.
     cidfile: str | None = None
     # cellwall's own
+    # With init: signals go to the command's process group, as a terminal's do, not to the command alone.
+    signal_group: bool = False
     timeout_s: float | None = None
     record_changes: bool = False

@@ -160,6 +160,7 @@ def plan(
         "size": size,
         "keeper": keeper,
         "init": options.init and not keeper,
+        "signal_group": options.signal_group,
     }
     # Who mounts a file of his own there wants that one.
     taken = {one["target"] for one in attached}

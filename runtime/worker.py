@@ -6,7 +6,7 @@ every capability but those that owning other people's files takes. It dies as so
 signals it when the last writer of its lifeline pipe is gone (F_SETSIG isn't needed: SIGIO's default ends a process).
 
 The answer is ``{"result": …}`` or ``{"error": sentence, "kind": "layer"|"os"|"bug", "errno": n}``.
-May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build and runtime/union mark for it.
+May import the standard library's light modules, runtime/linux, runtime/storage, and what runtime/build, runtime/union and runtime/inspect mark for it.
 Source: pivot_root(2), user_namespaces(7), capabilities(7), fcntl(2) (F_SETOWN, O_ASYNC).
 """
 
@@ -455,6 +455,15 @@ def _union_effects(request: Request) -> object:
     return effects(request)
 
 
+def _layers(request: Request) -> object:
+    """What stacks of layers hold, for the view of layers: runtime/inspect/layers_reading.py."""
+    from .inspect.layers_reading import look
+
+    for at, stack in enumerate(request["stacks"]):
+        stack["upper_fd"] = request.get(f"upper_{at}_fd")
+    return look(request)
+
+
 def _writing(request: Request) -> dict[str, Any]:
     base, count = request["id_map"]
     return {"id_base": base, "id_count": count, "epoch": request["epoch"], "marks": request.get("marks")}
@@ -487,6 +496,7 @@ _JOBS: dict[str, Callable[[Request], object]] = {
     "union-scan": _union_scan,
     "union-before": _union_before,
     "union-effects": _union_effects,
+    "layers": _layers,
 }
 
 if __name__ == "__main__":

@@ -62,17 +62,17 @@ exec $as_postgres "$@"
 
 def ubuntu64() -> MadeImage:
     """A small system with bash."""
-    layers = [_layer(_programs("/usr/bin/bash")), _base(), tar_of({"bin/bash": "/usr/bin/bash"})]
+    layers = [layer(_programs("/usr/bin/bash")), _base(), tar_of({"bin/bash": "/usr/bin/bash"})]
     config = {"Cmd": ["/bin/bash"], "Env": ["PATH=/usr/bin:/bin"]}
     return make_image(layers, compression="zstd", config=config)
 
 
 def webapp() -> MadeImage:
     """``python app.py`` in /opt/webapp, which EXPOSEs 5000."""
-    paths = _installed("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
+    paths = installed("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib")
     files = tar_of({"usr/bin/python": "python3.11", "opt": None, "opt/webapp": None, "opt/webapp/app.py": WEB_APP})
     return make_image(
-        [_layer({*paths, *_libraries(paths)}), _base(), files],
+        [layer({*paths, *libraries(paths)}), _base(), files],
         compression="zstd",
         config={
             "WorkingDir": "/opt/webapp",
@@ -85,7 +85,7 @@ def webapp() -> MadeImage:
 
 def postgres() -> MadeImage:
     """A PostgreSQL server whose data is in the volume /dbdata."""
-    paths = _installed("postgresql-15", "postgresql-client-15")
+    paths = installed("postgresql-15", "postgresql-client-15")
     programs = {f"{POSTGRES}/bin/{name}" for name in ("initdb", "postgres", "psql")}
     paths = {path for path in paths if f"{POSTGRES}/bin/" not in path} | programs
     zones = {f"/usr/share/zoneinfo/{name}" for name in ("UTC", "Etc/UTC")}
@@ -100,7 +100,7 @@ def postgres() -> MadeImage:
     )
     tools = _programs("/usr/bin/flock", "/usr/bin/setpriv")
     return make_image(
-        [_layer({*paths, *_libraries(paths), *zones, *tools}), _base(), files],
+        [layer({*paths, *libraries(paths), *zones, *tools}), _base(), files],
         compression="zstd",
         config={
             "Entrypoint": ["serve"],
@@ -121,7 +121,7 @@ def _base() -> bytes:
     return busybox_layer()
 
 
-def _installed(*packages: str) -> set[str]:
+def installed(*packages: str) -> set[str]:
     found: set[str] = set()
     for package in packages:
         done = subprocess.run(["dpkg", "-L", package], capture_output=True, text=True)
@@ -132,10 +132,10 @@ def _installed(*packages: str) -> set[str]:
 
 
 def _programs(*paths: str) -> set[str]:
-    return {*paths, *_libraries(paths)}
+    return {*paths, *libraries(paths)}
 
 
-def _libraries(paths: Iterable[str]) -> set[str]:
+def libraries(paths: Iterable[str]) -> set[str]:
     """What the ELF files among ``paths`` are linked with."""
     binaries = []
     for path in paths:
@@ -147,7 +147,7 @@ def _libraries(paths: Iterable[str]) -> set[str]:
     return set(re.findall(r"(/\S+) \(0x", listed))
 
 
-def _layer(paths: Iterable[str]) -> bytes:
+def layer(paths: Iterable[str]) -> bytes:
     """A tar of ``paths`` with the folders above them. /lib and /lib64 are links into /usr here: files go where they lead."""
     buffer = io.BytesIO()
     done: set[str] = set()

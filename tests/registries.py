@@ -254,6 +254,7 @@ def make_image(
     config: dict[str, Any] | None = None,
     media_types: tuple[str, str, str] = (OCI_MANIFEST, OCI_CONFIG, OCI_LAYER),
     diff_ids: list[str] | None = None,
+    history: list[dict[str, Any]] | None = None,
 ) -> MadeImage:
     """An image of the tars ``layers``, base first. ``compression``: gzip, zstd or none."""
     manifest_type, config_type, layer_type = media_types
@@ -277,7 +278,7 @@ def make_image(
         "os": "linux",
         "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], **(config or {})},
         "rootfs": {"type": "layers", "diff_ids": diff_ids or [sha256_of(tar) for tar in layers]},
-        "history": [{"created_by": f"layer {number}"} for number in range(len(layers))],
+        "history": history or [{"created_by": f"layer {number}"} for number in range(len(layers))],
     }
     raw_config = json.dumps(document).encode()
     blobs[sha256_of(raw_config)] = raw_config

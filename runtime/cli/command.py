@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..engine import Engine
 
-# command: (module of this package, function, what it does). The order is that of the help text.
+# command: (module of this package, function, what it does). The order is that of the help text. Kernels are above the runtime: their
+# commands are named here and nowhere imported, so that the command line stays one (docs/adr/0013-isolated-kernels.md).
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run", "Run a command in a new container"),
     "exec": ("run", "exec_", "Run a command in a running container"),
@@ -79,6 +80,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "volume prune": ("volume", "prune", "Remove volumes that nothing uses"),
     "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
     "lock": ("lock", "lock", "Record in a notebook which images its cells name, by digest"),
+    "kernel install": ("..kernel.command", "install", "Make an image's kernel one of Jupyter's kernels"),
+    "kernel list": ("..kernel.command", "list_", "List kernels"),
+    "kernel remove": ("..kernel.command", "remove", "Remove kernels"),
+    "kernel launch": ("..kernel.command", "launch", "Run a kernel: what a kernelspec calls"),
     **{name: ("views", "command", summary) for name, summary in VIEWS.items()},
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
@@ -152,6 +157,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "remove": "volume rm",
         "prune": "volume prune",
     },
+    "kernel": {
+        "install": "kernel install",
+        "list": "kernel list",
+        "ls": "kernel list",
+        "remove": "kernel remove",
+        "rm": "kernel remove",
+        "launch": "kernel launch",
+    },
     "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
 _LATER = {
@@ -159,7 +172,6 @@ _LATER = {
     "namespaces",
     "cgroups",
     "mounts",
-    "kernel",
 }
 _FOREGROUND = {"run", "exec", "union"}
 

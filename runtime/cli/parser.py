@@ -143,6 +143,10 @@ class Parser(argparse.ArgumentParser):
             said.setdefault(self._action(name).dest, []).append(text)
         return said, rest
 
+    def options_of(self, words: Sequence[str]) -> list[str]:
+        """The options among ``words``, each as one word with its longest name: ``--memory=64m``. Raises SpecError."""
+        return self._split(list(words))[0]
+
     def describe(self) -> list[dict[str, Any]]:
         """The options for completion, in the shape of run_options.describe(); refused ones left out."""
         return [

@@ -96,7 +96,7 @@ class MountsView(View):
     """The mounts of a container (``id`` empty: of this process), a mount before what stands on it.
 
     ``count`` is how many there are, ``more`` how many of them aren't in ``mounts``. ``shared``: this process has the same mounts.
-    ``uid_map`` and ``gid_map`` are the ids of the container.
+    ``uid_map`` and ``gid_map`` are the ids of the container and what this process sees them as.
     """
 
     name: str
@@ -166,6 +166,11 @@ def _read(process: ProcessFolder, container: Container | None, volumes: str) -> 
         points = _points(process, rows, Places(here), maps, volumes)
         devices, more_devices = _devices(process)
         uid_map, gid_map = id_map(process, "uid"), id_map(process, "gid")
+        if process.link("ns/user") == os.readlink("/proc/self/ns/user"):
+            # Of this process's own namespace a map tells what its ids are in the one above: here they are themselves.
+            uid_map, gid_map = (
+                tuple(IdRange(one.inside, one.inside, one.count) for one in ranges) for ranges in (uid_map, gid_map)
+            )
     except OSError as error:
         if isinstance(error, CellwallError):
             raise

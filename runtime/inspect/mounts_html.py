@@ -65,7 +65,7 @@ def _nodes(view: MountsView, points: Sequence[MountPoint]) -> list[Node]:
 def _node(point: MountPoint, below: tuple[Node, ...], view: MountsView) -> Node:
     parts: list[str] = [chip(point.kind, TONES[point.kind], title=KINDS[point.kind]), " ", point.filesystem]
     parts += [" ", words.options(point, view)]
-    how, where = words.origin(point)
+    how, where = words.origin(point, view)
     if how:
         parts += [" · ", how, " ", code(where)]
     for said in (words.superblock(point), *words.remarks(point, view)):

@@ -39,7 +39,7 @@ def _lines(place: str, point: MountPoint, view: MountsView, first: int, columns:
     beside = plain.wrapped(f"{kind}{plain.pad(plain.shown(point.filesystem), 8)} {words.options(point, view)}", room)
     further = [
         part
-        for part in (" ".join(words.origin(point)).strip(), words.superblock(point), *words.remarks(point, view))
+        for part in (" ".join(words.origin(point, view)).strip(), words.superblock(point), *words.remarks(point, view))
         if part
     ]
     if further:

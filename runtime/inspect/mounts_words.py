@@ -47,7 +47,7 @@ def counts(view: MountsView) -> list[tuple[str, int, str]]:
     return [(kind, found[kind], meaning) for kind, meaning in KINDS.items() if kind in found]
 
 
-def origin(point: MountPoint) -> tuple[str, str]:
+def origin(point: MountPoint, view: MountsView) -> tuple[str, str]:
     """How what is mounted comes there, and from where (``from``, ``/srv/data``); both empty where its type says all."""
     if point.kind == "volume":
         inside = point.path.partition("/_data")[2]
@@ -57,7 +57,10 @@ def origin(point: MountPoint) -> tuple[str, str]:
     if point.kind in ("read-only", "file", "devices", "tmpfs"):
         return "", ""
     if point.kind == "kernel":
-        return ("group", point.root) if point.filesystem.startswith("cgroup") else ("", "")
+        if not point.filesystem.startswith("cgroup"):
+            return "", ""
+        # The container's own id is as short here as it is elsewhere.
+        return "group", point.root.replace(view.id, f"{view.id[:12]}…") if view.id else point.root
     if point.path:
         return "from", point.path
     if point.root != "/":

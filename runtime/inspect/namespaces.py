@@ -106,7 +106,10 @@ def _subject(known: Containers, process: ProcessFolder, container: Container | N
         rights = reading.rights(status)
         uid_map = reading.id_map(process, "uid")
         listed = _listing(known, process, container, inodes)
-        members, count = reading.members(listed, process, inodes, uid_map, most)
+        # Of this process's own namespace the map tells what its ids are in the one above.
+        own_users = inodes.get("user") == os.stat("/proc/self/ns/user").st_ino
+        entered = container is not None
+        members, count = reading.members(listed, process, inodes, None if own_users else uid_map, most, entered=entered)
         subject = Subject(
             name=container.name if container is not None else _own_name(inodes),
             id=container.id if container is not None else "",

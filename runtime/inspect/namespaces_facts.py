@@ -49,7 +49,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """``count`` ids from ``inside`` on are those from ``outside`` on, as this process's user namespace counts them."""
+    """``count`` ids from ``inside`` on are those from ``outside`` on: this process's, or for its own namespace those of the one above."""
 
     inside: int
     outside: int

@@ -49,7 +49,7 @@ def html(view: NamespacesView) -> Html:
 
 def _grid(view: NamespacesView) -> Html:
     heads = [
-        "namespace",
+        "",
         *(
             join(
                 name(subject.name),
@@ -60,7 +60,9 @@ def _grid(view: NamespacesView) -> Html:
     ]
     rows = []
     for kind, meaning in TYPES.items():
-        first = join(element("b", kind), element("div", meaning, style=f"color:{FAINT};font-size:{SMALL}"))
+        said = element("div", meaning, style=f"color:{FAINT};font-size:{SMALL}")
+        # Words stay whole: what is too wide scrolls.
+        first = element("div", element("b", kind), said, style="min-width:8.5em;overflow-wrap:normal")
         rows.append([first, *(_cell(view, at, kind) for at in range(len(view.subjects)))])
     return table(heads, rows, label=f"{words.title(view)}, by type")
 
@@ -76,10 +78,10 @@ def _cell(view: NamespacesView, at: int, kind: str) -> Html:
     parts: list[str] = [chip(text(said, 60), tone, title=title)]
     if left:
         parts += [" ", element("span", words.inode(one), style=f"color:{FAINT};font-size:{SMALL}")]
-    for further in (one.gives, words.children(one)):
+    for further in (words.gives(view.subjects[at], one), words.children(one)):
         if further:
             parts.append(element("div", text(further, 120), style=f"font-size:{SMALL};max-width:24em"))
-    return join(*parts)
+    return element("div", *parts, style="min-width:9.5em")
 
 
 def _with(one: Namespace) -> str:
@@ -92,7 +94,7 @@ def _subject(view: NamespacesView, at: int, *, open: bool) -> Html:
     subject = view.subjects[at]
     summary = join(name(subject.name), " ", faint(words.summary(subject)))
     facts: list[tuple[str, str]] = [("isolation", words.isolation(view, subject))] if at else []
-    facts += [("capabilities", words.against_default(subject))]
+    facts += [("capabilities", words.against_default(subject, view.subjects[0]))]
     facts += [(f"· {kinds}", words.short(names)) for kinds, names in words.capability_sets(subject)]
     facts += [("no_new_privs", words.no_new_privileges(subject)), ("seccomp", words.seccomp(subject))]
     return folded(
@@ -106,20 +108,20 @@ def _subject(view: NamespacesView, at: int, *, open: bool) -> Html:
 
 
 def _map(what: str, ranges: Sequence[IdRange]) -> Html:
-    """Each range as two boxes: the ids inside, and below the arrow those that they are here."""
+    """Each range as two boxes: the ids inside, and below the arrow those that they are outside."""
     drawn = [_range(one) for one in ranges[: words.MOST_RANGES]]
     row = element("div", *drawn, style=f"display:flex;flex-wrap:wrap;gap:{ROW}px")
-    return section(f"ids of {what}, inside → here", row, more(len(ranges) - words.MOST_RANGES, "ranges"))
+    return section(f"ids of {what}, inside → outside", row, more(len(ranges) - words.MOST_RANGES, "ranges"))
 
 
 def _range(one: IdRange) -> Html:
-    here = words.span(one.outside, one.count) if one.outside != 0xFFFFFFFF else "nobody"
+    outside = words.span(one.outside, one.count) if one.outside != 0xFFFFFFFF else "nobody"
     count = f"{one.count:,} id{'' if one.count == 1 else 's'}"
     return element(
         "div",
         _ids(words.span(one.inside, one.count), "inside", ISOLATED),
         element("div", f"↓ {count}", style=f"text-align:center;color:{FAINT};font-size:{SMALL}"),
-        _ids(here, "here", ISOLATED if one.inside != one.outside else SHARED),
+        _ids(outside, "outside", ISOLATED if one.inside != one.outside else SHARED),
         style="flex:0 1 auto;min-width:0",
     )
 

@@ -98,12 +98,15 @@ def members(
     listed: Callable[[], Sequence[int]],
     first: ProcessFolder,
     first_inodes: dict[str, int],
-    uid_map: Sequence[IdRange],
+    uid_map: Sequence[IdRange] | None,
     most: int = MOST_PROCESSES,
+    *,
+    entered: bool = True,
 ) -> tuple[tuple[Member, ...], int]:
     """The processes that ``listed`` names as a tree, at most ``most`` of them, and how many there are.
 
-    ``listed`` is asked again at the end: who isn't named any more, or isn't the process that was read, was never the container's.
+    ``uid_map`` is None where they have this process's own users. ``entered``: ``first`` is the one that all others descend from, but for
+    those that came in from outside. ``listed`` is asked again at the end: who isn't named any more, or isn't the process that was read, was never the container's.
     """
     pids = sorted(set(listed()) | {first.pid})
     chosen = [first.pid, *[pid for pid in pids if pid != first.pid]][:most]
@@ -123,10 +126,10 @@ def members(
                 kept[pid] = member
         except ProcessLookupError:
             continue
-    return _as_tree(kept, first.pid, still), len(still)
+    return _as_tree(kept, first.pid if entered else 0, still), len(still)
 
 
-def _member(process: ProcessFolder, first: dict[str, int], uid_map: Sequence[IdRange], level: int) -> Member:
+def _member(process: ProcessFolder, first: dict[str, int], uid_map: Sequence[IdRange] | None, level: int) -> Member:
     status = process.status()
     found = process.stat()
     known = numbers(status)
@@ -142,7 +145,7 @@ def _member(process: ProcessFolder, first: dict[str, int], uid_map: Sequence[IdR
         parent=found.parent,
         depth=0,
         uid=uid,
-        container_uid=to_inside(uid_map, uid),
+        container_uid=uid if uid_map is None else to_inside(uid_map, uid),
         command=process.command(),
         state=found.state,
         own=tuple(kind for kind in TYPES if kind in mine and mine[kind] != first.get(kind)),
@@ -150,7 +153,7 @@ def _member(process: ProcessFolder, first: dict[str, int], uid_map: Sequence[IdR
 
 
 def _as_tree(found: dict[int, Member], first: int, all_pids: set[int]) -> tuple[Member, ...]:
-    """The processes with their depth, a parent before its children; the container's first process on top."""
+    """The processes with their depth, a parent before its children; ``first`` on top (0: none is)."""
     children: dict[int, list[Member]] = {}
     for member in found.values():
         children.setdefault(member.parent if member.parent in found and member.pid != first else 0, []).append(member)
@@ -160,6 +163,6 @@ def _as_tree(found: dict[int, Member], first: int, all_pids: set[int]) -> tuple[
     made = []
     while waiting:
         depth, member = waiting.pop()
-        made.append(replace(member, depth=depth, joined=member.parent not in all_pids and member.pid != first))
+        made.append(replace(member, depth=depth, joined=first not in (0, member.pid) and member.parent not in all_pids))
         waiting += [(depth + 1, child) for child in reversed(children.get(member.pid, []))]
     return tuple(made)

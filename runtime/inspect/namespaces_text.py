@@ -67,7 +67,7 @@ def _subject(view: NamespacesView, at: int, columns: int) -> str:
     subject = view.subjects[at]
     facts = [("isolation", words.isolation(view, subject))] if at else []
     for one in subject.namespaces:
-        parts = [one.gives]
+        parts = [words.gives(subject, one)]
         if one.shared_with:
             parts.append(f"shared with {', '.join(one.shared_with)}")
         elif one.first:
@@ -81,7 +81,7 @@ def _subject(view: NamespacesView, at: int, columns: int) -> str:
         facts.append((what, "; ".join(kept) or "none yet"))
     if said := words.set_groups(subject):
         facts.append(("", said))
-    facts.append(("capabilities", words.against_default(subject)))
+    facts.append(("capabilities", words.against_default(subject, view.subjects[0])))
     facts += [(f"  {kinds}", words.short(names)) for kinds, names in words.capability_sets(subject)]
     facts += [("no_new_privs", words.no_new_privileges(subject)), ("seccomp", words.seccomp(subject))]
     return plain.pairs(facts, columns) + _processes(subject, columns)

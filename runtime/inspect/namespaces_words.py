@@ -38,6 +38,11 @@ def inode(one: Namespace) -> str:
     return "not in this kernel" if one.inode is None else str(one.inode)
 
 
+def gives(subject: Subject, one: Namespace) -> str:
+    """What it gives; the container's own id in it as short as it is elsewhere."""
+    return one.gives.replace(subject.id, f"{subject.id[:12]}…") if subject.id else one.gives
+
+
 def children(one: Namespace) -> str:
     """Where the subject's children will be, if not with it."""
     return f"its children: {one.for_children}" if one.for_children is not None else ""
@@ -65,10 +70,10 @@ def ranges(subject: Subject) -> list[tuple[str, tuple[IdRange, ...]]]:
 
 def range_text(one: IdRange) -> str:
     if one.outside == 0xFFFFFFFF:
-        return f"{span(one.inside, one.count)} inside → nobody here"
+        return f"{span(one.inside, one.count)} inside → nobody outside"
     if one.inside == one.outside:
-        return f"{span(one.inside, one.count)} inside → the same here"
-    return f"{span(one.inside, one.count)} inside → {span(one.outside, one.count)} here"
+        return f"{span(one.inside, one.count)} inside → the same outside"
+    return f"{span(one.inside, one.count)} inside → {span(one.outside, one.count)} outside"
 
 
 def set_groups(subject: Subject) -> str:
@@ -83,11 +88,9 @@ def short(names: Sequence[str]) -> str:
     return ", ".join(name.removeprefix("CAP_") for name in names) or "none"
 
 
-def against_default(subject: Subject) -> str:
-    """How the bounding set differs from docker's default."""
+def against_default(subject: Subject, host: Subject) -> str:
+    """How the bounding set differs from docker's default, and how far it reaches."""
     capabilities = subject.capabilities
-    if not capabilities.beyond_default and not capabilities.below_default:
-        return f"docker's default, {len(DEFAULT)}"
     parts = []
     if len(capabilities.beyond_default) > len(DEFAULT):
         parts.append(f"{len(capabilities.beyond_default)} beyond docker's default")
@@ -95,6 +98,10 @@ def against_default(subject: Subject) -> str:
         parts.append(f"beyond docker's default: {short(capabilities.beyond_default)}")
     if capabilities.below_default:
         parts.append(f"without of it: {short(capabilities.below_default)}")
+    if not parts:
+        parts.append(f"docker's default, {len(DEFAULT)}")
+    if subject.namespace("user").inode != host.namespace("user").inode:
+        parts.append("in force over what its own user namespace has")
     return "; ".join(parts)
 
 
@@ -102,9 +109,13 @@ def capability_sets(subject: Subject) -> list[tuple[str, tuple[str, ...]]]:
     """The sets, those with the same names in one entry."""
     found: dict[tuple[str, ...], list[str]] = {}
     capabilities = subject.capabilities
-    for kind in ("effective", "permitted", "inheritable", "bounding", "ambient"):
-        found.setdefault(getattr(capabilities, kind), []).append(kind)
-    return [(", ".join(kinds), names) for names, kinds in found.items()]
+    for kind, short in _SETS.items():
+        found.setdefault(getattr(capabilities, kind), []).append(short)
+    return [(" ".join(kinds), names) for names, kinds in found.items()]
+
+
+# As /proc/PID/status calls them.
+_SETS = {"effective": "Eff", "permitted": "Prm", "inheritable": "Inh", "bounding": "Bnd", "ambient": "Amb"}
 
 
 def no_new_privileges(subject: Subject) -> str:

@@ -334,8 +334,21 @@ class Process:
             callback()
 
     def at_start(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called once the command runs, and so its root is mounted, or once it is known that it won't."""
-        self._at_start = callback
+        """Have ``callback`` called, after those before it, once the command runs, and so its root is mounted, or it is known that it won't.
+
+        At once where that is known already.
+        """
+        if self.pidfd >= 0 or self._exit is not None:
+            callback()
+            return
+        before = self._at_start
+
+        def both() -> None:
+            if before is not None:
+                before()
+            callback()
+
+        self._at_start = both
 
     def at_end(self, callback: Callable[[], object]) -> None:
         """Have ``callback`` called by ``close``, after those before it, once nothing uses the container's root any more."""

@@ -220,6 +220,8 @@ class Container(Task):
             # For those that share its network.
             "files": {path: request["files"][path] for path in SHARED if path in request["files"]},
             "slot": self.slot,
+            # Of an ephemeral container they have no other place: who looks at it opens them here (runtime/inspect).
+            "uppers": self.rootfs.upper_places(),
         }
         state.save(request["running"], self.id, self.state)
         self.arm()
@@ -535,6 +537,8 @@ class Container(Task):
         """Nothing of it is left: its ids are free, and it isn't known any more."""
         if self.slot >= 0:
             state.release_ids(self.request["ids"], self.slot, self.id)
+        if self.request.get("scratch"):
+            _remove_files(self.request["scratch"])
         if self.has_state:
             state.remove(self.request["running"], self.id)
         # It refers back to this, and the launcher looks for no cycles.
@@ -602,6 +606,16 @@ def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:
         # Going on without would make root inside root of the machine: only on request.
         mend += ", or take --userns host, which makes root inside root of this machine"
     return UnsupportedError(f"the kernel refuses new namespaces ({error})", mend)
+
+
+def _remove_files(folder: str) -> None:
+    """Remove a folder that holds files only; whoever was quicker has it removed already."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
 
 
 def _write(path: str, text: str, flags: int = 0) -> None:

@@ -47,9 +47,18 @@ def keep(sync: socket.socket, filter_program: bytes) -> NoReturn:
 
 
 def run_below(
-    sync: socket.socket, candidates: list[str], arguments: list[str], environment: dict[str, str], filter_program: bytes
+    sync: socket.socket,
+    candidates: list[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    filter_program: bytes,
+    *,
+    group: bool,
 ) -> NoReturn:
-    """Run the command as a child, pass signals on to it, collect the rest, and exit as it does."""
+    """Run the command as a child, pass signals on to it, collect the rest, and exit as it does.
+
+    ``group``: the child is in a process group of its own, and what it starts there gets the signals too.
+    """
     from .init import report
     from .process import Step, exec_first
 
@@ -60,6 +69,12 @@ def run_below(
     if filter_program:
         seccomp.load(filter_program)
     child = os.fork()
+    if group:
+        # Both of them do it: whoever comes first, a signal finds the group.
+        try:
+            os.setpgid(child, child)
+        except OSError:  # EACCES: the child's exec was quicker, and so was its own call
+            pass
     if child == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         try:
@@ -71,7 +86,7 @@ def run_below(
     while True:
         number = signal.sigwait(waited)
         if number != signal.SIGCHLD:
-            os.kill(child, number)
+            (os.killpg if group else os.kill)(child, number)
             continue
         status = _collect(child)
         if status is not None:

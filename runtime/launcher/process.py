@@ -132,7 +132,7 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     close_range(3, flags=CLOSE_RANGE_CLOEXEC)
     _default_signals()
     if process["init"]:
-        keeper.run_below(sync, candidates, arguments, environment, late_filter)
+        keeper.run_below(sync, candidates, arguments, environment, late_filter, group=bool(process.get("signal_group")))
     if late_filter:
         seccomp.load(late_filter, process["seccomp_flags"])
     exec_first(candidates, arguments, environment)

@@ -154,6 +154,14 @@ class Rootfs:
         while self.late:
             os.close(self.late.pop())
 
+    def upper_places(self) -> list[dict[str, Any]]:
+        """By mount point the descriptor of each writable layer in this process, and its device and inode number."""
+        places = []
+        for upper in self.uppers:
+            status = os.fstat(upper["fd"])
+            places.append({"at": upper["at"], "fd": upper["fd"], "file": [status.st_dev, status.st_ino]})
+        return places
+
     def close_uppers(self) -> None:
         """Close what the list of changes is read from, the layers included: once nobody asks for it any more."""
         while self.uppers:

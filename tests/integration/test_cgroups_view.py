@@ -30,6 +30,8 @@ from cellwall.runtime.options import RunOptions
 pytestmark = pytest.mark.needs("root", "cgroup-write")
 
 MIB = 1 << 20
+# One process that does nothing.
+IDLE = "exec sleep 600"
 Start = Callable[..., str]
 
 
@@ -99,7 +101,7 @@ def steady(engine: Engine, name: str, field: str, read: Callable[[], int]) -> No
 
 def test_limits_set_by_dockers_flags_are_shown_as_the_files_have_them(engine: Engine, start: Start) -> None:
     name = start(
-        "while :; do sleep 60; done",
+        IDLE,
         memory_bytes=64 * MIB,
         memory_reservation_bytes=32 * MIB,
         cpus=0.5,
@@ -142,7 +144,7 @@ def test_limits_set_by_dockers_flags_are_shown_as_the_files_have_them(engine: En
 def test_the_command_prints_the_same_as_data_and_as_text(
     engine: Engine, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = start("while :; do sleep 60; done", memory_bytes=64 * MIB, pids_limit=77)
+    name = start(IDLE, memory_bytes=64 * MIB, pids_limit=77)
     assert main(["cgroups", name, "--format", "json"]) == 0
     data = json.loads(capsys.readouterr().out)
     view = look(engine, name)
@@ -164,7 +166,7 @@ def test_the_command_prints_the_same_as_data_and_as_text(
 
 
 def test_the_nine_subsystems_have_the_words_of_their_files(engine: Engine, start: Start) -> None:
-    name = start("while :; do sleep 60; done", memory_bytes=64 * MIB)
+    name = start(IDLE, memory_bytes=64 * MIB)
     for one in look(engine, name).subsystems:
         assert bool(one.values) != bool(one.note), one
         assert one.files_v1 or one.why_v1
@@ -226,7 +228,7 @@ def test_a_disk_that_is_held_to_a_rate_is_named_by_its_numbers(engine: Engine, s
         pytest.skip("no disk here that a rate could be set for")
     from cellwall.runtime.options import Rate
 
-    name = start("while :; do sleep 60; done", device_read_bps=(Rate(f"/dev/{disk.name}", MIB),))
+    name = start(IDLE, device_read_bps=(Rate(f"/dev/{disk.name}", MIB),))
     found = look(engine, name).disks
     [held] = [one for one in found.disks if one.rates]
     assert held.device == (disk / "dev").read_text().strip()
@@ -236,7 +238,7 @@ def test_a_disk_that_is_held_to_a_rate_is_named_by_its_numbers(engine: Engine, s
 
 
 def test_pressure_is_that_of_the_groups_files_or_says_why_not(engine: Engine, start: Start) -> None:
-    view = look(engine, start("while :; do sleep 60; done"))
+    view = look(engine, start(IDLE))
     folder = next((place.folder for place in view.places if place.version == 2 and place.own), "")
     if not os.path.exists(f"{folder}/cpu.pressure"):
         assert view.pressure == ()
@@ -251,7 +253,7 @@ def test_pressure_is_that_of_the_groups_files_or_says_why_not(engine: Engine, st
 
 
 def test_a_paused_container_is_said_to_stand_still(engine: Engine, start: Start) -> None:
-    name = start("while :; do sleep 60; done")
+    name = start(IDLE)
     engine.pause(name)
     try:
         view = look(engine, name)
@@ -275,7 +277,7 @@ def test_a_container_that_does_not_run_says_what_to_do(engine: Engine, start: St
 
 
 def test_one_that_ends_while_it_is_read_gives_nobodys_figures(engine: Engine, start: Start) -> None:
-    name = start("while :; do sleep 60; done")
+    name = start(IDLE)
     target = cgroups_target.container(engine, name)
     engine.kill(name)
     for use in (lambda: cgroups.look(target), lambda: next(iter(Watch(target).views()))):
@@ -288,7 +290,7 @@ def test_one_that_ends_while_it_is_read_gives_nobodys_figures(engine: Engine, st
 
 
 def test_a_further_command_is_in_the_containers_group(engine: Engine, start: Start) -> None:
-    name = start("while :; do sleep 60; done")
+    name = start(IDLE)
     more: dict[str, Any] = dict.fromkeys(("script", "workdir", "user", "size", "timeout_s"))
     engine.exec_detached(name, ["sleep", "60"], env={}, tty=False, privileged=False, **more)
     view = look(engine, name)
@@ -299,7 +301,7 @@ def test_a_further_command_is_in_the_containers_group(engine: Engine, start: Sta
 def test_what_was_asked_for_in_vain_is_said(engine: Engine, start: Start) -> None:
     if hierarchy().find("net_cls") is not None:
         pytest.skip("the net_cls controller is mounted here")
-    name = start("while :; do sleep 60; done", net_cls_classid=0x10001, memory_bytes=64 * MIB)
+    name = start(IDLE, net_cls_classid=0x10001, memory_bytes=64 * MIB)
     assert look(engine, name).not_in_force == (
         "--net-cls-classid is not in force: the net_cls controller isn't mounted on this machine",
     )
@@ -366,7 +368,7 @@ def test_watching_ends_with_the_container_and_keeps_what_was_seen(engine: Engine
 
 
 def test_watching_is_stopped_from_another_thread_and_by_time(engine: Engine, start: Start) -> None:
-    target = cgroups_target.container(engine, start("while :; do sleep 60; done"))
+    target = cgroups_target.container(engine, start(IDLE))
     watch = Watch(target, redraw_s=600)
     views = watch.views()
     assert next(views).state == "runs"
@@ -381,7 +383,7 @@ def test_watching_is_stopped_from_another_thread_and_by_time(engine: Engine, sta
 
 
 def test_the_command_watches_until_it_is_interrupted(engine: Engine, start: Start) -> None:
-    name = start("while :; do sleep 60; done")
+    name = start(IDLE)
     watching = subprocess.Popen(
         [sys.executable, "-m", "cellwall", "cgroups", name, "--watch", "--format", "json"],
         stdout=subprocess.PIPE,

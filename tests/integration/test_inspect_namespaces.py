@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,12 @@ import pytest
 
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound, StatusError
+from cellwall.runtime.inspect.mounts import mounts_of
 from cellwall.runtime.inspect.namespaces import namespaces_of
 from cellwall.runtime.inspect.namespaces_facts import TYPES, Subject
 
 from ..in_process import cellwall
+from ..tree import TOP
 
 pytestmark = pytest.mark.needs("root", "user-namespaces")
 
@@ -30,7 +34,7 @@ Cli = Callable[..., str]
 def cli(cellwall_root: Path) -> Iterator[Cli]:
     def run(*words: str, status: int = 0) -> str:
         # What a container writes goes past this process.
-        if words[0] == "exec":
+        if words[0] == "exec" or words[:2] == ("run", "--rm"):
             line = [sys.executable, "-m", "cellwall", *words]
             done = subprocess.run(line, capture_output=True, text=True, timeout=60)
         else:
@@ -225,6 +229,26 @@ def test_a_process_with_namespaces_of_its_own(cli: Cli, engine: Engine) -> None:
     assert deep.depth == 2
 
 
+def test_a_container_that_ends_while_it_is_read(cli: Cli, engine: Engine) -> None:
+    """Whatever moment it ends at: its own facts, or the error that says so."""
+    for number in range(4):
+        cli("run", "-d", "--rm", "--name", f"gone{number}", "host", "sleep", "100000")
+        pid = engine.container(f"gone{number}").pid
+        listed = from_lsns(pid)
+        killer = threading.Timer(0.002 * number, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        with pytest.raises((StatusError, NotFound), match="is exited, and this needs it running|no container gone"):
+            while True:
+                found = by_name(engine, f"gone{number}")[f"gone{number}"]
+                assert {space.type: space.inode for space in found.namespaces} == {kind: listed[kind] for kind in TYPES}
+                assert [member.pid for member in found.processes] == [pid]
+                by_target = {point.target: point.kind for point in mounts_of(engine.known, f"gone{number}").mounts}
+                assert by_target["/"] == "root"
+        killer.join()
+        # What is shown of all that run has it no more.
+        assert len(namespaces_of(engine.known).subjects) == 1
+
+
 def read_elsewhere(code: str, *, first: str = "") -> Any:
     """What a fresh Python says of itself, as JSON, started by ``first`` (unshare with options)."""
     words = [*first.split(), sys.executable, "-c", code]
@@ -251,3 +275,48 @@ def test_children_elsewhere_and_other_clocks(cellwall_root: Path) -> None:
     apart = read_elsewhere(before + code)["subjects"][0]
     time = next(space for space in apart["namespaces"] if space["type"] == "time")
     assert time["for_children"] not in (None, time["inode"])
+
+
+INSIDE = """
+import json, os
+from cellwall.runtime.containers import Containers
+from cellwall.runtime.inspect.mounts import mounts_of
+from cellwall.runtime.inspect.mounts_words import inside
+from cellwall.runtime.inspect.namespaces import namespaces_of
+from cellwall.runtime.paths import Paths
+known = Containers(Paths.default())
+(here,) = namespaces_of(known).subjects
+view = mounts_of(known)
+bind = next(point for point in view.mounts if point.target == "/mine")
+print(json.dumps({
+    "name": here.name,
+    "inodes": {space.type: space.inode for space in here.namespaces},
+    "files": {space.type: os.stat(f"/proc/self/ns/{space.type}").st_ino for space in here.namespaces},
+    "gives": here.namespace("uts").gives,
+    "numbers": [[one.pid, one.container_pid, one.depth, one.joined, one.uid, one.container_uid] for one in here.processes],
+    "count": here.count,
+    "owner": [os.stat("/mine/file").st_uid, inside(bind.uid_map, view.uid_map)],
+    "idmapped": bind.idmapped,
+}))
+"""
+
+
+def test_in_a_container_it_is_about_that_one(cli: Cli, tmp_path: Path) -> None:
+    """What a kernel in a container sees of itself: its ids are its own there, whatever they are outside."""
+    shutil.copytree(TOP / "runtime", tmp_path / "cellwall" / "runtime", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TOP / "__init__.py", tmp_path / "cellwall")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "file").touch()
+    script = f'sleep 1000 & exec {shutil.which("python3", path="/usr/bin:/bin")} -B -c "$0"'
+    words = ["-v", f"{tmp_path}:/src:ro", "-v", f"{mine}:/mine", "-e", "PYTHONPATH=/src", "-e", "CELLWALL_ROOT=/tmp/x"]
+    seen = json.loads(
+        cli("run", "--rm", *words, "-u", "1000", "--hostname", "within", "host", "sh", "-c", script, INSIDE)
+    )
+    assert (seen["name"], seen["gives"]) == ("here", "within")
+    assert seen["inodes"] == seen["files"]
+    assert seen["numbers"] == [[1, 1, 0, False, 1000, 1000], [2, 2, 1, False, 1000, 1000]]
+    assert seen["count"] == 2
+    if seen["idmapped"]:
+        assert seen["owner"][0] == 1000
+        assert [0, 1000, 1] in seen["owner"][1]

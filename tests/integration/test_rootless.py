@@ -274,3 +274,54 @@ def test_a_container_that_lives_by_itself(user: User) -> None:
         "print(json.dumps([box.status, joined, log, count, left]))"
     )
     assert found == ["running", 0, "hello\n", 1, []]
+
+
+def test_namespaces_and_mounts(user: User) -> None:
+    """Views of an ordinary user's container, held by the kernel's own files; a process of root's is refused by name."""
+    seen = user(
+        """
+from cellwall.runtime.engine import Engine
+from cellwall.runtime.errors import CellwallError
+from cellwall.runtime.inspect.mounts import mounts_of
+from cellwall.runtime.inspect.namespaces import namespaces_of
+from cellwall.runtime.inspect.namespaces_reading import inodes
+from cellwall.runtime.inspect.process import ProcessFolder
+os.mkdir(os.path.expanduser("~/shared"))
+with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared") + ":/shared"], hostname="mine") as box:
+    box.run("true")
+    engine = Engine.default()
+    pid = engine.container("lab").pid
+    view = namespaces_of(engine.known, ["lab"])
+    lab = view.subjects[1]
+    mounts = {point.target: point for point in mounts_of(engine.known, "lab").mounts}
+    files = {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup")}
+    rows = [list(map(int, row.split())) for row in open(f"/proc/{pid}/uid_map")]
+    with ProcessFolder(1, "process 1") as process:
+        try:
+            inodes(process)
+            refused = ""
+        except OSError as error:
+            refused = str(process.error(error))
+    print(json.dumps({
+        "inodes": [lab.namespace(kind).inode == inode for kind, inode in files.items()],
+        "name": lab.namespace("uts").gives,
+        "map": [[one.inside, one.outside, one.count] for one in lab.uid_map] == rows,
+        "setgroups": lab.setgroups,
+        "inside": [[one.container_pid, one.container_uid, one.uid == os.getuid()] for one in lab.processes],
+        "bind": [mounts["/shared"].kind, mounts["/shared"].path == os.path.expanduser("~/shared")],
+        "null": mounts["/dev/null"].kind,
+        "masked": mounts["/proc/keys"].kind,
+        "refused": refused,
+        "isolated": lab.namespace("user").shared_with == (),
+    }))
+"""
+    )
+    assert seen["inodes"] == [True] * 7
+    assert seen["name"] == "mine"
+    assert seen["map"]
+    assert seen["isolated"]
+    assert seen["setgroups"] == user.has_ids  # type: ignore[attr-defined]
+    assert seen["inside"] == [[1, 0, True]]
+    assert seen["bind"] == ["bind", True]
+    assert (seen["null"], seen["masked"]) == ("device", "masked")
+    assert "another user's: look as that user, or as root" in seen["refused"]

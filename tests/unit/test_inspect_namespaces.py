@@ -146,7 +146,7 @@ def test_both_twins_say_every_fact() -> None:
             "its children: 4242",
             "its groups can't be changed",
             "beyond docker's default: NET_ADMIN",
-            "without of it: CHOWN",
+            "without of it: CHOWN; in force over",
         ),
         *("off: setuid programs", "off: every system call is allowed", "5,000", "4,997 more processes"),
         *(
@@ -191,16 +191,21 @@ def test_strings_from_outside_do_nothing(string: str, columns: int) -> None:
 
 
 def test_capabilities_against_dockers() -> None:
-    assert against_default(a_subject("web", 1)) == "docker's default, 14"
-    some = a_subject("web", 1, capabilities=capabilities(("CAP_CHOWN", "CAP_SYS_ADMIN")))
-    assert against_default(some).startswith("beyond docker's default: SYS_ADMIN; without of it: DAC_OVERRIDE, FOWNER")
-    assert against_default(a_subject("host", 1, capabilities=capabilities(NAMES))) == "27 beyond docker's default"
+    host = a_subject("host", 1, capabilities=capabilities(NAMES))
+    web = sharing(a_subject("web", 9), "user", host)
+    assert against_default(web, host) == "docker's default, 14"
+    assert against_default(a_subject("web", 9), host).endswith("; in force over what its own user namespace has")
+    some = replace(web, capabilities=capabilities(("CAP_CHOWN", "CAP_SYS_ADMIN")))
+    assert against_default(some, host).startswith(
+        "beyond docker's default: SYS_ADMIN; without of it: DAC_OVERRIDE, FOWNER"
+    )
+    assert against_default(host, host) == "27 beyond docker's default"
     assert short(NAMES) == "all"
     assert short(NAMES[1:]) == "all but CHOWN"
     assert short(()) == "none"
     assert capability_sets(some) == [
-        ("effective, permitted, bounding", ("CAP_CHOWN", "CAP_SYS_ADMIN")),
-        ("inheritable, ambient", ()),
+        ("Eff Prm Bnd", ("CAP_CHOWN", "CAP_SYS_ADMIN")),
+        ("Inh Amb", ()),
     ]
 
 

@@ -33,7 +33,7 @@ def test_nothing_said() -> None:
 
 def test_all_cell_options() -> None:
     options, cell = parse_cell(
-        "host --lang python3 --in a --out b --err c --result d --bg --proc e --no-raise-error --timeout 90 --diff --name lab"
+        "host --lang python3 --in a --out b --err c --result d --bg --proc e --no-raise-error --timeout 90 --diff --watch --name lab"
     )
     assert (cell.language, cell.stdin_variable, cell.stdout_variable, cell.stderr_variable) == (
         "python3",
@@ -42,7 +42,7 @@ def test_all_cell_options() -> None:
         "c",
     )
     assert (cell.result_variable, cell.process_variable, cell.background, cell.raise_error) == ("d", "e", True, False)
-    assert (options.timeout_s, options.record_changes, options.name) == (90, True, "lab")
+    assert (options.timeout_s, options.record_changes, options.name, cell.watch) == (90, True, "lab", True)
 
 
 def test_quotes_are_a_shells() -> None:

@@ -1,0 +1,72 @@
+"""``cellwall kernel launch``: what a kernelspec's ``argv`` runs for clients that know no provisioners.
+
+It is the kernel to its client: it answers at the addresses of the connection file, passes signals on, ends as the kernel ends, and ends the
+kernel when its client is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import SpecError
+from ..runtime.linux.files import readable
+from ..runtime.linux.process import pidfd_open
+from .connection import Connection
+from .starting import start
+from .words import add_words, words_of
+
+if TYPE_CHECKING:
+    from ..runtime.cli.command import Context
+
+
+def launch(context: Context, words: list[str]) -> int:
+    """Run the kernel until it ends; returns its exit status."""
+    parser = context.parser("--image IMAGE [OPTIONS] -f CONNECTION_FILE -- COMMAND…")
+    add_words(parser)
+    parser.value("-f", "--connection-file", metavar="FILE", help="the client's connection file")
+    said, command = parser.parse(words)
+    if not said.connection_file:
+        raise SpecError(parser.command, "needs the client's connection file: -f FILE")
+    if not command:
+        raise SpecError(parser.command, "needs the kernel's command behind --: cellwall kernel install finds it")
+    log = logging.getLogger("cellwall.kernel")
+    log.addHandler(logging.StreamHandler(sys.stderr))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    _end_with(os.getppid())
+    session = start(
+        context.engine,
+        words_of(parser, words, said, command),
+        Connection.load(said.connection_file),
+        folder=os.getcwd(),
+        environment=os.environ,
+        log=log,
+    )
+    before = signal.signal(signal.SIGINT, lambda number, _: session.signal(number))
+    try:
+        ended = session.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        session.close()
+    return 0 if ended is None else ended.status
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end by SIGTERM when its parent does; a kernel of process 1 lives on."""
+    if parent == 1:
+        return
+    pidfd = pidfd_open(parent)
+
+    def watch() -> None:
+        readable(pidfd)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+__all__: list[Any] = ["launch"]

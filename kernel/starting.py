@@ -1,0 +1,77 @@
+"""From a kernelspec's words and one client's wishes to a session: what the provisioner and ``argv`` have in common."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import NotFound
+from .asked import asked
+from .connection import Connection
+from .folder import is_home, mounts_of
+from .python_layer import REPOSITORY
+from .session import Session
+from .words import KernelWords
+
+if TYPE_CHECKING:
+    from ..runtime.engine import Engine
+
+HOME_NOTE = (
+    "cellwall: this kernel sees the whole home folder, as the notebook lies in it; keep notebooks in a folder of their own, "
+    "or install the kernel with --folder ro or none"
+)
+
+
+def start(
+    engine: Engine,
+    words: KernelWords,
+    connection: Connection,
+    *,
+    folder: str,
+    environment: Mapping[str, str],
+    log: logging.Logger | logging.LoggerAdapter[Any],
+    arguments: Sequence[str] = (),
+    scratch: str | None = None,
+) -> Session:
+    """A session of the kernel that ``words`` say, which has its sockets. ``folder`` is the notebook's, ``environment`` the client's.
+
+    ``arguments`` are added to the kernel's command. Raises CellwallError with what mends it.
+    """
+    shown = None if words.folder == "none" else os.path.abspath(folder)
+    wanted = asked(words, environment, shown, engine.config)
+    mounts = () if shown is None else mounts_of(shown, words.folder, [*_private(), engine.paths.data, engine.paths.run])
+    options = replace(
+        wanted.options,
+        command=(*words.command, *arguments),
+        # The image's entrypoint isn't asked: it may be anything, and the kernel's command is known.
+        entrypoint=(),
+        mounts=(*mounts, *wanted.options.mounts),
+        labels={"org.cellwall.kernel": connection.kernel_name or "1", **wanted.options.labels},
+    )
+    if session_name := environment.get("JPY_SESSION_NAME"):
+        options = replace(options, env={"JPY_SESSION_NAME": session_name, **options.env})
+    if options.image.startswith(f"{REPOSITORY}:"):
+        # It was made here, and no registry has it.
+        options = replace(options, pull="never")
+        try:
+            engine.image(options.image, pull="never")
+        except NotFound:
+            raise NotFound(
+                f"image {options.image}, which this kernel was installed with, has been removed: run cellwall kernel install again"
+            ) from None
+    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch)
+    made.start(timeout_s=wanted.timeout_s)
+    if shown is not None and words.folder == "rw" and is_home(shown):
+        made.note(HOME_NOTE)
+    return made
+
+
+def _private() -> list[Path]:
+    """Where Jupyter keeps the keys of all of this user's kernels."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    return [Path(jupyter_runtime_dir())]
