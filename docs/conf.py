@@ -35,8 +35,14 @@ nb_execution_raise_on_error = True
 suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
 
 
+def links(app: Any, page: str, source: list[str]) -> None:
+    """Called by Sphinx for each page: notebooks stand beside the pages on the site, and above them in the tree."""
+    source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx: write the reference, and bring the notebooks to where Sphinx looks for pages."""
+    app.connect("source-read", links)
     reference.write(HERE / "reference")
     folder = HERE / "notebooks"
     shutil.rmtree(folder, ignore_errors=True)
