@@ -167,12 +167,6 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
-_LATER = {
-    "layers",
-    "namespaces",
-    "cgroups",
-    "mounts",
-}
 _FOREGROUND = {"run", "exec", "union"}
 
 
@@ -295,10 +289,6 @@ def find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], li
             raise HelpRequested(f"usage: cellwall {name} {'|'.join(group)} …\n")
         name, target, rest = f"{name} {rest[0]}", group.get(rest[0], ""), rest[1:]
     if target not in COMMANDS:
-        if name in _LATER or name.split()[0] in _LATER:
-            raise SpecError(
-                name, "this command of docker's isn't in cellwall yet; 'cellwall --help' lists those that are"
-            )
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 1)

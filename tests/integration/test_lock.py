@@ -75,6 +75,7 @@ def test_a_tag_that_moves(registry: Registry, tmp_path: Path, cellwall_root: Pat
         == "version 2 2\n"
     )
     assert output_of(store, name, *SHOW, environment=asked) == "version 2 2\n"
+    assert output_of(store, name, *SHOW, environment=asked, locked=True) == "version 1 1\n"
     # The image has no name here any more, and is still the one that is run.
     done(cellwall(store, "rmi", "-f", name))
     assert output_of(store, name, *SHOW, environment=locked(notebook), pull="never") == "version 1 1\n"
