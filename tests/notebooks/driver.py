@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 from ..tree import TOP
 
 # A cell that takes longer than this hangs; nothing that passes comes near to it.
-PATIENCE_S = 60.0
+PATIENCE_S = 12.0
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -96,17 +96,24 @@ class Execution:
 class Notebook:
     """A kernel and its front end. ``environment`` is added to this process's own. To be closed.
 
-    ``inside`` is what a command line begins with to run in other namespaces than this process's.
+    ``inside`` is what a command line begins with to run in other namespaces than this process's. ``argv``, where it is given, starts
+    another kernel than ipykernel.
     """
 
     def __init__(
-        self, environment: dict[str, str] | None = None, cwd: Path | None = None, inside: Sequence[str] = ()
+        self,
+        environment: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        inside: Sequence[str] = (),
+        argv: Sequence[str] = (),
     ) -> None:
         # A socket's path has 107 bytes at most, so not in pytest's own folders.
         self._sockets = tempfile.TemporaryDirectory(prefix="cw-k-", dir="/tmp")
         self._manager = KernelManager(kernel_name="python3", transport="ipc", ip=f"{self._sockets.name}/k")
         spec = self._manager.kernel_spec
         assert spec is not None
+        if argv:
+            spec.argv = list(argv)
         if inside:
             spec.argv = [*inside, sys.executable, *spec.argv[1:]]
         own = {"PYTHONPATH": str(TOP / "src"), "IPYTHONDIR": f"{self._sockets.name}/ipython"}
@@ -166,8 +173,16 @@ class Notebook:
 
     def type(self, text: str) -> None:
         """Wait until the running cell asks for input, and answer with ``text``."""
+        self.asked()
+        self.answer(text)
+
+    def asked(self) -> dict[str, Any]:
+        """Wait until the running cell asks for input; what it says of it."""
         message = self._client.stdin_channel.get_msg(timeout=PATIENCE_S)
         assert message["msg_type"] == "input_request"
+        return dict(message["content"])
+
+    def answer(self, text: str) -> None:
         self._client.input(text)
 
     def run(self, code: str) -> Execution:
@@ -181,6 +196,15 @@ class Notebook:
         shown = self.run(expression)
         assert shown.error is None, shown.shown_error
         return ast.literal_eval(shown.value)
+
+    def ask(self, kind: str, **content: Any) -> dict[str, Any]:
+        """Send a request on the shell channel and return the content of its reply."""
+        message = self._client.session.msg(f"{kind}_request", content)
+        answer = Execution()
+        self._executions[message["header"]["msg_id"]] = answer
+        self._client.shell_channel.send(message)
+        answer.until(lambda: answer.kinds(f"{kind}_reply"), f"the reply to {kind}")
+        return answer.kinds(f"{kind}_reply")[0]
 
     def complete(self, code: str, position: int | None = None) -> tuple[list[str], str]:
         """``(what the kernel offers, the text that it would replace)`` at ``position`` (default: the end)."""

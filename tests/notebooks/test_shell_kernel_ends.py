@@ -1,0 +1,176 @@
+"""How a shell kernel, its shell and its container end: exit, kills, want of memory, restarts, the death of kernel and server; and what it sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cellwall.runtime.engine import Engine
+
+from ..tree import TOP
+from .shell_kernel import SHELLS, argv, command_lines, failed, fine, image_of, started
+
+pytestmark = pytest.mark.needs("root")
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_end_of_the_shell_is_told_and_a_new_one_comes(name: str, cellwall_root: Path, tmp_path: Path) -> None:
+    with started(image_of(name, tmp_path / "image"), root=cellwall_root, language=name) as shell:
+        fine(shell.run("gone=1; echo stays >/tmp/stays"))
+        cell = shell.run("exit 3")
+        assert "the shell ended with exit status 3" in failed(cell)
+        assert cell.error is not None
+        assert fine(shell.run("echo ${gone-unset}; cat /tmp/stays")) == "unset\nstays\n"
+        assert "SIGKILL" in failed(shell.run("kill -9 $$"))
+        assert fine(shell.run("exec true")) == ""
+        assert fine(shell.run("echo again")) == "again\n"
+        assert "the shell ended with exit status 1" in failed(shell.run("set -e; false; echo never"))
+        assert fine(shell.run("echo back")) == "back\n"
+
+
+@pytest.mark.needs("cgroup-memory")
+def test_want_of_memory_is_explained(cellwall_root: Path) -> None:
+    with started("host", "-m", "64m", root=cellwall_root) as shell:
+        # The program alone is killed: it is the largest.
+        told = failed(
+            shell.run(
+                "head -c 200m /dev/zero | tail -c 200m >/dev/null; set -- $?; exit_of() { return $1; }; exit_of $1"
+            )
+        )
+        assert (
+            told
+            == "exit status 137: a process ran out of memory of 64 MiB; install the kernel with more -m, or use less"
+        )
+        # The shell itself is.
+        cell = shell.run('all=$(head -c 200m /dev/zero | tr "\\0" x); echo never')
+        assert "the shell ran out of memory: 64 MiB of 64 MiB; install the kernel with more -m" in failed(cell)
+        assert fine(shell.run("echo back")) == "back\n"
+
+
+def test_a_restart_makes_everything_anew(cellwall_root: Path) -> None:
+    with started("host", root=cellwall_root) as shell:
+        fine(shell.run("gone=1; touch /tmp/gone; sleep 606 &"))
+        shell.restart()
+        assert fine(shell.run("echo ${gone-unset}; ls /tmp/gone || true")) == "unset\n"
+        assert command_lines("sleep 606") == []
+        cell = shell.start("echo begun; sleep 607")
+        cell.wait_for("begun")
+        # In the middle of a cell as well.
+        shell.restart()
+        assert fine(shell.run("echo new")) == "new\n"
+        assert command_lines("sleep 607") == []
+
+
+def test_a_killed_kernel_leaves_nothing(cellwall_root: Path) -> None:
+    with started("host", root=cellwall_root) as shell:
+        shell.start("echo begun; sleep 608").wait_for("begun")
+        shell.kill()
+    nothing_is_left(cellwall_root)
+    assert command_lines("sleep 608") == []
+
+
+def nothing_is_left(root: Path) -> None:
+    """Wait until the launcher has seen the kernel's end, and the next engine has removed what lay on disk."""
+    engine = Engine()
+    deadline = time.monotonic() + 30
+    while engine.containers(all=True):
+        assert time.monotonic() < deadline, engine.containers(all=True)
+        time.sleep(0.05)
+        engine.reconcile()
+    engine.close()
+    assert list((root / "run" / "containers").iterdir()) == []
+    assert [path.name for path in (root / "containers").iterdir()] == [".lock"]
+
+
+_SERVER = """
+import json, os, subprocess, sys
+from pathlib import Path
+os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
+folder = sys.argv[1]
+path, info = write_connection_file(f"{folder}/c.json", transport="ipc", ip=f"{folder}/k", **{f"{c}_port": n for n, c in
+    enumerate(("shell", "iopub", "stdin", "hb", "control"), 1)})
+line = [word.replace("{connection_file}", path) for word in json.loads(sys.argv[2])]
+kernel = subprocess.Popen(line, env={**os.environ, "JPY_PARENT_PID": str(os.getpid())}, start_new_session=True)
+client = BlockingKernelClient(connection_file=path)
+client.load_connection_file()
+client.start_channels(hb=False)
+client.wait_for_ready(timeout=60)
+client.execute_interactive("echo up; sleep 609", output_hook=lambda m: print(json.dumps([kernel.pid, m["content"]]), flush=True)
+    if m["msg_type"] == "stream" else None, timeout=600)
+"""
+
+
+def test_a_killed_server_takes_the_kernel_with_it(cellwall_root: Path) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(cellwall_root), json.dumps(argv("host"))],
+        env={**os.environ, "PYTHONPATH": str(TOP / "src"), "JUPYTER_PLATFORM_DIRS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        pid, content = json.loads(server.stdout.readline())
+        assert content["text"] == "up\n"
+        pidfd = os.pidfd_open(pid)
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.communicate()
+    try:
+        assert select.select([pidfd], [], [], 30)[0], "the kernel outlived its server"
+    finally:
+        os.close(pidfd)
+    assert command_lines("sleep 609") == []
+    nothing_is_left(cellwall_root)
+    for path in cellwall_root.glob("k-*"):
+        path.unlink()
+
+
+def test_what_a_kernel_sees_of_the_machine(cellwall_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("of the folder\n")
+    with started("host", root=cellwall_root, cwd=tmp_path) as shell:
+        assert fine(shell.run("pwd; cat notes.txt; echo made >made.txt")) == f"{tmp_path}\nof the folder\n"
+        assert (tmp_path / "made.txt").read_text() == "made\n"
+        assert (tmp_path / "made.txt").stat().st_uid == os.getuid()
+        assert fine(shell.run("sed 1,2d /proc/net/dev | cut -d: -f1")).split() == ["lo"]
+        assert fine(shell.run(f"ls {TOP} 2>/dev/null | wc -l")) == "0\n"
+        seen = fine(shell.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
+        assert "pytest" not in seen
+        assert "cellwall.kernel.shell" not in seen
+        # Nothing of the kernel's is open in the shell but the pipes that it was given.
+        opened = fine(shell.run("for fd in /proc/$$/fd/*; do readlink $fd; done | sort -u")).splitlines()
+        known = (
+            "/dev/null",
+            "/dev/tty",
+            "/dev/pts/",
+            "/run/cellwall/commands",
+            "/run/cellwall/stderr",
+            "/run/cellwall/In[",
+            "pipe:",
+        )
+        assert [place for place in opened if not place.startswith(known)] == []
+        assert fine(shell.run("env | grep -c CELLWALL_ROOT || true")) == "0\n"
+    with started("host", root=cellwall_root, cwd=tmp_path, folder="ro") as shell:
+        assert "ead-only" in shell.run("echo no >made.txt").text("stderr")
+    with started("host", root=cellwall_root, cwd=tmp_path, folder="none") as shell:
+        assert fine(shell.run(f"ls {tmp_path} 2>/dev/null | wc -l")) == "0\n"
+
+
+def test_an_image_without_a_shell_is_explained(cellwall_root: Path, tmp_path: Path) -> None:
+    from ..registries import make_image, tar_of, write_layout
+
+    layout = write_layout(tmp_path, {"latest": make_image([tar_of({"etc/nothing": b""})])})
+    with started(f"oci:{layout}:latest", root=cellwall_root) as shell:
+        assert "take one with bash, dash or busybox" in failed(shell.run("true"))
+    with started("oci:/nowhere:latest", root=cellwall_root) as shell:
+        assert "/nowhere" in failed(shell.run("true"))
+        assert "/nowhere" in failed(shell.run("true"))
