@@ -7,6 +7,7 @@ CELLWALL_DOCS_EXECUTE=cache they are run for the site, each once until it change
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -25,7 +26,10 @@ version = release = cellwall.__version__
 extensions = ["myst_nb"]
 html_theme = "furo"
 html_title = "cellwall"
-exclude_patterns = ["_build", "notebooks/run.py"]
+# `make pictures` takes them, in a browser; without all of them the gallery isn't on the site.
+_GALLERY = re.findall(r"\]\((pictures/[^)]+)\)", (HERE / "gallery.md").read_text())
+PICTURES = all((HERE / path).exists() for path in _GALLERY)
+exclude_patterns = ["_build", *([] if PICTURES else ["gallery.md"])]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("CELLWALL_DOCS_EXECUTE", "off")
@@ -35,8 +39,16 @@ nb_execution_raise_on_error = True
 suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
 
 
+def links(app: Any, page: str, source: list[str]) -> None:
+    """Called by Sphinx for each page: notebooks stand beside the pages on the site, and above them in the tree."""
+    source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+    if page == "index" and not PICTURES:
+        source[0] = source[0].replace("\ngallery\n", "\n")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx: write the reference, and bring the notebooks to where Sphinx looks for pages."""
+    app.connect("source-read", links)
     reference.write(HERE / "reference")
     folder = HERE / "notebooks"
     shutil.rmtree(folder, ignore_errors=True)

@@ -51,7 +51,7 @@ class Names:
             if named.name == "host":
                 standings.append(_host())
                 continue
-            entry = before.find(named.name, named.platform or self._platform) if before is not None else None
+            entry = self._entry(before, named, naming) if before is not None else None
             if entry is None:
                 entry = self.now(named, fresh=update)
                 standings.append(Standing(named.name, entry, "locked"))
@@ -71,7 +71,7 @@ class Names:
             if named.name == "host":
                 standings.append(_host())
                 continue
-            entry = lock.find(named.name, named.platform or self._platform)
+            entry = self._entry(lock, named, naming)
             if entry is None:
                 standings.append(Standing(named.name, None, "new", f"cell {named.cell} names it, and the lock doesn't"))
                 continue
@@ -136,6 +136,15 @@ class Names:
             if _same(now, entry)
             else Standing(named.name, entry, "moved", "", now)
         )
+
+    def _entry(self, lock: Lock, named: Named, naming: Naming) -> LockedImage | None:
+        """What the lock has for ``named``. What it has for a platform that another cell asks for isn't for a cell that asks for none."""
+        platform = named.platform or self._platform
+        entry = lock.find(named.name, platform)
+        if entry is None or platform or Platform.here().runs(Platform.parse(entry.platform)):
+            return entry
+        asked = {other.platform for other in naming.named if other.name == named.name}
+        return None if entry.platform in asked else entry
 
     # -- the parts of now
 

@@ -14,7 +14,7 @@ import pytest
 
 from .. import registries
 from ..lock_world import blobs, cellwall, done, failed, lock_of, output_of, push, spawned, version, write_notebook
-from ..registries import Registry, run_registry, write_layout
+from ..registries import OCI_INDEX, Registry, make_image, make_index, run_registry, sha256_of, tar_of, write_layout
 from ..tree import TOP
 from .test_registry_pull import no_credentials
 
@@ -75,6 +75,7 @@ def test_a_tag_that_moves(registry: Registry, tmp_path: Path, cellwall_root: Pat
         == "version 2 2\n"
     )
     assert output_of(store, name, *SHOW, environment=asked) == "version 2 2\n"
+    assert output_of(store, name, *SHOW, environment=asked, locked=True) == "version 1 1\n"
     # The image has no name here any more, and is still the one that is run.
     done(cellwall(store, "rmi", "-f", name))
     assert output_of(store, name, *SHOW, environment=locked(notebook), pull="never") == "version 1 1\n"
@@ -124,6 +125,38 @@ def test_everything_that_names_an_image_obeys(registry: Registry, tmp_path: Path
     # A build in the unlocked way has another base, and the cache knows.
     done(cellwall(store, "build", "-q", "-t", "made:1", str(tmp_path)))
     assert output_of(store, "made:1", "cat", "/from") == "2\n"
+
+
+def test_platforms_that_cells_ask_for(registry: Registry, tmp_path: Path, cellwall_root: Path) -> None:
+    """An index of two platforms: a cell that asks for one, and one that takes this machine's, are two images of the lock."""
+    images = {"linux/amd64": version(1), "linux/arm64": make_image([tar_of({"arm": b"64"})], architecture="arm64")}
+    layout = write_layout(tmp_path / "index", {name.replace("/", "-"): image for name, image in images.items()})
+    index = make_index(images)
+    (layout / "blobs/sha256" / sha256_of(index).partition(":")[2]).write_bytes(index)
+    entry = {"mediaType": OCI_INDEX, "digest": sha256_of(index), "size": len(index)}
+    entry |= {"annotations": {"org.opencontainers.image.ref.name": "both"}}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    name = registry.push(f"oci:{layout}:both", "lock/both:1", "--all")
+    notebook = write_notebook(tmp_path / "n.ipynb", f"%image pull --platform linux/arm64 {name}")
+    done(cellwall(cellwall_root, "lock", str(notebook)))
+    assert [image["platform"] for image in lock_of(notebook)["images"]] == ["linux/arm64"]
+    write_notebook(
+        notebook,
+        f"%image pull --platform linux/arm64 {name}",
+        f"%%container {name}\nid",
+        cellwall={"lock": lock_of(notebook)},
+    )
+    failed(cellwall(cellwall_root, "lock", "--check", str(notebook)), 1, "cell 2 names it")
+    done(cellwall(cellwall_root, "lock", str(notebook)))
+    found = {image["platform"]: image for image in lock_of(notebook)["images"]}
+    assert {platform: image["manifest"] for platform, image in found.items()} == {
+        platform: image.digest for platform, image in images.items()
+    }
+    assert {image["digest"] for image in found.values()} == {sha256_of(index)}
+    done(cellwall(cellwall_root, "lock", "--check", str(notebook)))
+    assert output_of(cellwall_root, name, *SHOW, environment=locked(notebook)) == "version 1 1\n"
+    arm = cellwall(cellwall_root, "pull", "--platform", "linux/arm64", name, **locked(notebook))
+    assert images["linux/arm64"].digest in done(arm)
 
 
 def test_a_bundle_on_an_empty_store_without_a_network(tmp_path: Path, cellwall_root: Path) -> None:

@@ -123,7 +123,7 @@ def test_what_the_prose_names_exists(name: str, text: str) -> None:
             assert second in GROUPS[first], f"cellwall {first} {second} in {name}"
     from cellwall.magics import _OWN
 
-    for magic in re.findall(r"(?<![\w%])%%?([a-z_]+)", _code_of(ours)):
+    for magic in re.findall(r"(?<![\w%])%%?([a-z_]{2,})", _code_of(ours)):
         assert magic in (*_OWN, "load_ext", "bash", "script", "env", "xmode", "docker"), f"%{magic} in {name}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellwall.runtime.errors import LockError
@@ -111,6 +111,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from([None, 0, 1, 4, "\t"]), st.booleans(), st.booleans())
 def test_any_metadata(metadata: dict[str, Any], indent: Any, ascii: bool, sort: bool) -> None:
     if not isinstance(metadata.get("cellwall", {}), dict):
