@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from jupyter_core.paths import jupyter_runtime_dir
 
 from ...runtime.engine import Engine
-from ...runtime.errors import CellwallError, SpecError
+from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
 from ..folder import is_home, mounts_of
@@ -80,7 +81,11 @@ class Box:
             options = self._options()
             self.memory_bytes = options.memory_bytes
             self._env = {**_PAGERS, **options.env, "ENV": "", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
-            found = self.engine.ensure(options, progress=progress, cancelled=lambda: self.cancelled)
+            try:
+                found = self.engine.ensure(options, progress=progress, cancelled=lambda: self.cancelled)
+            except BaseException:
+                self._remove_container()
+                raise
             self.container_id = found.id
             null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -117,7 +122,9 @@ class Box:
         if wanted.command:
             raise SpecError("COMMAND", "a shell kernel runs the shell: say no command")
         paths = self.engine.paths
-        private = [Path(jupyter_runtime_dir()), paths.data, paths.run]
+        private = [Path(jupyter_runtime_dir()), paths.data]
+        if not paths.run.is_relative_to(paths.data):  # else it is hidden with it
+            private.append(paths.run)
         seen = () if shown is None else mounts_of(shown, self._words.folder, private)
         if shown is not None and self._words.folder == "rw" and is_home(shown):
             self.engine.warn(_HOME_NOTE)
@@ -179,14 +186,17 @@ class Box:
         if shell is not None:
             shell.close()
 
+    def _remove_container(self) -> None:
+        with suppress(NotFound):  # it was never made, or somebody else was quicker
+            self.engine.remove(self._name, force=True, volumes=True)
+
     def close(self) -> None:
         """End and remove the container, and everything that was made for it."""
         self.cancelled = True
         with self._lock:
             self.let_shell_go()
             try:
-                if self.container_id:
-                    self.engine.remove(self.container_id, force=True, volumes=True)
+                self._remove_container()
             finally:
                 self.engine.close()
                 self.folder.close()
