@@ -285,6 +285,8 @@ class Cells:
             self._output.feed("stdout", data)
 
     def _on_stderr(self) -> None:
+        # Which of the two was written first can't be told; mostly a program's complaint comes last.
+        self._on_terminal()
         data = self.box.folder.read("stderr")
         if data:
             self._heard = time.monotonic()
