@@ -11,7 +11,7 @@ ARGS ?=
 CHECK_NEEDS := $(if $(CI),--needs-minimum)
 VERBOSITY := $(if $(CI),-ra,)
 
-.PHONY: help quickstart notebooks test lint unit soak browser bench vm clean
+.PHONY: help quickstart notebooks test lint unit soak browser bench vm docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)$$/  make \1\t\2/p' Makefile | expand -t 20
@@ -60,6 +60,11 @@ bench: ## measure latency, builds and pulls beside podman, crun, buildah, docker
 vm: ## run the tests as root and as an ordinary user in a virtual machine with systemd and cgroup v2 only
 	@bash scripts/vm/run.sh $(ARGS)
 
+docs: ## build the site in docs/_build/html; CELLWALL_DOCS_EXECUTE=cache also runs the notebooks for it
+	@sh scripts/venv.sh docs
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean: ## remove what the other targets made in this folder
-	rm -rf .venv build dist src/cellwall.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/reference docs/notebooks src/cellwall.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

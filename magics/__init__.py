@@ -100,6 +100,15 @@ class Session:
 
         return union_line(self, line)
 
+    def lock_line(self, line: str) -> None:
+        """Run the images of a notebook's lock from here on, or none: ``%cellwall_lock FILE.ipynb``. ``--off`` ends that.
+
+        ``cellwall lock FILE.ipynb`` makes the lock. Alone it says which lock counts.
+        """
+        from .locking import lock_line
+
+        lock_line(self, line)
+
     def layers_line(self, line: str) -> Any:
         """Show the layers of a container or an image as they are mounted: ``%layers X``, ``%layers X --path /etc/hosts``.
 
@@ -184,7 +193,18 @@ for _function in (Session.container_line, Session.image_line, Session.volume_lin
 
 # The views of runtime/inspect, as line magics.
 VIEWS = ("layers", "namespaces", "cgroups", "mounts")
-_OWN = ("container", "dockerfile", "layer", "image", "volume", "network", "union", "cellwall_alias", *VIEWS)
+_OWN = (
+    "container",
+    "dockerfile",
+    "layer",
+    "image",
+    "volume",
+    "network",
+    "union",
+    "cellwall_lock",
+    "cellwall_alias",
+    *VIEWS,
+)
 
 
 def _holder(shell: Any, kind: str, name: str) -> Any:
@@ -213,6 +233,7 @@ def load_ipython_extension(shell: Any) -> None:
             ("line", "network", session.network_line),
             ("cell", "union", session.union_cell),
             ("line", "union", session.union_line),
+            ("line", "cellwall_lock", session.lock_line),
             ("line", "cellwall_alias", session.alias_line),
             *(("line", name, getattr(session, f"{name}_line")) for name in VIEWS),
         ]

@@ -6,6 +6,7 @@ Whatever the command line knows is there: nothing here names a command, but that
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import selectors
@@ -18,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.table import VIEW_FD
+from ..runtime.locking import mode
 from ..runtime.results import CellError, Exit, Result
 from . import terminal
 from .cell_options import split
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 
 # -I keeps the notebook's folder off the path. The package is the very one that this process runs, wherever it was found.
 _START = """
-import importlib.util, sys
+import importlib.util, json, os, sys
 folder = sys.argv.pop(1)
+os.environ.update(json.loads(sys.argv.pop(1)))
 spec = importlib.util.spec_from_file_location("cellwall", f"{folder}/__init__.py", submodule_search_locations=[folder])
 package = importlib.util.module_from_spec(spec)
 sys.modules["cellwall"] = package
@@ -176,7 +179,8 @@ class _Errors:
 
 
 def _command(words: list[str]) -> list[str]:
-    return [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), *words]
+    told = json.dumps(mode.variables())
+    return [sys.executable, "-I", "-c", _START, str(Path(__file__).absolute().parent.parent), told, *words]
 
 
 def _run_on_terminal(words: list[str], stdout: _Sink, stderr: _Errors, session: Session) -> int:

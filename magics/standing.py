@@ -11,7 +11,7 @@ from ..runtime.options import RunOptions
 
 # What each cell has of its own in a container that stays, or what isn't the container's at all.
 _OF_THE_CELL = frozenset(
-    "image command entrypoint name env cidfile workdir user interactive tty detach rm privileged platform pull timeout_s record_changes".split()
+    "image command entrypoint name env cidfile workdir user interactive tty detach rm privileged platform pull locked timeout_s record_changes".split()
 )
 _FLAGS = {option.field: option.flag for option in OPTIONS if option.field} | {
     "mounts": "--volume",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli import views
 from ..runtime.cli.parser import HelpRequested
 from ..runtime.engine import Engine
-from ..runtime.errors import UnsupportedError
 from .cell_options import split
 from .one_line import in_one_line
 
@@ -29,8 +28,6 @@ def view_line(session: Session, name: str, line: str) -> View | None:
     A view that is watched is shown while it changes, until it ends or is interrupted; it isn't shown again as the magic's value.
     """
     with in_one_line(session.shell):
-        if name not in views.VIEWS:
-            raise UnsupportedError(f"%{name}", "isn't in cellwall yet")
         try:
             said, words = views.asked(name, f"%{name}", split(line, f"%{name}"))
         except HelpRequested as help:

@@ -15,6 +15,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     [defaults]                                  # of the run options of the same names
     memory = "2g"
     pids_limit = 512
+    locked = false                              # true: run what the notebook's lock says, or nothing
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
 An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py and
@@ -71,6 +72,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "stop_timeout": ("stop_timeout_s", values.integer(0, 10**9)),
     "platform": ("platform", values.platform),
     "pull": ("", values.choice("missing", "always", "never")),
+    "locked": ("", values.boolean),
 }
 _SECTIONS = ("registries", "aliases", "defaults")
 _REGISTRY_KEYS = ("mirrors", "insecure", "ca_file")
@@ -126,6 +128,11 @@ class Config:
         policy: PullPolicy | None = self.defaults.get("pull")
         return policy
 
+    @property
+    def locked(self) -> bool:
+        """Whether images are to be those of the notebook's lock where a command doesn't say."""
+        return bool(self.defaults.get("locked"))
+
     def source(self, key: str) -> str:
         """Where the value of a dotted key came from: ``built-in``, a file, a variable or a flag."""
         return self.sources.get(key, BUILT_IN)
@@ -133,7 +140,7 @@ class Config:
     def fill(self, options: RunOptions) -> RunOptions:
         """``options`` with the defaults for what they don't say. Filling twice is filling once.
 
-        ``pull`` isn't filled, as "missing" can't be told from "not said" any more. A default memory_swap goes only with a memory limit,
+        ``pull`` isn't filled, as "missing" can't be told from "not said" any more, nor ``locked``, which is asked for by image. A default memory_swap goes only with a memory limit,
         and never below it.
         """
         missing = {
@@ -197,7 +204,13 @@ class _Loader:
         )
 
     def built_in(self) -> None:
-        self.defaults |= {"network": "none", "pids_limit": PIDS_LIMIT, "stop_timeout": TIMEOUT_S, "pull": "missing"}
+        self.defaults |= {
+            "network": "none",
+            "pids_limit": PIDS_LIMIT,
+            "stop_timeout": TIMEOUT_S,
+            "pull": "missing",
+            "locked": False,
+        }
         if total := machine_memory_bytes():
             # The notebook server and this machine's own work keep a quarter.
             self.defaults["memory"] = max(total * 3 // 4 // values.MIB * values.MIB, values.MEMORY_LOWEST)
@@ -309,6 +322,8 @@ def _table(place: str, value: object) -> dict[str, Any]:
 
 
 def _text(place: str, value: object, numbers: bool = False) -> str:
+    if place.endswith(".locked") and isinstance(value, bool):
+        return str(value).lower()
     if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value:

@@ -158,10 +158,20 @@ class Engine:
         pull: PullPolicy = "missing",
         platform: str | None = None,
         storage_driver: str | None = None,
+        locked: bool | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> Image:
-        """The image ``reference`` names, fetched where it isn't here. Raises ImageError, InvalidReference, NotFound, Cancelled."""
+        """The image ``reference`` names, fetched where it isn't here; ``locked``, the one that the notebook's lock says for it.
+
+        Raises ImageError, InvalidReference, NotFound, LockError, Cancelled.
+        """
+        from .locking.mode import is_on
+
+        if is_on(self.config, locked):
+            from .locking.enforcing import locked_image
+
+            return locked_image(self, reference, pull, platform, storage_driver, progress, cancelled)
         store = self.stores.images(storage_driver)
         return store.get(
             self.config.alias(reference), pull=pull, platform=platform, progress=progress, cancelled=cancelled
@@ -242,6 +252,7 @@ class Engine:
         container of that name was made from another image.
         """
         from . import launching
+        from .locking.mode import is_on
 
         if not options.name:
             raise SpecError("--name", "a container that stays needs a name")
@@ -257,13 +268,14 @@ class Engine:
                 with id_file(options.cidfile) as tell_id:
                     record = self._new_keeper(options, progress, cancelled)
                     tell_id(record["id"])
-            elif options.image not in (record["image"], record["image_id"]):
+            elif is_on(self.config, options.locked) or options.image not in (record["image"], record["image_id"]):
                 image = self._image_of(options, progress, cancelled)
                 if str(image.id) != record["image_id"]:
+                    same = options.image == record["image"]
                     raise StatusError(
                         f"container {options.name}",
-                        f"made from {record['image']}",
-                        f"made from {options.image}: rm it first",
+                        f"made from {'another ' if same else ''}{record['image']}",
+                        f"made from {'the one of the lock' if same else options.image}: rm it first",
                     )
             found = self.known.state(record["id"])
             if found is None or not state.runs(found):
@@ -600,6 +612,7 @@ class Engine:
             pull=options.pull,
             platform=options.platform,
             storage_driver=options.storage_driver,
+            locked=options.locked,
             progress=progress,
             cancelled=cancelled,
         )

@@ -14,6 +14,7 @@
         LayerError            a layer's archive can't be unpacked
         RegistryError         a registry refused, or answered nonsense
       BuildError  VolumeError  CgroupError  NetworkError  HookError
+      LockError               what a notebook's lock doesn't allow, or a lock that can't be read or written
       LauncherError           the launcher process went away or answered nonsense
       Cancelled               the caller asked to stop (also while pulling)
       CellError               also subprocess.CalledProcessError: the cell's command failed, and why
@@ -158,6 +159,10 @@ class NetworkError(CellwallError):
 
 class HookError(CellwallError):
     """A hook of the bundle failed."""
+
+
+class LockError(CellwallError):
+    """What a notebook's lock doesn't allow, or a lock that isn't there, can't be read or can't be written."""
 
 
 class LauncherError(CellwallError):

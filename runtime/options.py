@@ -181,6 +181,8 @@ class RunOptions:
     # image
     platform: str | None = None
     pull: PullPolicy = "missing"
+    # The image that the notebook's lock says, or none; None: as CELLWALL_LOCKED and the configuration say.
+    locked: bool | None = None
     # Where the id of a new container is written to.
     cidfile: str | None = None
     # cellwall's own

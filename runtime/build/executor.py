@@ -233,6 +233,7 @@ class Build:
             pull="always" if self.request.pull else "missing",
             platform=platform or self.request.platform,
             storage_driver=self.request.storage_driver,
+            locked=self.request.run.locked,
             progress=lambda event: self.tell(Pulling(stage, event)),
             cancelled=self.stopped.is_set,
         )
@@ -274,7 +275,10 @@ class Build:
         for reference in self.request.cache_from:
             try:
                 image = self.engine.image(
-                    reference, platform=self.request.platform, storage_driver=self.request.storage_driver
+                    reference,
+                    platform=self.request.platform,
+                    storage_driver=self.request.storage_driver,
+                    locked=self.request.run.locked,
                 )
             except CellwallError as error:
                 self.remark(f"--cache-from {reference}: {error}")

@@ -38,6 +38,7 @@ OF_STEPS = (
     "--cap-drop",
     "--security-opt",
     "--storage-driver",
+    "--locked",
 )
 _REFUSED = {
     "--squash": "layers stay apart here: that is what the cache and pushes live by",
@@ -92,7 +93,7 @@ def request_of(
         build_args=_build_args(said.build_arg, os.environ if environment is None else environment),
         labels=dict(said.label),
         no_cache=said.no_cache,
-        cache_from=tuple(name for text in said.cache_from for name in _cache_from(text)),
+        cache_from=tuple(name for text in said.cache_from for name in cache_images(text)),
         secrets={secret.id: secret for secret in said.secret},
         run=run,
         storage_driver=run.storage_driver,
@@ -113,7 +114,7 @@ def _build_args(said: Sequence[str], caller: Mapping[str, str]) -> dict[str, str
     return found
 
 
-def _cache_from(text: str) -> list[str]:
+def cache_images(text: str) -> list[str]:
     """docker's two forms: images, or ``type=registry,ref=IMAGE``."""
     if "=" not in text:
         return [name for name in text.split(",") if name]

@@ -79,6 +79,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "volume rm": ("volume", "rm", "Remove volumes"),
     "volume prune": ("volume", "prune", "Remove volumes that nothing uses"),
     "union": ("union", "union", "Mount folders over each other, in aufs's words, and show which gives each file"),
+    "lock": ("lock", "lock", "Record in a notebook which images its cells name, by digest"),
     "kernel install": ("..kernel.command", "install", "Make an image's kernel one of Jupyter's kernels"),
     "kernel list": ("..kernel.command", "list_", "List kernels"),
     "kernel remove": ("..kernel.command", "remove", "Remove kernels"),
@@ -166,13 +167,6 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "system": {"events": "events", "info": "info", "df": "system df", "prune": "system prune"},
 }
-_LATER = {
-    "layers",
-    "namespaces",
-    "cgroups",
-    "mounts",
-    "lock",
-}
 _FOREGROUND = {"run", "exec", "union"}
 
 
@@ -232,14 +226,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 1
     try:
         try:
-            parser = _main_parser()
+            parser = main_parser()
             said, rest = parser.parse(words)
             debug = debug or said.debug
             if said.version:
                 rest = ["version"]
             if not rest:
                 raise HelpRequested(parser.format_help())
-            name, function, rest = _find(rest)
+            name, function, rest = find(rest)
             failed = 125 if name.split()[-1] in _FOREGROUND else 1
             return _call(name, function, rest, said.root, said.config)
         except HelpRequested as help:
@@ -274,7 +268,7 @@ def _call(
         context.close()
 
 
-def _main_parser() -> Parser:
+def main_parser() -> Parser:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:{width}}  {summary}" for name, (_, _, summary) in COMMANDS.items())
     parser = Parser("cellwall", "[OPTIONS] COMMAND …", interspersed=False)
@@ -286,7 +280,7 @@ def _main_parser() -> Parser:
     return parser
 
 
-def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], list[str]]:
+def find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], list[str]]:
     """``(the command as it was typed, its function, the words behind it)``."""
     name, rest = words[0], words[1:]
     target = name
@@ -295,10 +289,6 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
             raise HelpRequested(f"usage: cellwall {name} {'|'.join(group)} …\n")
         name, target, rest = f"{name} {rest[0]}", group.get(rest[0], ""), rest[1:]
     if target not in COMMANDS:
-        if name in _LATER or name.split()[0] in _LATER:
-            raise SpecError(
-                name, "this command of docker's isn't in cellwall yet; 'cellwall --help' lists those that are"
-            )
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -314,7 +304,7 @@ def _find(words: list[str]) -> tuple[str, Callable[[Context, list[str]], int], l
 def help_of(words: Sequence[str]) -> str:
     """The help text of the command that ``words`` begin with; empty where there is none. Nothing is run for it."""
     try:
-        name, function, _ = _find(list(words))
+        name, function, _ = find(list(words))
         function(Context(name, {}, None), ["--help"])
     except HelpRequested as help:
         return help.text

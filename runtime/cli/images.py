@@ -34,13 +34,14 @@ def pull(context: Context, words: list[str]) -> int:
     parser = context.parser("[OPTIONS] IMAGE")
     parser.flag("-q", "--quiet", help="print the image's name only")
     parser.value("--platform", read=values.platform, metavar="OS/ARCH", help="platform of the image")
+    parser.flag("--locked", help="pull exactly the image that the notebook's lock says", default=None)
     said, names = parser.parse(words)
     if len(names) != 1:
         raise SpecError(parser.command, f"needs one image: {parser.command} IMAGE")
     platform = said.platform or context.config.defaults.get("platform")
     before = _present(context, names[0], platform)
     with Progress(sys.stdout, quiet=said.quiet) as progress:
-        image = context.engine.image(names[0], pull="always", platform=platform, progress=progress)
+        image = context.engine.image(names[0], pull="always", platform=platform, locked=said.locked, progress=progress)
     if not said.quiet:
         news = "Image is up to date for" if before == image.id else "Downloaded newer image for"
         print(f"Digest: {image.digest}\nStatus: {news} {table.printable(image.reference)}")
@@ -129,7 +130,11 @@ def tag(context: Context, words: list[str]) -> int:
     _, names = parser.parse(words)
     if len(names) != 2:
         raise SpecError(parser.command, f"needs an image and a name: {parser.command} IMAGE NAME[:TAG]")
-    context.engine.images.tag(names[0], names[1])
+    from ..locking.mode import is_on
+
+    engine = context.engine
+    source = str(engine.image(names[0], pull="never").id) if is_on(context.config, None) else names[0]
+    engine.images.tag(source, names[1])
     return 0
 
 

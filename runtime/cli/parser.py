@@ -20,11 +20,12 @@ from ..errors import SpecError, UnsupportedError
 
 
 class HelpRequested(Exception):
-    """``--help`` stood among the words; ``text`` is what a person wants to read now."""
+    """``--help`` stood among the words; ``text`` is what a person wants to read now, ``parser`` that of the command."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, parser: Parser | None = None) -> None:
         super().__init__(text)
         self.text = text
+        self.parser = parser
 
 
 class BooleanFlag(argparse.Action):
@@ -50,7 +51,7 @@ class _Help(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print this and exit")
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        raise HelpRequested(parser.format_help())
+        raise HelpRequested(parser.format_help(), parser if isinstance(parser, Parser) else None)
 
 
 class _Refused(argparse.Action):
@@ -88,8 +89,8 @@ class Parser(argparse.ArgumentParser):
         self.interspersed = interspersed
         self.add_argument("--help", action=_Help)
 
-    def flag(self, *names: str, dest: str | None = None, help: str = "", default: bool = False) -> None:
-        """Add a boolean flag."""
+    def flag(self, *names: str, dest: str | None = None, help: str = "", default: bool | None = False) -> None:
+        """Add a boolean flag; ``default`` None tells "not said" from ``=false``."""
         keywords: dict[str, Any] = {"dest": dest} if dest else {}
         self.add_argument(*names, action=BooleanFlag, default=default, help=help, **keywords)
 
@@ -129,6 +130,18 @@ class Parser(argparse.ArgumentParser):
         """``(options, the other words)``. Raises SpecError, UnsupportedError, HelpRequested."""
         options, rest = self._split(list(words))
         return self.parse_args(options), rest
+
+    def sort(self, words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """``(the texts of each option that is said, by its dest, the other words)``; no text is read. Raises SpecError.
+
+        For whoever looks at a line that isn't run: a value may hold what only the run fills in.
+        """
+        options, rest = self._split(list(words))
+        said: dict[str, list[str]] = {}
+        for option in options:
+            name, _, text = option.partition("=") if option.startswith("--") else (option[:2], "", option[2:])
+            said.setdefault(self._action(name).dest, []).append(text)
+        return said, rest
 
     def options_of(self, words: Sequence[str]) -> list[str]:
         """The options among ``words``, each as one word with its longest name: ``--memory=64m``. Raises SpecError."""

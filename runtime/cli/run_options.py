@@ -42,6 +42,8 @@ class Option:
     choices: tuple[str, ...] = ()
     field: str = ""
     refused: str = ""
+    # What a flag is where nobody says it; None where the configuration then says it.
+    unsaid: bool | None = False
 
     @property
     def flag(self) -> str:
@@ -361,6 +363,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _value("--platform", metavar="OS/ARCH", help="platform of the image", read=values.platform, field="platform"),
     _one_of("--pull", help="when to pull the image", choices=("missing", "always", "never"), field="pull"),
+    Option(
+        ("--locked",), "flag", help="run exactly the image that the notebook's lock says", field="locked", unsaid=None
+    ),
     _value(
         "--log-driver",
         metavar="NAME",
@@ -463,7 +468,7 @@ def add_run_options(parser: Parser, *, omit: Collection[str] = (), only: Collect
         if option.refused:
             parser.refuse(*names, why=option.refused, takes_value=option.takes_value)
         elif option.kind == "flag":
-            parser.flag(*names, dest=option.dest, help=option.help)
+            parser.flag(*names, dest=option.dest, help=option.help, default=option.unsaid)
         else:
             parser.value(
                 *names,

@@ -78,7 +78,7 @@ def save(context: Context, words: list[str]) -> int:
     store = context.engine.images
     for name in names:
         store.find(name, said.platform)
-    with _output(said.output, parser.command) as out:
+    with output(said.output, parser.command) as out:
         store.save(names, out, format=cast(Any, _FORMATS[said.format]), platform=said.platform)
     return 0
 
@@ -111,7 +111,7 @@ def export(context: Context, words: list[str]) -> int:
     if len(names) != 1:
         raise SpecError(parser.command, f"needs one container: {parser.command} CONTAINER")
     context.engine.container(names[0])
-    with _output(said.output, parser.command) as out:
+    with output(said.output, parser.command) as out:
         context.engine.export(names[0], out.fileno())
     return 0
 
@@ -140,7 +140,7 @@ def import_(context: Context, words: list[str]) -> int:
 
 
 @contextmanager
-def _output(path: str | None, command: str) -> Iterator[IO[bytes]]:
+def output(path: str | None, command: str) -> Iterator[IO[bytes]]:
     """Standard output, or a file that appears whole at the end of the block or not at all."""
     if path is None:
         if sys.stdout.isatty():

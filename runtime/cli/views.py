@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SpecError
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
     from .command import Context
 
 # View and module of runtime/inspect, and what it shows.
-_ROWS = {
+VIEWS = {
     "layers": "Show the layers of a container or an image, and which gives a file",
     "namespaces": "Show the namespaces of containers beside this machine's",
     "cgroups": "Show the limits of a container, what it uses of them, and its control groups",
     "mounts": "Show what is mounted in a container",
 }
-_FOLDER = Path(__file__).parent.parent / "inspect"
-VIEWS = {name: summary for name, summary in _ROWS.items() if (_FOLDER / f"{name}.py").exists()}
 # A terminal that is wider gets longer lines, up to where they are hard to read.
 _MOST_COLUMNS = 120
 

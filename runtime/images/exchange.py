@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
     from .derive import Complete, WriteLayer
     from .prune import Footprint
+    from .resolving import Found
     from .saving import Format
 
 Cancel = Callable[[], bool]
@@ -143,6 +144,41 @@ class Exchange:
             save(self._layout, images, out, format, stop)
 
         job.run(work, cancelled)
+
+    def save_as(
+        self,
+        images: Sequence[tuple[Image, Reference | None]],
+        out: IO[bytes],
+        *,
+        cancelled: Cancel | None = None,
+    ) -> None:
+        """Writes images that were found already to ``out``, an OCI archive, each under the name beside it. Raises as ``save`` does."""
+
+        def work(stop: Stop) -> None:
+            from .saving import save
+
+            save(self._layout, images, out, "oci-archive", stop)
+
+        job.run(work, cancelled)
+
+    def resolve(self, ref: str, *, platform: str | None = None, cancelled: Cancel | None = None) -> Found:
+        """What ``ref`` stands for at its registry, or in its layout or archive, now; the store isn't asked and nothing is kept.
+
+        Raises InvalidReference, NotFound, RegistryError, ImageError, Cancelled.
+        """
+        name = self.parse(ref)
+        wanted = Platform.parse(platform) if platform else None
+
+        def work(stop: Stop) -> Found:
+            from .resolving import resolve
+
+            if isinstance(name, Reference) or name.kind == "oci":
+                return resolve(name, wanted, self.registries, None, stop)
+            self._layout.prepare()
+            with self._layout.transaction(stop) as transaction:
+                return resolve(name, wanted, self.registries, transaction.directory, stop)
+
+        return job.run(work, cancelled)
 
     def _name_in_archive(self, ref: str) -> Reference | None:
         entries, by_id = self._look_up(ref)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import CellwallError, SpecError
 from ..linux.mount_stat import listmount, mount_namespace_id, statmount_ids
+from .mounts_beneath import count_beneath
 from .mounts_kinds import Places, kind_of, volume_of
 from .mounts_table import Row, hidden_by, in_tree_order, rows_of
 from .namespaces_facts import IdRange
@@ -22,6 +23,7 @@ from .process import ProcessFolder, process_of, running_container
 from .view import COLUMNS, View
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from ..cli.parser import Parser
@@ -57,6 +59,7 @@ class MountPoint:
 
     ``hidden_by`` is the target of the mount that is over it (None: it can be seen), ``hides`` are the targets of those that it is over.
     ``uid_map`` and ``gid_map`` are an idmapped mount's: ids on the filesystem, and this user namespace's ids that they are shown as.
+    ``beneath_entries`` and ``beneath_bytes`` are of the folder or file that it hides (None: not asked for, or not to be told).
     """
 
     id: int
@@ -78,6 +81,8 @@ class MountPoint:
     idmapped: bool = False
     uid_map: tuple[Shift, ...] = ()
     gid_map: tuple[Shift, ...] = ()
+    beneath_entries: int | None = None
+    beneath_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,30 +129,30 @@ class MountsView(View):
 
 
 def add_options(parser: Parser) -> None:
-    """It has none of its own."""
+    parser.flag("--hidden", help="count what each mount hides of the folder or file beneath it; takes a moment longer")
 
 
-def read(engine: Engine, said: object, words: Sequence[str]) -> MountsView:
+def read(engine: Engine, said: argparse.Namespace, words: Sequence[str]) -> MountsView:
     if len(words) > 1:
         raise SpecError("mounts", f"one container at a time, and {len(words)} were named: {' '.join(words)}")
-    return mounts_of(engine.known, words[0] if words else None)
+    return mounts_of(engine.known, words[0] if words else None, hidden=said.hidden)
 
 
-def mounts_of(known: Containers, name: str | None = None) -> MountsView:
-    """The mounts of the running container ``name``, or of this process.
+def mounts_of(known: Containers, name: str | None = None, *, hidden: bool = False) -> MountsView:
+    """The mounts of the running container ``name``, or of this process; with ``hidden`` what is beneath each is counted.
 
     Raises NotFound, StatusError where it doesn't run or ends meanwhile, CellwallError where it is another user's.
     """
     volumes = str(known.paths.volumes)
     if name is None:
         with ProcessFolder(os.getpid(), "this process") as process:
-            return _read(process, None, volumes)
+            return _read(process, None, volumes, hidden)
     container, found = running_container(known, name)
     with process_of(container, found) as process:
-        return _read(process, container, volumes)
+        return _read(process, container, volumes, hidden)
 
 
-def _read(process: ProcessFolder, container: Container | None, volumes: str) -> MountsView:
+def _read(process: ProcessFolder, container: Container | None, volumes: str, hidden: bool) -> MountsView:
     own_namespace = os.stat("/proc/self/ns/mnt").st_ino
     try:
         namespace_fd = process.open("ns/mnt")
@@ -164,6 +169,8 @@ def _read(process: ProcessFolder, container: Container | None, volumes: str) -> 
             with open("/proc/self/mountinfo", "rb") as file:
                 here, _ = rows_of(file.read(), MOST_READ)
         points = _points(process, rows, Places(here), maps, volumes)
+        if hidden:
+            points = _with_beneath(process, points)
         devices, more_devices = _devices(process)
         uid_map, gid_map = id_map(process, "uid"), id_map(process, "gid")
         if process.link("ns/user") == os.readlink("/proc/self/ns/user"):
@@ -242,6 +249,26 @@ def _points(
             )
         )
     return tuple(found)
+
+
+def _with_beneath(process: ProcessFolder, points: tuple[MountPoint, ...]) -> tuple[MountPoint, ...]:
+    """The mounts with what is beneath them; of the kernel's own filesystems what is there is told by no number."""
+    by_id = {point.id: point for point in points}
+    asked = [
+        point
+        for point in points
+        if point.hidden_by is None
+        and point.kind not in ("root", "kernel", "masked", "read-only")
+        and point.parent_id in by_id
+    ]
+    found = count_beneath(process, [(by_id[point.parent_id].target, point.target) for point in asked])
+    counted: dict[int, MountPoint] = {}
+    for point, one in zip(asked, found, strict=True):
+        if one is not None and one[0] == "entries":
+            counted[point.id] = replace(point, beneath_entries=one[1])
+        elif one is not None:
+            counted[point.id] = replace(point, beneath_bytes=one[1])
+    return tuple(counted.get(point.id, point) for point in points)
 
 
 def _device_type(process: ProcessFolder, row: Row, by_id: dict[int, Row], covered: dict[int, int]) -> str:

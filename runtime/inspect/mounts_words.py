@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .mounts import MountPoint, MountsView, Shift
+from .mounts_beneath import MOST_ENTRIES
 from .mounts_kinds import KINDS
 from .namespaces_facts import IdRange
 
@@ -100,6 +101,12 @@ def remarks(point: MountPoint, view: MountsView) -> list[str]:
     if point.hides:
         rest = f" and {len(point.hides) - 3} more" if len(point.hides) > 3 else ""
         found.append(f"covers the mount{'' if len(point.hides) == 1 else 's'} at {', '.join(point.hides[:3])}{rest}")
+    if point.beneath_entries:
+        least = "at least " if point.beneath_entries >= MOST_ENTRIES else ""
+        one = "entry" if point.beneath_entries == 1 else "entries"
+        found.append(f"hides {least}{point.beneath_entries:,} {one} of the folder beneath it")
+    if point.beneath_bytes:
+        found.append(f"hides a file of {point.beneath_bytes:,} bytes")
     if point.idmapped:
         found.append(_id_map(point, view))
     return found

@@ -196,7 +196,11 @@ def _in_image(
 ) -> tuple[list[dict[str, Any]], list[Any], list[str]]:
     """Branches in the container of an image: folders of the image, or of a bind mount that ``-v`` makes."""
     image = engine.image(
-        options.image, pull=options.pull, platform=options.platform, storage_driver=options.storage_driver
+        options.image,
+        pull=options.pull,
+        platform=options.platform,
+        storage_driver=options.storage_driver,
+        locked=options.locked,
     )
     driver, _ = engine.of_driver(options.storage_driver)
     layers = driver.stack(image.chain_ids)

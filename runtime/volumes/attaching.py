@@ -44,7 +44,7 @@ def resolve(engine: Engine, options: RunOptions, image: Image) -> list[Attached]
         for attached in _of_container(engine, text):
             found[attached["target"]] = attached
     for mount in options.mounts:
-        found[mount.target] = _attached(engine, mount)
+        found[mount.target] = _attached(engine, mount, options.locked)
     for path in (image.config.get("config") or {}).get("Volumes") or {}:
         target = "/" + os.path.normpath(str(path)).strip("/")
         if target in ("/", "/."):
@@ -59,12 +59,12 @@ def resolve(engine: Engine, options: RunOptions, image: Image) -> list[Attached]
     return list(found.values())
 
 
-def _attached(engine: Engine, mount: Mount) -> Attached:
+def _attached(engine: Engine, mount: Mount, locked: bool | None = None) -> Attached:
     entry = plain(mount)
     if mount.type == "bind":
         return entry | {"caller": _caller(mount.source)}
     if mount.type == "image":
-        return entry | {"image": _image(engine, mount)}
+        return entry | {"image": _image(engine, mount, locked)}
     if mount.type == "tmpfs":
         return entry
     name = check_name(mount.flag, mount.source) if mount.source else secrets.token_hex(32)
@@ -104,9 +104,9 @@ def _caller(source: str) -> list[int]:
     return [uid, gid]
 
 
-def _image(engine: Engine, mount: Mount) -> dict[str, Any]:
+def _image(engine: Engine, mount: Mount, locked: bool | None) -> dict[str, Any]:
     """The stack of another image's trees, as an entry of a mount plan."""
-    image = engine.image(mount.source)
+    image = engine.image(mount.source, locked=locked)
     lowers = engine.driver.stack(image.chain_ids) if image.layers else []
     if not lowers:
         raise VolumeError(f"{mount.flag}: image {mount.source} holds no files to mount")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -151,7 +152,35 @@ def test_without_id_maps_and_the_machines_own(cli: Cli, engine: Engine, tmp_path
     with pytest.raises(NotFound):
         mounts_of(engine.known, "nobody")
     with pytest.raises(SpecError, match="one container at a time"):
-        mounts.read(engine, None, ["plain", "plain"])
+        mounts.read(engine, argparse.Namespace(hidden=False), ["plain", "plain"])
+
+
+def test_what_mounts_hide(cli: Cli, engine: Engine, tmp_path: Path) -> None:
+    """Beside a container of the same image that has nothing mounted there."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder/empty").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "folder" / str(number)).touch()
+    words = ["-v", f"{tmp_path}/folder:/usr/share", "--tmpfs", "/usr/share/empty", "-v", f"{tmp_path}/file:/etc/passwd"]
+    cli("run", "-d", "--name", "over", *words, "--tmpfs", "/new", "--tmpfs", "/usr/sbin", "host", "sleep", "100000")
+    seen = cli(
+        "run", "--rm", "host", "sh", "-c", "ls -A /usr/share | wc -l; ls -A /usr/sbin | wc -l; stat -c %s /etc/passwd"
+    )
+    share, programs, passwd = map(int, seen.split())
+    found = by_target(mounts_of(engine.known, "over", hidden=True))
+    beneath = {target: (point.beneath_entries, point.beneath_bytes) for target, point in found.items()}
+    assert beneath["/usr/share"] == (share, None)
+    assert beneath["/usr/sbin"] == (programs, None)
+    assert beneath["/etc/passwd"] == (None, passwd)
+    # Made to be mounted on, in the image and in the folder that is mounted itself.
+    assert beneath["/new"] == beneath["/usr/share/empty"] == (0, None)
+    assert beneath["/proc"] == beneath["/"] == (None, None)
+    shown = cli("mounts", "over", "--hidden")
+    assert f"hides {share:,} entries" in " ".join(shown.split())
+    assert f"hides a file of {passwd:,} bytes" in " ".join(shown.split())
+    assert "hides" not in " ".join(cli("mounts", "over").split()).partition("kinds")[0]
+    # Nothing of the look is left in the container, which sees its own as before.
+    assert sorted(cli("exec", "over", "ls", "-A", "/usr/share").split()) == ["0", "1", "2", "empty"]
 
 
 # Run in a mount namespace of its own: mounts what its arguments say, and tells what the view and the kernel say of it.

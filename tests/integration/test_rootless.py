@@ -287,13 +287,15 @@ from cellwall.runtime.inspect.namespaces import namespaces_of
 from cellwall.runtime.inspect.namespaces_reading import inodes
 from cellwall.runtime.inspect.process import ProcessFolder
 os.mkdir(os.path.expanduser("~/shared"))
-with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared") + ":/shared"], hostname="mine") as box:
+with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared") + ":/shared"], tmpfs=["/etc"], hostname="mine") as box:
     box.run("true")
     engine = Engine.default()
     pid = engine.container("lab").pid
     view = namespaces_of(engine.known, ["lab"])
     lab = view.subjects[1]
-    mounts = {point.target: point for point in mounts_of(engine.known, "lab").mounts}
+    mounts = {point.target: point for point in mounts_of(engine.known, "lab", hidden=True).mounts}
+    with cellwall.container(image, name="bare") as bare:
+        entries = bare.run("ls -A /etc | grep -vcE '^(hosts|hostname|resolv.conf)$'").stdout
     files = {kind: os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup")}
     rows = [list(map(int, row.split())) for row in open(f"/proc/{pid}/uid_map")]
     with ProcessFolder(1, "process 1") as process:
@@ -311,6 +313,8 @@ with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared"
         "bind": [mounts["/shared"].kind, mounts["/shared"].path == os.path.expanduser("~/shared")],
         "null": mounts["/dev/null"].kind,
         "masked": mounts["/proc/keys"].kind,
+        "hidden": [mounts["/etc"].beneath_entries, mounts["/shared"].beneath_entries],
+        "bare": int(entries),
         "refused": refused,
         "isolated": lab.namespace("user").shared_with == (),
     }))
@@ -319,6 +323,8 @@ with cellwall.container(image, name="lab", volume=[os.path.expanduser("~/shared"
     assert seen["inodes"] == [True] * 7
     assert seen["name"] == "mine"
     assert seen["map"]
+    assert seen["hidden"] == [seen["bare"], 0]
+    assert seen["bare"] > 0
     assert seen["isolated"]
     assert seen["setgroups"] == user.has_ids  # type: ignore[attr-defined]
     assert seen["inside"] == [[1, 0, True]]

@@ -64,7 +64,7 @@ def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
     [
         (["nope"], 125, "nope: isn't a command of cellwall"),
         (["imags"], 125, "did you mean images"),
-        (["lock"], 125, "lock: this command of docker's isn't in cellwall yet"),
+        (["lock"], 125, "lock: needs a notebook"),
         (["image", "nope"], 125, "isn't a command of cellwall"),
         (["run"], 125, "needs an image"),
         (["run", "--memory", "1k", "x"], 125, "--memory: 1k is out of range: at least 6m"),

@@ -265,16 +265,18 @@ def test_both_twins_say_every_fact() -> None:
         a_point("/proc/kcore", depth=2, kind="masked", root="/null"),
         a_point("/proc/acpi", depth=2, kind="masked"),
         a_point("/g", depth=1, kind="kernel", filesystem="cgroup2", root="/../x"),
-        a_point("/f", depth=1, kind="bind", root="/part", source="/dev/sdc"),
+        a_point("/f", depth=1, kind="bind", root="/part", source="/dev/sdc", beneath_bytes=1_234_567),
+        a_point("/few", depth=1, kind="tmpfs", beneath_entries=1),
+        a_point("/many", depth=1, kind="tmpfs", beneath_entries=10_000),
         uid_map=(IdRange(0, 5000, 100),),
         gid_map=(IdRange(0, 5000, 100),),
         devices=(DeviceNode("/dev/null", "c", 1, 3, "0666"),),
         more=1234,
         more_devices=7,
-        count=1244,
+        count=1246,
     )
     facts = (
-        *("mounts of web", "1,244 mounts", "process 77", "mount namespace 4026532000", "of its own", "all private"),
+        *("mounts of web", "1,246 mounts", "process 77", "mount namespace 4026532000", "of its own", "all private"),
         *("3 read-only layers, a writable one on top", "from /srv/my data", "ro,nosuid", "volume web, /sub"),
         *("users on disk → here: 3–4 → 4–5; groups: 6 → 0", "can't be seen: /new is mounted over it", "from /dev/sdb"),
         *(
@@ -283,6 +285,7 @@ def test_both_twins_say_every_fact() -> None:
             "behind an empty folder",
             "group /../x",
         ),
+        *("hides a file of 1,234,567 bytes", "hides 1 entry of the folder", "hides at least 10,000 entries"),
         *("from /part of /dev/sdc", "1,234 more mounts", "7 more", "c 1:3, 0666", KINDS["masked"], "ext4", "xfs"),
     )
     for twin in (view.text(), Page(view.html()).text):

@@ -60,7 +60,7 @@ def test_names_that_are_held_stay() -> None:
     assert shell.magics_manager.magics["cell"]["container"] is theirs
     assert set(shell.magics_manager.magics["cell"]) == {"container", "dockerfile", "layer", "union"}
     assert set(shell.magics_manager.magics["line"]) == {
-        *("container", "cellwall_alias", "network", "union", "volume"),
+        *("container", "cellwall_alias", "cellwall_lock", "network", "union", "volume"),
         *("layers", "namespaces", "cgroups", "mounts"),
     }
     unload_ipython_extension(shell)
