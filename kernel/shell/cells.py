@@ -18,7 +18,7 @@ from .box import Box
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import missed_interrupt, waits
+from .reading import begun_since, missed_interrupt, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -67,6 +67,7 @@ class Cells:
         self._reply: list[bytes] = []
         self._warned: set[str] = set()
         self._heard = 0.0
+        self._interrupted = 0.0
         folder = box.folder
         loop.watch(folder.fd("status"), lambda: self._shell.on_status(self._send_interrupt))
         loop.watch(folder.fd("stderr"), self._on_stderr)
@@ -162,6 +163,8 @@ class Cells:
         if job.status is None:
             output.finish()
             return self._end_of_shell(self._ended or Exit(status=137))
+        if job.interrupted and job.status == 128 + signal.SIGINT:
+            self._clear_foreground()
         self._drain()
         self._shell.status = job.status
         output.finish()
@@ -225,8 +228,9 @@ class Cells:
         self._asked = False
         if job.interrupted == 1:
             self._say("the command goes on in spite of the interrupt; one more kills it")
-        elif job.interrupted > 1:
-            self._kill(terminal.foreground(), shell.pid or 0)
+        elif job.interrupted > 1 and self._kill(terminal.foreground(), shell.pid or 0):
+            # Nothing more: what is in the foreground now isn't what was to be ended.
+            return
         self._shell.interrupt(self._send_interrupt)
         for delay_s in _AGAIN_S:
             self._loop.later(delay_s, lambda: self._interrupt_again(job))
@@ -239,17 +243,32 @@ class Cells:
         if missed_interrupt(shell.pid or 0, terminal.foreground()):
             self._send_interrupt()
 
-    def _kill(self, group: int, shell_pid: int) -> None:
+    def _kill(self, group: int, shell_pid: int) -> bool:
+        """Kill the foreground ``group``; False where it is the shell itself."""
         try:
             if not group or group == os.getpgid(shell_pid):
                 self._say("the shell itself doesn't let itself be interrupted (trap '' INT?): restart the kernel")
-                return
+                return False
             os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:  # it ended meanwhile
             pass
+        return True
+
+    def _clear_foreground(self) -> None:
+        """End what an interrupt between fork and exec has left: the shell has come back without it, and would wait for it next time.
+
+        It is the one child that began no earlier than the interrupt.
+        """
+        shell = self.box.shell
+        for group in begun_since(shell.pid or 0, self._interrupted) if shell is not None else ():
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:  # it has ended by itself
+                pass
 
     def _send_interrupt(self) -> None:
         if self._terminal is not None:
+            self._interrupted = time.clock_gettime(time.CLOCK_BOOTTIME)
             self._terminal.interrupt()
 
     def _say(self, sentence: str) -> None:
