@@ -18,7 +18,7 @@ from .box import Box
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import begun_since, missed_interrupt, waits
+from .reading import begun_at, missed_interrupt, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -67,7 +67,7 @@ class Cells:
         self._reply: list[bytes] = []
         self._warned: set[str] = set()
         self._heard = 0.0
-        self._interrupted = 0.0
+        self._interrupts: list[float] = []
         folder = box.folder
         loop.watch(folder.fd("status"), lambda: self._shell.on_status(self._send_interrupt))
         loop.watch(folder.fd("stderr"), self._on_stderr)
@@ -151,6 +151,7 @@ class Cells:
         self._output = output
         self._ask_for_input = ask_for_input
         self._asked, self._typed, self._echo = False, b"", b""
+        self._interrupts.clear()
         self._terminal.reset()
         path = self.box.folder.write(name, _whole(text))
         job = self._running = self._shell.cell(path)
@@ -257,10 +258,10 @@ class Cells:
     def _clear_foreground(self) -> None:
         """End what an interrupt between fork and exec has left: the shell has come back without it, and would wait for it next time.
 
-        It is the one child that began no earlier than the interrupt.
+        It is a child that began when an interrupt came.
         """
         shell = self.box.shell
-        for group in begun_since(shell.pid or 0, self._interrupted) if shell is not None else ():
+        for group in begun_at(shell.pid or 0, self._interrupts) if shell is not None else ():
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:  # it has ended by itself
@@ -268,7 +269,7 @@ class Cells:
 
     def _send_interrupt(self) -> None:
         if self._terminal is not None:
-            self._interrupted = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._interrupts.append(time.clock_gettime(time.CLOCK_BOOTTIME))
             self._terminal.interrupt()
 
     def _say(self, sentence: str) -> None:

@@ -20,8 +20,8 @@ _CALLS = {
     "x86_64": {0: "read", 19: "read", 7: "poll", 271: "poll", 23: "select", 270: "select"},
     "aarch64": {63: "read", 65: "read", 73: "poll", 72: "select"},
 }.get(platform.machine(), {})
-# A start is known to a hundredth of a second.
-_TICKS_S = 0.03
+# A start is known to a hundredth of a second, and a shell takes a moment to come to it.
+_BEFORE_S, _AFTER_S = 0.05, 0.3
 _TTY = os.makedev(5, 0)
 _PTS_MAJORS = range(136, 144)
 _POLLIN = 0x001
@@ -40,8 +40,8 @@ def missed_interrupt(shell_pid: int, group: int) -> bool:
     return any(_dies_of_interrupt(pid) for pid in _family(shell_pid) if pid != shell_pid and _group(pid) == group)
 
 
-def begun_since(shell_pid: int, moment_s: float) -> list[int]:
-    """The process groups of the shell's own children that began at ``moment_s`` since boot, or a moment before."""
+def begun_at(shell_pid: int, moments_s: list[float]) -> list[int]:
+    """The process groups of the shell's own children that began at one of ``moments_s`` since boot, as far as can be told."""
     hertz = os.sysconf("SC_CLK_TCK")
     found = []
     for pid in _children(shell_pid):
@@ -50,7 +50,8 @@ def begun_since(shell_pid: int, moment_s: float) -> list[int]:
         except ProcessLookupError:
             continue
         group = _group(pid)
-        if began_s >= moment_s - _TICKS_S and group > 0 and group != _group(shell_pid):
+        near = any(moment - _BEFORE_S <= began_s <= moment + _AFTER_S for moment in moments_s)
+        if near and group > 0 and group != _group(shell_pid):
             found.append(group)
     return found
 
