@@ -11,7 +11,7 @@ ARGS ?=
 CHECK_NEEDS := $(if $(CI),--needs-minimum)
 VERBOSITY := $(if $(CI),-ra,)
 
-.PHONY: help quickstart notebooks test lint unit soak browser bench vm docs clean
+.PHONY: help quickstart notebooks test lint unit soak browser pictures bench vm docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)$$/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,11 @@ browser: ## the notebook tests in JupyterLab and a real browser
 	@sh scripts/system-packages.sh tests/system-packages.txt tests/system-packages-browser.txt
 	@sh scripts/venv.sh test browser
 	@$(PYTHON) -m pytest -m browser --timeout 300 $(ARGS)
+
+pictures: ## make the pictures of docs/gallery.md anew, in JupyterLab and a real browser
+	@sh scripts/system-packages.sh tests/system-packages.txt tests/system-packages-browser.txt
+	@sh scripts/venv.sh test browser
+	@$(PYTHON) scripts/pictures.py $(ARGS)
 
 bench: ## measure latency, builds and pulls beside podman, crun, buildah, docker and others
 	@sh scripts/system-packages.sh tests/system-packages.txt

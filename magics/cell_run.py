@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class CellRun:
     """A cell that is ready to run once. ``kill`` may be called from any thread, at any time.
 
-    ``tell`` is called with what isn't in force of this container, as sentences; ``mounts`` are further entries of its mount plan. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
+    ``tell`` is called with what isn't in force of this container, as sentences; ``mounts`` are further entries of its mount plan;
+    ``line`` shows what came of it, in whichever thread it ran. Raises SpecError where ``--in`` names a variable that isn't there or isn't text.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class CellRun:
         text: str,
         tell: Callable[[list[str]], object],
         mounts: Sequence[dict[str, Any]] = (),
+        line: Callable[[CellRun, Process, Result], object] | None = None,
     ) -> None:
         self.engine = engine
         self.options = options
         self.asked = asked
-        self._shell = shell
+        self.shell = shell
         self._namespace: dict[str, Any] = shell.user_ns
         if not text.endswith("\n"):
             text += "\n"
@@ -63,6 +65,7 @@ class CellRun:
         )
         self._tell = tell
         self._mounts = mounts
+        self._line = line
         self._lock = threading.Lock()
         self._process: Process | None = None
         self._killed = False
@@ -92,8 +95,8 @@ class CellRun:
             ended = replace(ended, changes=tuple(self.engine.diff(container_id)))
         result = Result(list(process.argv) or ["(script)"], ended, self.stdout.text, self.stderr.text, container_id)
         self._set(self.asked.result_variable, result)
-        if self.asked.diff:
-            self._show_changes(result)
+        if self._line:
+            self._line(self, process, result)
         return result
 
     def kill(self) -> None:
@@ -152,6 +155,7 @@ class CellRun:
             privileged=options.privileged,
             timeout_s=options.timeout_s,
         )
+        process.image_id = container.image_id
         return process, container.id
 
     def _follow(self, process: Process, container_id: str, made: Pipes) -> Exit:
@@ -159,7 +163,7 @@ class CellRun:
             self._process = process
             if self._killed:
                 process.kill()
-        meter = LiveMeter(self._shell, self.engine, container_id) if self.asked.watch else None
+        meter = LiveMeter(self.shell, self.engine, container_id) if self.asked.watch else None
         if meter is not None:
             process.at_start(meter.start)
         try:
@@ -172,10 +176,6 @@ class CellRun:
     def _set(self, variable: str | None, value: object) -> None:
         if variable is not None:
             self._namespace[variable] = value
-
-    def _show_changes(self, result: Result) -> None:
-        lines = [str(change) for change in result.diff()] or ["nothing changed"]
-        self._shell.display_pub.publish(data={"text/plain": "\n".join(lines)}, metadata={})
 
 
 def _input(namespace: dict[str, Any], variable: str | None) -> bytes | None:

@@ -9,6 +9,7 @@ from ..runtime.cli.parser import HelpRequested
 from ..runtime.engine import Engine
 from ..runtime.results import CellError
 from .background import BackgroundCell
+from .cell_line import show_line
 from .cell_options import parse_cell
 from .cell_run import CellRun
 from .one_line import in_one_line
@@ -31,7 +32,15 @@ def run_cell(session: Session, line: str, cell: str) -> None:
             print(help.text, end="")
             return
         tell(session, engine.warnings)
-        run = CellRun(engine, session.shell, options, asked, cell, lambda found: tell(session, found, asked.flags))
+        run = CellRun(
+            engine,
+            session.shell,
+            options,
+            asked,
+            cell,
+            lambda found: tell(session, found, asked.flags),
+            line=show_line if engine.config.cell_line or asked.diff else None,
+        )
         if asked.background:
             background = BackgroundCell(run)
             if asked.process_variable is not None:

@@ -7,12 +7,15 @@ when bytes move, or when the store has been waiting for a while: a look at an im
 from __future__ import annotations
 
 import contextvars
-import html
 import sys
 import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from ..runtime.inspect.gauge import meter
+from ..runtime.inspect.look import IMAGE
+from ..runtime.inspect.page import Html, join, page
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -177,18 +180,11 @@ def as_text(title: str, events: list[PullEvent]) -> str:
 
 
 def as_html(title: str, events: list[PullEvent]) -> str:
-    """The same facts. Inline styles only: an untrusted notebook keeps those and nothing else."""
-    cell = "padding:0 .6em 0 0;text-align:left;white-space:nowrap"
-    rows = []
-    for event in events:
-        percent = round(fraction_of(event) * 100)
-        bar = (
-            '<div style="width:10em;height:.6em;border:1px solid var(--jp-border-color1,#888);display:inline-block">'
-            f'<div style="width:{percent}%;height:100%;background:var(--jp-brand-color1,#1976d2)"></div></div>'
-        )
-        details = html.escape(" ".join(part for part in (event.phase, amount_of(event), event.message) if part))
-        rows.append(
-            f'<tr><td style="{cell};font-family:monospace">{html.escape(event.layer)}</td>'
-            f'<td style="{cell}">{bar} {percent}%</td><td style="{cell}">{details}</td></tr>'
-        )
-    return f'<div>{html.escape(title)}</div><table style="border:none">{"".join(rows)}</table>'
+    """The same facts, as meters."""
+    return str(page(join(title), *map(_meter, events)))
+
+
+def _meter(event: PullEvent) -> Html:
+    percent = round(fraction_of(event) * 100)
+    said = " ".join(part for part in (f"{percent}%", event.phase, amount_of(event), event.message) if part)
+    return meter(event.layer or "image", said, percent, 100, tone=IMAGE)

@@ -9,7 +9,9 @@ import json
 import secrets
 from typing import Any
 
-from ..runtime import html
+from ..runtime.inspect import listing
+from ..runtime.inspect.data import described
+from ..runtime.inspect.page import page
 
 # A line that never ends is no listing of ours.
 _LONGEST_LINE = 64 << 20
@@ -31,8 +33,8 @@ class Views:
             self._show(json.loads(line))
 
     def _show(self, view: dict[str, Any]) -> None:
-        page = view["html"] if "html" in view else html.listing(view["headings"], view["rows"])
-        bundle = {"text/plain": view["text"].rstrip("\n"), "text/html": page}
+        shown = view["html"] if "html" in view else str(listing.html(view["headings"], view["rows"], view["title"]))
+        bundle = {"text/plain": view["text"].rstrip("\n"), "text/html": shown}
         if not view.get("again"):
             publish(self._shell, bundle)
             return
@@ -54,20 +56,7 @@ def inspected(shell: Any, printed: bytes) -> bool:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         return False
     if found:
-        parts = [html.folded(_title(one), html.members(one), open=len(found) == 1) for one in found]
-        publish(
-            shell,
-            {"text/plain": printed.decode(errors="replace").rstrip("\n"), "text/html": html.box("".join(parts))},
-        )
+        parts = [described(one, open=len(found) == 1) for one in found]
+        text = printed.decode(errors="replace").rstrip("\n")
+        publish(shell, {"text/plain": text, "text/html": str(page(*parts))})
     return True
-
-
-def _title(one: dict[str, Any]) -> str:
-    """What is told of it while it is folded: a name, and what state it is in."""
-    tags = one.get("RepoTags")
-    named = one.get("Name") or (tags[0] if isinstance(tags, list) and tags else "") or one.get("Id") or "?"
-    name = f'<span style="font-weight:600">{html.text(str(named).removeprefix("/"))}</span>'
-    state = one.get("State")
-    told = [state.get("Status") if isinstance(state, dict) else "", one.get("Driver"), str(one.get("Id") or "")[:19]]
-    known = " · ".join(html.text(str(word)) for word in told if word)
-    return f'{name} <span style="color:{html.FAINT}">{known}</span>'

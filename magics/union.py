@@ -18,6 +18,7 @@ from ..runtime.errors import SpecError
 from ..runtime.results import CellError
 from ..runtime.union.mounting import opened
 from ..runtime.union.syntax import UnionSpec, parse, parse_words, split_cell
+from .cell_line import show_line
 from .cell_options import cell_options_of, new_cell_parser, split
 from .cell_run import CellRun
 from .one_line import in_one_line
@@ -82,7 +83,14 @@ def union_cell(session: Session, line: str, cell: str) -> UnionView | None:
                 _tell(view.warnings, None)
                 return view
             run = CellRun(
-                engine, session.shell, options, asked, script, lambda found: _tell(found, session), mounts=[made.mount]
+                engine,
+                session.shell,
+                options,
+                asked,
+                script,
+                lambda found: _tell(found, session),
+                mounts=[made.mount],
+                line=show_line if asked.diff else None,
             )
             result = run.run()
             if result.exit.message and result.exit_status >= 125:

@@ -16,6 +16,7 @@ The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names
     memory = "2g"
     pids_limit = 512
     locked = false                              # true: run what the notebook's lock says, or nothing
+    cell_line = false                           # no line below a notebook's cells that says how they ended
 
 A value may be overridden by a variable of its name (``CELLWALL_MEMORY``, ``CELLWALL_PIDS_LIMIT``, ``CELLWALL_ROOT``).
 An unknown key is an error that names the file and the key. Imports the standard library, options.py, paths.py, errors.py and
@@ -73,6 +74,7 @@ _DEFAULTS: dict[str, tuple[str, Read]] = {
     "platform": ("platform", values.platform),
     "pull": ("", values.choice("missing", "always", "never")),
     "locked": ("", values.boolean),
+    "cell_line": ("", values.boolean),
 }
 _SECTIONS = ("registries", "aliases", "defaults")
 _REGISTRY_KEYS = ("mirrors", "insecure", "ca_file")
@@ -132,6 +134,11 @@ class Config:
     def locked(self) -> bool:
         """Whether images are to be those of the notebook's lock where a command doesn't say."""
         return bool(self.defaults.get("locked"))
+
+    @property
+    def cell_line(self) -> bool:
+        """Whether a notebook shows a line below each cell that says how it ended."""
+        return bool(self.defaults.get("cell_line", True))
 
     def source(self, key: str) -> str:
         """Where the value of a dotted key came from: ``built-in``, a file, a variable or a flag."""
@@ -210,6 +217,7 @@ class _Loader:
             "stop_timeout": TIMEOUT_S,
             "pull": "missing",
             "locked": False,
+            "cell_line": True,
         }
         if total := machine_memory_bytes():
             # The notebook server and this machine's own work keep a quarter.
@@ -322,10 +330,8 @@ def _table(place: str, value: object) -> dict[str, Any]:
 
 
 def _text(place: str, value: object, numbers: bool = False) -> str:
-    if place.endswith(".locked") and isinstance(value, bool):
+    if numbers and isinstance(value, (bool, int, float)):
         return str(value).lower()
-    if numbers and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
     if not isinstance(value, str) or not value:
         raise SpecError(place, f"{value!r} must be a text{' or a number' if numbers else ''}")
     return value

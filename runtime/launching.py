@@ -76,6 +76,7 @@ def run(
         else:
             remove_record(engine, record, volumes=True)
         raise
+    process.image_id, process.image_digest = str(image.id), str(image.digest)
     if options.rm and not record["ephemeral"]:
         process.at_end(lambda: remove_record(engine, record))
     return process

@@ -69,7 +69,7 @@ class Exit:
             return f"timed out after {_seconds(self.timeout_s)}, raise it with --timeout"
         if self.oom_killed:
             return (
-                f"out of memory: peak {_size(self.usage.memory_peak_bytes)} of {_size(self.memory_limit_bytes)}, "
+                f"out of memory: peak {size_text(self.usage.memory_peak_bytes)} of {size_text(self.memory_limit_bytes)}, "
                 "raise it with -m"
             )
         if self.seccomp_killed:
@@ -161,7 +161,8 @@ class CellError(CellwallError, subprocess.CalledProcessError):
         return type(self), (self.result,)
 
 
-def _size(number: int | None) -> str:
+def size_text(number: int | None) -> str:
+    """Bytes of memory for a person: ``12.5 MiB``."""
     if number is None:
         return "an unknown size"
     value = float(number)

@@ -222,7 +222,8 @@ def diff(context: Context, words: list[str]) -> int:
             )
         )
     else:
-        table.write("".join(f"{change.kind} {table.printable(change.path)}\n" for change in changes))
+        rows = [[change.kind, table.printable(change.path)] for change in changes]
+        table.write(table.Listing.told("".join(f"{kind} {path}\n" for kind, path in rows), ["KIND", "PATH"], rows))
     return 0
 
 

@@ -145,8 +145,9 @@ def _filter(definitions: Definitions, text: str) -> Callable[[dict[str, Any]], b
 
 def inspect(context: Context, words: list[str]) -> int:
     """Print a JSON array of what is known of networks; the status is 1 where one wasn't found."""
+    from ..inspect.networks import drawn_and_described, look
     from ..network import endpoints
-    from ..network.showing import built_in, network
+    from ..network.showing import network
 
     parser = context.parser("[OPTIONS] NETWORK…")
     parser.value("-f", "--format", metavar="TEMPLATE", help="json, or a template such as '{{.Name}}'")
@@ -155,21 +156,50 @@ def inspect(context: Context, words: list[str]) -> int:
     if not names:
         raise SpecError(parser.command, f"needs at least one network: {parser.command} NETWORK…")
     definitions = _definitions(context)
-    found, failed = [], 0
+    found, pictures, failed = [], [], 0
     for name in names:
         try:
-            one = next((one for one in built_in() if name in (one["name"], one["id"], one["id"][:12])), None)
-            one = one or definitions.find(name)
+            one = _named(definitions, name)
         except CellwallError as error:
             sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
             failed = 1
             continue
-        found.append(network(one, list(endpoints.each(definitions.run, one["id"]))))
+        there = list(endpoints.each(definitions.run, one["id"]))
+        found.append(network(one, there))
+        pictures.append(look(one, there))
     if said.format in (None, "json"):
-        table.write(json.dumps(found, indent=4) + "\n")
+        text = json.dumps(found, indent=4) + "\n"
+        if said.format is None and found and table.has_view():
+            table.write_view({"text": text, "html": drawn_and_described(pictures, found)})
+        else:
+            table.write(text)
     else:
         table.write("".join(table.fill(said.format, one) + "\n" for one in found))
     return failed
+
+
+def _named(definitions: Definitions, name: str) -> dict[str, Any]:
+    from ..network.showing import built_in
+
+    one = next((one for one in built_in() if name in (one["name"], one["id"], one["id"][:12])), None)
+    return one or definitions.find(name)
+
+
+def show(context: Context, words: list[str]) -> int:
+    """Draw a network: its bridge, who is on it by which pair of interfaces, addresses, published ports."""
+    from ..inspect.networks import look
+    from ..network import endpoints
+    from . import views
+
+    parser = context.parser("[OPTIONS] NETWORK")
+    parser.value("--format", read=values.choice("json", "text"), metavar="json|text", help="data, or text for a person")
+    said, names = parser.parse(words)
+    if len(names) != 1:
+        raise SpecError(parser.command, f"needs one network: {parser.command} NETWORK")
+    definitions = _definitions(context)
+    one = _named(definitions, names[0])
+    views.show(look(one, list(endpoints.each(definitions.run, one["id"]))), said.format == "json")
+    return 0
 
 
 def rm(context: Context, words: list[str]) -> int:

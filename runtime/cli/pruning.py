@@ -171,10 +171,12 @@ def df(context: Context, words: list[str]) -> int:
         found = {"Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": cache[0]}
         table.write(json.dumps(found, indent=2) + "\n")
     else:
-        table.write("Images space usage:\n\n" + table.listing(images, _IMAGES, None))
-        table.write("\nContainers space usage:\n\n" + table.listing(containers, _CONTAINERS, None))
-        table.write("\nLocal Volumes space usage:\n\n" + table.listing(volumes, _VOLUMES, None))
-        table.write(f"\nBuild cache usage: {table.human_size(cache[1])}\n\n" + table.listing(cache[0], _CACHE, None))
+        table.write(table.listing(images, _IMAGES, None), title="Images space usage:\n\n")
+        table.write(table.listing(containers, _CONTAINERS, None), title="\nContainers space usage:\n\n")
+        table.write(table.listing(volumes, _VOLUMES, None), title="\nLocal Volumes space usage:\n\n")
+        table.write(
+            table.listing(cache[0], _CACHE, None), title=f"\nBuild cache usage: {table.human_size(cache[1])}\n\n"
+        )
     return 0
 
 

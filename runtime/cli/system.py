@@ -60,12 +60,15 @@ def doctor(context: Context, words: list[str]) -> int:
     )
     said, rest = parser.parse(words)
     _no_words(parser, rest)
-    from ..probes import doctor as written
+    from ..inspect.machine import look
 
+    view = look()
     if said.format == "json":
-        print(json.dumps(written.report(), indent=2))
+        print(json.dumps(view.to_dict(), indent=2))
+    elif table.has_view():
+        table.write_view({"text": view.text(), "html": view.html()})
     else:
-        print(written.text(shutil.get_terminal_size((100, 24)).columns))
+        print(view.text(shutil.get_terminal_size((100, 24)).columns), end="")
     return 0
 
 

@@ -34,6 +34,13 @@ class Listing(str):
         made.headings, made.rows = headings, rows
         return made
 
+    @classmethod
+    def told(cls, text: str, headings: list[str], rows: list[list[str]]) -> Listing:
+        """A listing that is printed as ``text``, in docker's own form, and shown as a table."""
+        made = super().__new__(cls, text)
+        made.headings, made.rows = headings, rows
+        return made
+
 
 def add_format(parser: Parser) -> None:
     parser.value("--format", metavar="FORMAT", help=FORMAT_HELP)
@@ -88,6 +95,8 @@ def text(value: Any) -> str:
 
 def printable(string: str) -> str:
     """``string`` with control characters spelled out (``\\x1b``), as a container chooses its names, labels and paths."""
+    if string.isprintable():
+        return string
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in string)
 
 
@@ -157,12 +166,13 @@ def date(moment: float | str | None) -> str:
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
 
 
-def write(string: str, *, again: bool = False) -> None:
+def write(string: str, *, title: str = "", again: bool = False) -> None:
     """Print a text; a listing goes to the notebook that asked for it as data. ``again``: in the place of the one before."""
     if isinstance(string, Listing) and has_view():
-        write_view({"headings": string.headings, "rows": string.rows, "text": str(string), "again": again})
+        view = {"headings": string.headings, "rows": string.rows, "text": title + str(string), "again": again}
+        write_view(view | {"title": title.strip()})
     else:
-        sys.stdout.write(string)
+        sys.stdout.write(title + string)
 
 
 def write_view(view: dict[str, Any]) -> None:

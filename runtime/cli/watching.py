@@ -84,11 +84,14 @@ def port(context: Context, words: list[str]) -> int:
         wanted = f"{number}/{protocol or 'tcp'}"
         if not found.get(wanted):
             raise NotFound(f"no public port {wanted} published for {box.name}")
-    for inner, places in found.items():
-        if wanted in (None, inner):
-            for place in places or ():
-                text = address(place["HostIp"], place["HostPort"])
-                table.write(f"{text}\n" if wanted else f"{inner} -> {text}\n")
+    rows = [
+        [inner, address(place["HostIp"], place["HostPort"])]
+        for inner, places in found.items()
+        if wanted in (None, inner)
+        for place in places or ()
+    ]
+    text = "".join(f"{where}\n" if wanted else f"{inner} -> {where}\n" for inner, where in rows)
+    table.write(table.Listing.told(text, ["PORT", "PUBLISHED"], rows))
     return 0
 
 

@@ -36,15 +36,17 @@ def meter(
 ) -> Html:
     """One line: its name, a bar of ``use`` with a mark at ``peak``, and ``said``, the same in words (``12 MB of 64 MB``).
 
-    Without a limit the bar is an empty dashed one: there is nothing to fill.
+    Without a limit the bar is an empty dashed one: there is nothing to fill. With a ``tone`` the limit is a goal: being near it
+    is worth no word.
     """
-    found, word = level(use, limit)
-    tone = tone or found
+    found, word = level(use, limit) if tone is None else (tone, "")
+    warns = tone is None and found is not GOOD
+    tone = found
     whole = limit or 0
     inside = []
     if whole:
         share = _percent(use, whole)
-        back = f"{_HATCH},{tone.colour}" if tone is not GOOD else tone.colour
+        back = f"{_HATCH},{tone.colour}" if warns else tone.colour
         inside.append(element("div", style=f"height:100%;width:{share};background:{back}"))
         if peak is not None and peak > 0:
             inside.append(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _NAME = "contents.json"
 # Another form of contents, or other bounds of what is looked at.
-_VERSION = 1
+_VERSION = 2
 # Ours are below 100 kB.
 _MOST_BYTES = 4 << 20
 

@@ -41,12 +41,14 @@ HIDDEN = "hidden"
 class _Item:
     """An entry of the layer, with all that is below it."""
 
-    __slots__ = ("change", "children", "entries", "kind", "links", "name", "opaque", "size", "was")
+    __slots__ = ("again", "change", "children", "entries", "kind", "links", "name", "opaque", "size", "was")
 
     def __init__(self, name: bytes, kind: str, size: int, change: str, links: int = 1, was: int = 0) -> None:
         self.name = name
         self.kind = kind
         self.size = size
+        # Another name of a file that was counted already.
+        self.again = False
         self.change = change
         self.links = links
         # What a deleted file's content still takes in the layers below.
@@ -54,6 +56,11 @@ class _Item:
         self.opaque = False
         self.entries = 0
         self.children: list[_Item] = []
+
+    @property
+    def counted(self) -> int:
+        """What it adds to its folder's size."""
+        return 0 if self.again else self.size
 
 
 def contents(
@@ -85,10 +92,10 @@ def contents(
                 folder.entries += 1 + item.entries
                 found[_KINDS.get(item.kind, "others")] += 1
             if item.kind != FOLDER:
-                found["size_bytes"] += item.size
+                found["size_bytes"] += item.counted
             if item.change:
                 found[names[item.change]] += 1
-            folder.size += item.size
+            folder.size += item.counted
     found["tree"] = cut(root, nodes)
     return found
 
@@ -137,10 +144,10 @@ def _walk(layer: Tree, lowers: Sequence[Tree], most: int) -> tuple[_Item, list[t
                 change = DELETED if lower is not None else ""
                 item.children.append(_Item(name, WHITEOUT, 0, change, was=was.size if was is not None else 0))
                 continue
-            size = 0 if entry.key in seen else entry.size
-            if entry.links > 1:
+            child = _Item(name, entry.kind, entry.size, _change(entry, lower, merged, name), entry.links)
+            if entry.links > 1 and not entry.is_folder:
+                child.again = entry.key in seen
                 seen.add(entry.key)
-            child = _Item(name, entry.kind, size, _change(entry, lower, merged, name), entry.links)
             item.children.append(child)
             if entry.is_folder:
                 child.links = 1
@@ -309,7 +316,7 @@ def _node(root: _Item, kept: dict[int, list[_Item]]) -> dict[str, Any]:
         children = sorted(kept.get(id(item), ()), key=lambda child: (-child.size, child.name))
         node["children"] = [_described(child) for child in children]
         node["more"] = len(item.children) - len(children)
-        node["more_bytes"] = item.size - sum(child.size for child in children) if item.kind == FOLDER else 0
+        node["more_bytes"] = item.size - sum(child.counted for child in children) if item.kind == FOLDER else 0
         pending += zip(children, node["children"], strict=True)
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +30,11 @@ def read(pid: int) -> list[Line] | None:
     try:
         with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             return [parse(line) for line in file]
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except OSError as error:
+        # EINVAL: it has ended, and its mount namespace with it.
+        if error.errno in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
+            return None
+        raise
 
 
 def parse(line: str) -> Line:

@@ -7,6 +7,7 @@ Everything is read at that moment. What never changes, the contents of an image'
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -266,6 +267,10 @@ def _look(engine: Engine, stacks: list[dict[str, Any]], path: str | None, over: 
     except OSError as error:
         raise CellwallError(
             f"read the layers: {error.filename or ''} {os.strerror(error.errno or 0).lower()}: they may just be going; try again"
+        ) from error
+    except (ValueError, struct.error) as error:
+        raise CellwallError(
+            f"read the layers: the index of one is damaged ({error}): remove the image and pull it again"
         ) from error
     for lower, before, contents in zip(stacks[0]["lowers"], cached, answer["layers"], strict=True):
         if before is None:

@@ -184,7 +184,19 @@ def _kept(root: Entry, most: int) -> set[int]:
             break
         _, _, depth, folder = heapq.heappop(heap)
         kept.add(id(folder))
+    _keep_last_ones(root, kept)
     return kept
+
+
+def _keep_last_ones(root: Entry, kept: set[int]) -> None:
+    """Keep what would be the only one left out of its folder: to say so takes as much room."""
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        missing = [entry for entry in folder.children if id(entry) not in kept]
+        if len(missing) == 1 and not folder.more:
+            kept.add(id(missing[0]))
+        pending += [entry for entry in folder.children if id(entry) in kept and entry.children]
 
 
 def _nodes(folder: Entry, kept: set[int], base: bool) -> tuple[Node, ...]:

@@ -46,15 +46,16 @@ PLAIN = Tone("plain", "", "·", "")
 
 TONES = (IMAGE, WRITABLE, SHARED, ISOLATED, GOOD, BUSY, BAD)
 
-# Three parts of the hue and one of the text: enough of both.
-_MIX = "70%"
+# More of the hue than of the text: enough of both.
+_MIX = "62%"
 FAINT = "var(--cw-faint)"
 LINE = "var(--cw-line)"
-WASH = "var(--cw-wash)"
+WASH = "color-mix(in srgb,currentColor 6%,transparent)"
 TEXT = "var(--jp-ui-font-color1,inherit)"
 
 UI_FONT = "var(--jp-ui-font-family,system-ui,sans-serif)"
-CODE_FONT = "var(--jp-code-font-family,ui-monospace,monospace)"
+# Short, as it stands in every path and digest.
+CODE_FONT = "var(--cw-code,monospace)"
 
 # The type scale, as parts of the notebook's own size.
 SIZE = "var(--jp-ui-font-size1,13px)"
@@ -63,16 +64,16 @@ LARGE, SMALL, CODE = "1.15em", ".88em", ".93em"
 GAP, ROW, PART, SECTION = 4, 6, 10, 16
 
 
-def properties() -> str:
-    """The custom properties that the outermost element declares."""
-    made = [
-        "--cw-faint:color-mix(in srgb,currentColor 78%,transparent)",
-        "--cw-line:color-mix(in srgb,currentColor 24%,transparent)",
-        "--cw-wash:color-mix(in srgb,currentColor 6%,transparent)",
-        "--cw-plain:currentColor",
-        "--cw-plain-t:var(--cw-wash)",
-    ]
+def properties(html: str) -> str:
+    """The custom properties that ``html`` uses, as its outermost element declares them."""
+    made = {
+        "faint": "color-mix(in srgb,currentColor 78%,transparent)",
+        "line": "color-mix(in srgb,currentColor 24%,transparent)",
+        "code": "var(--jp-code-font-family,ui-monospace,monospace)",
+        "plain": "currentColor",
+        "plain-t": WASH,
+    }
     for tone in TONES:
-        made.append(f"--cw-{tone.key}:color-mix(in srgb,{tone.hue} {_MIX},currentColor)")
-        made.append(f"--cw-{tone.key}-t:color-mix(in srgb,{tone.hue} 13%,transparent)")
-    return ";".join(made)
+        made[tone.key] = f"color-mix(in srgb,{tone.hue} {_MIX},currentColor)"
+        made[f"{tone.key}-t"] = f"color-mix(in srgb,{tone.hue} 13%,transparent)"
+    return ";".join(f"--cw-{key}:{value}" for key, value in made.items() if f"var(--cw-{key}" in html)

@@ -74,11 +74,20 @@ def element(tag: str, *inner: str, style: str = "", **attributes: str | float | 
 
 def page(*parts: str, label: str = "") -> Html:
     """A whole view: the outermost element, ``label`` for those who hear it."""
+    inner = join(*parts)
     style = (
         f"font-family:{UI_FONT};font-size:{SIZE};line-height:1.45;color:{TEXT};text-align:left;max-width:100%;"
-        f"overflow-wrap:anywhere;{properties()}"
+        f"overflow-wrap:anywhere;{properties(inner)}"
     )
-    return element("div", *parts, style=style, role="group" if label else None, aria_label=label or None)
+    # Front ends look for formulas in what they show, and a command's $A and $B would become one. MathJax 3 and 2, each in its words.
+    return element(
+        "div",
+        inner,
+        style=style,
+        class_="mathjax_ignore tex2jax_ignore",
+        role="group" if label else None,
+        aria_label=label or None,
+    )
 
 
 def heading(title: str, note: str = "", tone: Tone | None = None) -> Html:
@@ -155,13 +164,25 @@ def pairs(facts: Iterable[tuple[str, str]]) -> Html:
     return element("div", *rows, style=f"margin:{GAP}px 0")
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), label: str = "") -> Html:
-    """A table that scrolls within its own box; the columns ``right`` hold numbers."""
-    sides = [f"text-align:{'right' if at in right else 'left'}" for at in range(len(heads))]
-    cell = f"padding:2px {PART}px 2px 0;vertical-align:baseline;border:0;white-space:normal;"
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    centre: Sequence[int] = (),
+    label: str = "",
+) -> Html:
+    """A table that scrolls within its own box; the columns ``right`` hold numbers, ``centre`` marks."""
+    placed = ["right" if at in right else "center" if at in centre else "left" for at in range(len(heads))]
+    sides = [f"text-align:{side}" for side in placed]
+    # What Jupyter's own style sheet says of cells directly; the rest they inherit from the table.
+    cell = f"padding:2px {PART}px 2px 0;vertical-align:baseline;max-width:36em;"
     top = [
         element(
-            "th", head, scope="col", style=f"{cell}{side};color:{FAINT};font-weight:600;border-bottom:1px solid {LINE}"
+            "th",
+            head,
+            scope="col",
+            style=f"{cell}{side};color:{FAINT};font-weight:600;white-space:nowrap;border-bottom:1px solid {LINE}",
         )
         for head, side in zip(heads, sides, strict=True)
     ]
@@ -178,7 +199,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequenc
         "table",
         element("thead", element("tr", *top, style="background:none")),
         element("tbody", *body),
-        style=f"border-collapse:collapse;font-size:1em;margin:{ROW}px 0;border:0",
+        style=f"border-collapse:collapse;font-size:1em;margin:{ROW}px 0;border:0;overflow-wrap:break-word;white-space:normal",
         aria_label=label or None,
     )
     return scrolled(whole, label)

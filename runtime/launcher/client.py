@@ -221,6 +221,8 @@ class Process:
         self._at_end: Callable[[], object] | None = None
         self._owner = os.getpid()
         self.container_id = container_id
+        # The image that it runs in, where whoever started it has said so: its id and its manifest's digest.
+        self.image_id = self.image_digest = ""
         self.argv = argv
         self.pid: int | None = None
         self.pidfd = -1

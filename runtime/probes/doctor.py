@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from . import Probe, sections
@@ -19,15 +21,18 @@ def report() -> dict[str, Any]:
 
 def text(width: int = 100) -> str:
     """Doctor's list as lines: status, name, what was found; below, behind an arrow, the one thing that mends it."""
+    return text_of(report()["probes"], width)
+
+
+def text_of(probes: Sequence[dict[str, Any]], width: int = 100) -> str:
+    """As ``text``, of what ``report`` has told."""
     lines: list[str] = []
-    total: dict[str, int] = dict.fromkeys(_MARK, 0)
-    for heading, listed in sections():
+    for heading, listed in groupby(probes, key=lambda probe: probe["section"]):
         lines += [*([""] if lines else []), heading]
         for probe in listed:
-            total[probe.status] += 1
-            lines += _lines(probe, width)
-    lines += ["", ", ".join(f"{count} {status}" for status, count in total.items())]
-    return "\n".join(lines)
+            lines += _lines(Probe(probe["name"], probe["status"], probe["detail"], probe["mend"]), width)
+    counts = [f"{sum(probe['status'] == status for probe in probes)} {status}" for status in _MARK]
+    return "\n".join([*lines, "", ", ".join(counts)])
 
 
 def _lines(probe: Probe, width: int) -> list[str]:

@@ -1,131 +1,133 @@
 """A union as HTML: the stack of its branches as a picture, and a table with a column for each branch.
 
-No script and no asset; every string is escaped. Colours are Jupyter's variables with values that can be read on light and on
-dark. An untrusted notebook loses the picture: the tables say all that it says.
+An untrusted notebook loses the picture: the tables say all that it says. Made of runtime/inspect's blocks.
 """
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from ..cli.table import printable
-from ..html import BAD, BUSY, CELL, CODE_FONT, DIM, FAINT, GOOD, box, code, head, paragraph, table
+from ..inspect.drawing import drawing, label, line, rectangle
+from ..inspect.look import BAD, GOOD, IMAGE, PLAIN, WRITABLE, Tone
+from ..inspect.page import Html, code, element, join, legend, more, note, page, section, struck, table, toned
 
 if TYPE_CHECKING:
     from .view import Effect, Entry, UnionView
 
-_GIVES, _HIDES, _GONE, _WRITES = GOOD, DIM, BAD, BUSY
-_MARK = "padding:2px 10px;text-align:center;vertical-align:baseline"
+_GIVES, _HIDES, _GONE, _WRITES = (
+    (GOOD, "●", "gives it"),
+    (PLAIN, "○", "has it too, hidden"),
+    (BAD, "✕", "its whiteout hides it"),
+    (WRITABLE, "✎", "written here"),
+)
 _WIDTH = 460
+_LEGEND = (
+    (_GIVES, "gives it, several merge as one folder"),
+    (_HIDES, "has it too, hidden"),
+    (_GONE, "its whiteout or opaque folder hides it"),
+    (_WRITES, "written here"),
+)
 
 
 def html(view: UnionView) -> str:
     parts = [
         _picture(view),
-        paragraph(escape(printable(view.writes[0].upper() + view.writes[1:])) + "."),
-        paragraph(f"The same by hand: {code(view.overlay_command)}"),
-        *(paragraph(escape(printable(warning))) for warning in view.warnings),
+        note(view.writes[0].upper() + view.writes[1:] + "."),
+        note("The same by hand: ", code(view.overlay_command, 2000)),
+        *(note(warning) for warning in view.warnings),
         _entries(view),
     ]
     if rest := view.rest_text():
-        parts.append(paragraph(escape(rest)))
+        parts.append(note(rest))
     if view.effects is not None:
         parts.append(_effects(view))
-    return box("".join(parts))
+    return page(*parts, label=f"union at {view.mount_point}")
 
 
-def _picture(view: UnionView) -> str:
+def _permission(view: UnionView, index: int) -> str:
+    branch = view.spec.branches[index]
+    return "+".join((branch.permission, *branch.attributes))
+
+
+def _picture(view: UnionView) -> Html:
     """Looking down through the branches from the mount point: the writable one stands out."""
     step, left, top = 34, 12, 46
     height = top + step * len(view.spec.branches) + 8
+    said = "seen from above: the first that has a name gives it"
     shapes = [
-        f'<text x="{left}" y="20" font-weight="600" fill="currentColor">{escape(printable(view.mount_point))}</text>',
-        f'<text x="{_WIDTH - 12}" y="20" text-anchor="end" fill="currentColor" opacity=".7">seen from above: the first that has a name gives it</text>',
-        f'<path d="M{left + 24} 26v12m-4 -5l4 5l4 -5" fill="none" stroke="currentColor" stroke-width="1.5"/>',
+        label(left, 20, view.mount_point, code=True),
+        label(_WIDTH - 12, 20, said, anchor="end", faint=True, most=60),
+        line([(left + 24, 26), (left + 24, 38), (left + 20, 33), (left + 24, 38), (left + 28, 33)], PLAIN),
     ]
     for index, branch in enumerate(view.spec.branches):
         y = top + index * step
-        writable = index == view.spec.writable
-        colour = _WRITES if writable else _HIDES
-        dashes = "" if writable and view.write else ' stroke-dasharray="5 3"' if writable else ""
+        tone = WRITABLE if index == view.spec.writable else IMAGE
         path = printable(branch.path)
         path = path if len(path) <= 36 else f"…{path[-35:]}"
         told = f"gives {view.given[index]}" if view.given else ""
-        shapes.append(
-            f'<rect x="{left}" y="{y}" width="{_WIDTH - 24}" height="27" rx="4" fill="{colour}" fill-opacity=".13" '
-            f'stroke="{colour}" stroke-width="1.3"{dashes}/>'
-            f'<text x="{left + 12}" y="{y + 18}" fill="currentColor">{escape(path)}</text>'
-            f'<text x="{left + 330}" y="{y + 18}" text-anchor="end" fill="currentColor" opacity=".75">{escape(told)}</text>'
-            f'<text x="{_WIDTH - 24}" y="{y + 18}" text-anchor="end" fill="{colour}" font-weight="600">'
-            f"{escape('+'.join((branch.permission, *branch.attributes)))}</text>"
+        permission = element(
+            "tspan", f"{tone.sign} {_permission(view, index)}", style=f"fill:{tone.colour}", font_weight=600
         )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'style="max-width:100%;color:var(--jp-ui-font-color1, inherit)" font-size="12" font-family="inherit">'
-        f"<title>The branches of {escape(printable(view.mount_point))}, top first</title>{''.join(shapes)}</svg>"
-    )
+        shapes += [
+            rectangle(left, y, _WIDTH - 24, 27, tone),
+            label(left + 12, y + 18, path, code=True),
+            label(left + 330, y + 18, told, anchor="end", faint=True),
+            element("text", permission, x=_WIDTH - 24, y=y + 18, text_anchor="end"),
+        ]
+    return drawing(_WIDTH, height, f"The branches of {view.mount_point}, top first", *shapes)
 
 
-def _entries(view: UnionView) -> str:
+def _entries(view: UnionView) -> Html:
     if not view.entries:
-        return paragraph("The union is empty.")
+        return note("The union is empty.")
+    branches = range(len(view.spec.branches))
     heads = [
-        head(
-            f"{escape(printable(branch.path))}<br>"
-            f'<span style="font-weight:400;color:{FAINT}">{escape("+".join((branch.permission, *branch.attributes)))}</span>',
-            _MARK,
+        join(
+            view.spec.branches[index].path,
+            Html("<br>"),
+            element("span", _permission(view, index), style="font-weight:400"),
         )
-        for branch in view.spec.branches
+        for index in branches
     ]
+    columns = [at + 1 for at in branches]
     rows = [_entry(view, entry) for entry in view.entries]
-    legend = (
-        f"{_mark('●', _GIVES)} gives it, several merge as one folder &nbsp; {_mark('○', _HIDES)} has it too, hidden &nbsp; "
-        f"{_mark('✕', _GONE)} its whiteout or opaque folder hides it &nbsp; {_mark('✎', _WRITES)} written here"
+    return join(
+        table(["path", *heads], rows, centre=columns, label="which branch gives each path"),
+        legend([(_as(tone, sign), words) for (tone, sign, _), words in _LEGEND]),
     )
-    return table([head("path"), *heads], rows) + paragraph(legend)
 
 
-def _entry(view: UnionView, entry: Entry) -> str:
-    marks = []
-    for index in range(len(view.spec.branches)):
-        mark, said = "", ""
-        if index == entry.gone:
-            mark, said = _mark("✕", _GONE), "its opaque folder hides it" if entry.opaque else "its whiteout hides it"
-        elif index in entry.shown:
-            written = entry.written and index == view.spec.writable
-            mark, said = (
-                _mark("✎" if written else "●", _WRITES if written else _GIVES),
-                "written here" if written else "gives it",
-            )
-        elif index in entry.hidden:
-            mark, said = _mark("○", _HIDES), "has it too, hidden"
-        marks.append(f'<td style="{_MARK}" title="{said}">{mark}</td>')
-    style = f"{CELL};font-family:{CODE_FONT}" + (
-        f";color:{FAINT};text-decoration:line-through" if not entry.shown else ""
-    )
-    return f'<tr><td style="{style}">{escape(entry.label)}</td>{"".join(marks)}</tr>'
+def _as(tone: Tone, sign: str) -> Tone:
+    return Tone(tone.key, tone.word, sign, tone.hue, tone.border)
 
 
-def _effects(view: UnionView) -> str:
+def _entry(view: UnionView, entry: Entry) -> list[Html]:
+    shown = code(entry.label) if entry.shown else struck(code(entry.label))
+    return [shown, *(_cell(view, entry, index) for index in range(len(view.spec.branches)))]
+
+
+def _cell(view: UnionView, entry: Entry, index: int) -> Html:
+    if index == entry.gone:
+        return _mark(_GONE, "its opaque folder hides it" if entry.opaque else "")
+    if index in entry.shown:
+        return _mark(_WRITES if entry.written and index == view.spec.writable else _GIVES)
+    return _mark(_HIDES) if index in entry.hidden else Html("")
+
+
+def _mark(mark: tuple[Tone, str, str], said: str = "") -> Html:
+    tone, sign, usual = mark
+    return element("span", sign, style=f"color:{tone.colour};font-weight:700", title=said or usual)
+
+
+def _effects(view: UnionView) -> Html:
     if not view.effects:
-        return paragraph("Nothing was written.")
+        return note("Nothing was written.")
     heading = view.effects_heading().replace("LEFT", "left").replace("IN", "in", 1)
-    heads = [head(escape(printable(text))) for text in ("write", "path", "from", heading)]
-    rows = [_effect(view, effect) for effect in view.effects]
-    more = paragraph(f"… and {view.more_effects} more") if view.more_effects else ""
-    return table(heads, rows, "10px 0 6px") + more
+    whole = table(["write", "path", "from", heading], [_effect(view, effect) for effect in view.effects])
+    return section("what was written", whole, more(view.more_effects))
 
 
-def _effect(view: UnionView, effect: Effect) -> str:
-    colour = {"deleted": _GONE, "created": _GIVES, "moved": _GIVES}.get(effect.action, _WRITES)
-    exact = f"{CELL};font-family:{CODE_FONT}"
-    return (
-        f'<tr><td style="{CELL};color:{colour};font-weight:600;white-space:nowrap">{escape(effect.action)}</td>'
-        f'<td style="{exact}">{escape(effect.label)}</td><td style="{exact}">{escape(printable(view.source_text(effect)))}</td>'
-        f'<td style="{CELL}">{escape(effect.left)}</td></tr>'
-    )
-
-
-def _mark(sign: str, colour: str) -> str:
-    return f'<span style="color:{colour};font-weight:700">{sign}</span>'
+def _effect(view: UnionView, effect: Effect) -> list[Html]:
+    tone = {"deleted": BAD, "created": GOOD, "moved": GOOD}.get(effect.action, WRITABLE)
+    return [toned(effect.action, tone), code(effect.label), code(view.source_text(effect)), join(effect.left)]

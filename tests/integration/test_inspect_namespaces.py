@@ -186,7 +186,7 @@ def test_paused_ephemeral_and_many_processes(cli: Cli, engine: Engine) -> None:
     cli("run", "-d", "--rm", "--name", "brief", "host", "sleep", "100000")
     group = cli("top", "brief", "-eo", "pid").split()[1:]
     assert [str(member.pid) for member in by_name(engine, "brief")["brief"].processes] == group
-    cli("exec", "busy", "sh", "-c", "until [ $(ls -d /proc/[0-9]* | wc -l) -ge 261 ]; do :; done")
+    cli("exec", "busy", "sh", "-c", "until [ $(ps -eo args= | grep -cx 'sleep 100000') -eq 260 ]; do :; done")
     cli("pause", "busy")
     try:
         busy = by_name(engine, "busy")["busy"]

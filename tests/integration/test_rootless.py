@@ -107,6 +107,35 @@ def test_a_named_container_and_a_second_launcher(user: User) -> None:
     assert found == ["hi", "0"]
 
 
+def test_the_view_of_layers(user: User) -> None:
+    """Files that are other ids' are read all the same: by a worker in the store's user namespace."""
+    found = user(
+        "from cellwall.runtime.engine import Engine\n"
+        "from cellwall.runtime.inspect.layers import layers\n"
+        "with cellwall.container(image, name='lab') as box:\n"
+        "    box.run('mkdir -m 700 /private; echo secret > /private/file; rm /bin/ls')\n"
+        "    engine = Engine.default()\n"
+        "    view = layers(engine, 'lab', path='/private/file')\n"
+        "    written = view.writable[0].contents\n"
+        "    deleted = layers(engine, 'lab', path='/bin/ls').path\n"
+        "    print(json.dumps([view.path.given_by, view.path.size_bytes, view.path.mode, written.added, written.deleted,\n"
+        "        deleted.exists, [row.role for row in deleted.layers], list(view.mounts[0].options)[-1],\n"
+        "        all(layer.contents is not None for layer in view.layers)]))\n"
+        "box.remove()"
+    )
+    assert found == [
+        "the writable layer",
+        7,
+        "rw-r--r--",
+        2,
+        1,
+        False,
+        ["whiteout", "hidden"],
+        "userxattr",
+        True,
+    ]
+
+
 def test_another_user_inside(user: User) -> None:
     found = user(
         "r = cellwall.run(image, ['id', '-u'], user='1000')\nprint(json.dumps([r.exit_status, r.stdout, r.reason]))"
@@ -274,6 +303,23 @@ def test_a_container_that_lives_by_itself(user: User) -> None:
         "print(json.dumps([box.status, joined, log, count, left]))"
     )
     assert found == ["running", 0, "hello\n", 1, []]
+
+
+def test_a_store_of_roots_is_refused_by_name(user: User, cellwall_root: Path) -> None:
+    from cellwall.runtime.store_version import check_version
+
+    check_version(cellwall_root)
+    said = user(
+        f"""
+os.environ["CELLWALL_ROOT"] = {str(cellwall_root)!r}
+try:
+    cellwall.run(image, ["true"])
+    print(json.dumps(""))
+except cellwall.CellwallError as error:
+    print(json.dumps(str(error)))
+"""
+    )
+    assert said.startswith(f"read {cellwall_root}/version: permission denied: the containers there are another user's")
 
 
 def test_namespaces_and_mounts(user: User) -> None:

@@ -64,6 +64,24 @@ def test_a_dockerfile_cell(notebook: Notebook) -> None:
     assert quiet.kinds("stream", "display_data", "execute_result") == []
 
 
+def test_the_layers_of_a_result(notebook: Notebook) -> None:
+    """``%layers VAR`` takes what ``--result VAR`` kept; the view is a value, shown as HTML and as text."""
+    ok(notebook.run(f"%%dockerfile -q --result of_view context\nFROM {BASE}\nCOPY file /file\nRUN rm /bin/sh\n"))
+    shown = ok(notebook.run("%layers of_view"))
+    (data,) = [content["data"] for content in shown.kinds("execute_result")]
+    for form in ("text/html", "text/plain"):
+        assert "COPY file /file" in data[form] and "RUN rm /bin/sh" in data[form] and "1 deleted" in data[form]
+    ok(notebook.run("view = %layers of_view --path /bin/sh"))
+    assert notebook.value("view.id == of_view.image.id, view.path.exists, view.path.layers[0].role") == (
+        True,
+        False,
+        "whiteout",
+    )
+    assert notebook.value("len(view.layers), view.layers[1].contents.added") == (4, 1)
+    wrong = notebook.run("%layers of_view more")
+    assert wrong.shown_error == ["SpecError: layers: needs one container or image: layers NAME"]
+
+
 def test_output_is_live(notebook: Notebook) -> None:
     """What a RUN writes is shown while it waits for an answer, which only comes then."""
     running = notebook.start(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -385,6 +386,23 @@ def test_changes(notebook: Notebook, lab: str) -> None:
     assert "A /root/added" in notebook.value("[str(change) for change in result.diff()]")
     cell = ok(notebook.run(f"{HOST} --diff --name {lab}\necho > /root/added"))
     assert "A /root/added" in cell.kinds("display_data")[-1]["data"]["text/plain"]
+
+
+def test_a_line_below_each_cell(notebook: Notebook, fresh: Notebook) -> None:
+    """How it ended, folded; what the cell wrote isn't touched by it. A switch turns it off."""
+    (line,) = ok(notebook.run(f"{HOST} -m 96m\nprintf exact")).kinds("display_data")
+    assert re.match(r"✓ exit 0 · \d+\.\d\d s · peak [\d.]+ \w+ · host [0-9a-f]{12}$", line["data"]["text/plain"])
+    assert " of 96 MiB" in line["data"]["text/html"]
+    assert "<details" in line["data"]["text/html"]
+    failed = notebook.run(f"{HOST}\nprintf exact; exit 3")
+    assert failed.text() == "exact"
+    assert failed.kinds("display_data")[0]["data"]["text/plain"].startswith("✕ exit 3 · ")
+    behind = ok(notebook.run(f"{HOST} --bg --proc proc\necho behind"))
+    ok(notebook.run("proc.wait(30)"))
+    behind.until(lambda: behind.kinds("display_data"), "the line of a cell in the background")
+    ok(fresh.run("import os; os.environ['CELLWALL_CELL_LINE'] = 'false'"))
+    shown = ok(fresh.run(f"{HOST}\ntrue")).kinds("display_data")
+    assert not [one for one in shown if "exit 0" in one["data"]["text/plain"]], "the progress of the pull alone"
 
 
 def test_two_kernels_at_once(notebook: Notebook) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from ..tree import TOP
 pytestmark = pytest.mark.needs("root")
 
 
-def ipython(tmp_path: Path) -> subprocess.Popen[str]:
+def ipython(tmp_path: Path, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     environment = dict(os.environ) | {
         "PYTHONPATH": str(TOP / "src"),
         "IPYTHONDIR": str(tmp_path / "ipython"),
@@ -36,7 +38,7 @@ def ipython(tmp_path: Path) -> subprocess.Popen[str]:
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         cwd=tmp_path,
         env=environment,
@@ -58,6 +60,25 @@ def test_a_cell_and_its_error(cellwall_root: Path, tmp_path: Path) -> None:
     assert "CellError: exit status 3" in out + err
     assert "Traceback" not in out + err
     assert "magics" not in out + err
+
+
+def test_the_line_below_a_cell_is_for_terminals_alone(cellwall_root: Path, tmp_path: Path) -> None:
+    text = "%load_ext cellwall\n%%container host\necho shown\n\n\nexit\n"
+    out, err = typed(tmp_path, text)
+    assert "shown" in out
+    assert "exit 0" not in out + err
+    ours, theirs = os.openpty()
+    try:
+        with ipython(tmp_path, theirs) as shell:
+            out, _ = shell.communicate(text, timeout=60)
+    finally:
+        os.close(theirs)
+    told = b""
+    with open(ours, "rb", buffering=0) as terminal, suppress(OSError):  # EIO: nobody has the other end any more
+        while part := terminal.read(4096):
+            told += part
+    assert "exit 0" not in out
+    assert re.search(rb"\x1b\[2m\xe2\x9c\x93 exit 0 \xc2\xb7 [^\n]* host [0-9a-f]{12}\x1b\[0m", told)
 
 
 def test_interrupt(cellwall_root: Path, tmp_path: Path) -> None:

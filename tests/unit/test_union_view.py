@@ -118,18 +118,6 @@ def test_html_says_what_the_text_says() -> None:
     assert VIEW.overlay_command in shown.replace("&gt;", ">")
 
 
-def test_colours_can_be_read_on_light_and_dark() -> None:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    for colour in set(re.findall(r"#[0-9a-f]{6}\b", html.html(VIEW))):
-        for behind in ("#ffffff", "#111111"):
-            light, dark = sorted((luminance(colour), luminance(behind)), reverse=True)
-            assert (light + 0.05) / (dark + 0.05) > 4, f"{colour} on {behind}"
-
-
 def test_data_is_json_with_the_branches_names() -> None:
     data = json.loads(json.dumps(VIEW.to_dict()))
     assert data["aufs"] == "mount -t aufs -o br=/tmp=rw:/var=ro:/opt=rr none /aufs"
