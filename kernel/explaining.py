@@ -20,6 +20,7 @@ class MemoryWatch:
         self._paths = {key: path for key, path in paths.items() if key == "unified" or "memory" in key.split(",")}
         self._warned = False
         self._oom_kills = 0
+        self._killed = False
 
     def look(self) -> str:
         """What is to be said now; mostly nothing."""
@@ -29,7 +30,9 @@ class MemoryWatch:
         use, limit = _use(memory), memory.get("limit_bytes")
         if use is None or not limit or limit > 1 << 60:
             return ""
-        if kills > before:
+        # Where it was the kernel itself, that is said in a moment by ``death``, and nobody looks here again.
+        told, self._killed = self._killed, kills > before
+        if told:
             return f"cellwall: a process of this kernel was killed, as its {size(limit)} of memory were full; {_mend()}"
         if use < _CALM * limit:
             self._warned = False

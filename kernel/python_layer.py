@@ -20,13 +20,13 @@ from ..runtime.build.results import BuildRequest
 from ..runtime.cli.table import printable
 from ..runtime.errors import BuildError, CellwallError, NotFound, UnsupportedError
 from .image_kernel import Python
+from .words import REPOSITORY
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
     from ..runtime.images.image import Image
 
 REQUIREMENT = "ipykernel>=6.29,<8"
-REPOSITORY = "localhost/cellwall-kernel"
 # Run once while the layer is made, so that what a kernel loads lies compiled in it: a fresh container would compile it at each start.
 _NEEDED = "ipykernel.kernelapp"
 _LOADED = (

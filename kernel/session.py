@@ -42,6 +42,8 @@ _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
 _LOGGED_BYTES = 1 << 18
 LAUNCH_TIMEOUT_S = 60.0
+# A kernel whose folder isn't there any more is about to be told as ended.
+_END_S = 5.0
 
 
 class Session:
@@ -89,6 +91,8 @@ class Session:
         self.exit: Exit | None = None
         self.gone = threading.Event()
         self.container_id = ""
+        # What this machine couldn't give of the options.
+        self.warnings: list[str] = []
 
     # -- for the client's side
 
@@ -181,12 +185,20 @@ class Session:
         self.container_id = process.container_id
         process.wait_started()
         if (ended := process.poll()) is not None:
-            self.exit = ended
-            raise InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
-        for warning in process.warnings:
-            self._log.warning("kernel: %s", warning)
+            raise self._ended_at_once(ended)
+        self.warnings = list(process.warnings)
         assert process.pid is not None
-        self._inside = Inside(process.pid, process.pidfd)
+        try:
+            self._inside = Inside(process.pid, process.pidfd)
+        except CellwallError:
+            # It has ended since, mostly; then its end says more.
+            try:
+                ended = process.wait(_END_S)
+            except TimeoutError:
+                ended = None
+            if ended is None:
+                raise
+            raise self._ended_at_once(ended) from None
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
@@ -194,6 +206,18 @@ class Session:
             target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True
         )
         self._thread.start()
+
+    def _ended_at_once(self, ended: Exit) -> CellwallError:
+        """The error of a kernel that ended, or wasn't found, before anybody followed it."""
+        self.exit = ended
+        if ended.message:
+            return InitError("kernel", f"the kernel can't be started: {ended.reason}", status=ended.status)
+        os.set_blocking(self._output_fd, False)
+        try:
+            self._output += os.read(self._output_fd, _OUTPUT_BYTES)
+        except BlockingIOError:
+            pass
+        return CellwallError(f"the kernel ended before it was ready: {ended.reason}{self._said()}")
 
     def _said(self) -> str:
         said = last_lines(bytes(self._output))

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.cli.told import worth_telling
 from ..runtime.errors import NotFound
 from .asked import asked
 from .connection import Connection
 from .folder import is_home, mounts_of
-from .python_layer import REPOSITORY
 from .session import Session
-from .words import KernelWords
+from .words import REPOSITORY, KernelWords
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
@@ -65,6 +65,8 @@ def start(
             ) from None
     made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch)
     made.start(timeout_s=wanted.timeout_s)
+    for warning in worth_telling(made.warnings, words.asked_flags, engine.paths.run):
+        made.note(f"cellwall: {warning}")
     if shown is not None and words.folder == "rw" and is_home(shown):
         made.note(HOME_NOTE)
     return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.cli import values
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..runtime.options import RunOptions
 
 FOLDER_MODES = ("rw", "ro", "none")
+# Images that were given an ipykernel (python_layer.py) have this name; no registry has them.
+REPOSITORY = "localhost/cellwall-kernel"
 # Run options that say what a kernel's container is by its nature: one that ends with the kernel, without a terminal.
 NOT_FOR_KERNELS = (
     "--name", "--user", "-i", "--interactive", "-t", "--tty", "-d", "--detach", "--rm", "--restart", "--cidfile", "--timeout", "--entrypoint",
@@ -34,7 +36,7 @@ class KernelWords:
     """``run`` are the run options as words; ``command`` is the kernel's in the image, with the connection file's place in it.
 
     ``folder`` is how the notebook's folder is mounted: rw, ro, none. ``ids`` are the numbers of the kernel's user in the image.
-    ``allow_images`` are patterns of images that a client may ask for instead; ``warm`` is how many spare kernels wait.
+    ``allow_images`` are patterns of images that a client may ask for instead.
     """
 
     image: str
@@ -43,14 +45,11 @@ class KernelWords:
     folder: str = "rw"
     ids: tuple[int, int] = (0, 0)
     allow_images: tuple[str, ...] = ()
-    warm: int = 0
 
     def words(self) -> list[str]:
         """The words that ``read_words`` makes this of."""
         own = [f"--image={self.image}", f"--folder={self.folder}", f"--ids={self.ids[0]}:{self.ids[1]}"]
         own += [f"--allow-image={pattern}" for pattern in self.allow_images]
-        if self.warm:
-            own.append(f"--warm={self.warm}")
         return [*own, *self.run, "--", *self.command]
 
     def options(self, environment: Mapping[str, str] | None = None) -> RunOptions:
@@ -59,6 +58,11 @@ class KernelWords:
         add_run_options(parser, omit=NOT_FOR_KERNELS)
         said, _ = parser.parse(self.run)
         return run_options_of(said, self.image, self.command, environment=environment)
+
+    @property
+    def asked_flags(self) -> list[str]:
+        """The flags of ``run``, for warnings about what isn't in force."""
+        return [word.partition("=")[0] for word in self.run]
 
     def allows_image(self, reference: str) -> bool:
         return reference == self.image or any(fnmatch.fnmatchcase(reference, one) for one in self.allow_images)
@@ -81,7 +85,6 @@ def add_words(parser: Parser) -> None:
         repeated=True,
         help="an image that clients may ask for by KERNEL_IMAGE, such as 'python:3.*'",
     )
-    parser.value("--warm", metavar="NUMBER", read=values.integer(0, 8), default=0, help="spare kernels that wait ready")
     add_run_options(parser, omit=NOT_FOR_KERNELS)
 
 
@@ -98,7 +101,6 @@ def words_of(parser: Parser, words: Sequence[str], said: argparse.Namespace, com
         said.folder,
         said.ids or (0, 0),
         tuple(said.allow_image),
-        said.warm,
     )
     made.options()
     return made
@@ -120,10 +122,6 @@ def of_config(config: Mapping[str, Any]) -> KernelWords:
             "kernelspec", "its provisioner's config has no words: install it again with cellwall kernel install"
         )
     return read_words(words)
-
-
-def with_ids(made: KernelWords, ids: tuple[int, int]) -> KernelWords:
-    return replace(made, ids=ids)
 
 
 def _ids(flag: str, text: str) -> tuple[int, int]:

@@ -39,6 +39,8 @@ def view_line(session: Session, name: str, line: str) -> View | None:
             if said.format == "json":
                 for view in found:
                     print(json.dumps(view.to_dict()))
+            elif getattr(session.shell, "kernel", None) is None:
+                views.watch(found)
             else:
                 watch(session.shell, found)
             return None

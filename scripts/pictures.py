@@ -66,7 +66,7 @@ def main(wanted: list[str]) -> int:
     kept = os.environ.get("CELLWALL_PICTURES")
     root = Path(kept or tempfile.mkdtemp(prefix="cw-root-"))
     try:
-        cellwall(root, "bootstrap", "debian")
+        cellwall(root, "bootstrap", "--missing", "debian")
         with Netns() as host:
             inside = within(host)
             with (

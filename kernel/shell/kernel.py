@@ -15,7 +15,7 @@ from typing import Any
 from ... import __version__
 from ...runtime.cli.table import printable
 from ...runtime.errors import CellwallError
-from ...runtime.inspect import page
+from ...runtime.inspect.page import note, page
 from .cells import Cells, Ending
 from .completeness import completeness
 from .completion import Completion
@@ -174,7 +174,7 @@ class ShellKernel:
             if not output.silent:
                 output.fail(failed)
             return failed | {"execution_count": self._count}
-        mark = page.page(page.faint(page.text(reason)))
+        mark = str(page(note(reason)))
         output.display({"text/plain": reason, "text/html": mark})
         if not ending.status:
             return {"status": "ok", "execution_count": self._count, "payload": [], "user_expressions": {}}

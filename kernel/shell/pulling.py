@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ...runtime.cli.table import human_size, printable
-from ...runtime.inspect import page
+from ...runtime.inspect.page import element, page
 
 if TYPE_CHECKING:
     from ...runtime.images.image import PullEvent
@@ -69,7 +69,7 @@ class Pulling:
         update = bool(self._display_id)
         self._display_id = self._display_id or f"cellwall-{secrets.token_hex(8)}"
         lines = [f"{word} {printable(self._reference)}", *map(_line, self._events.values())]
-        shown = page.page(*(page.element("div", page.text(line)) for line in lines))
+        shown = str(page(*(element("div", line) for line in lines)))
         bundle = {"text/plain": "\n".join(lines), "text/html": shown}
         self._output.display(bundle, {"display_id": self._display_id}, update=update)
 

@@ -17,7 +17,7 @@ from .union import add_union_options
 OBJECTS = ("-i", "-o")
 # What each magic adds: options that take a value, and options that take none.
 CELL_VALUES = ("--lang", "--in", "--out", "--err", "--result", "--proc", "--commit", "--on", "--map", *OBJECTS)
-CELL_FLAGS = ("--bg", "--no-raise-error", "--diff")
+CELL_FLAGS = ("--bg", "--no-raise-error", "--diff", "--watch")
 BUILD_VALUES = ("--result",)
 BUILD_FLAGS = ("--quiet", "-q")
 OWN_VALUES: dict[str, tuple[str, ...]] = {"dockerfile": ("--target", "--platform"), "layer": ("--lang", "--mount")}

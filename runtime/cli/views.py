@@ -77,7 +77,7 @@ def command(context: Context, words: list[str]) -> int:
     said, rest = asked(name, f"cellwall {name}", words)
     found = read(name, context.engine, said, rest)
     if isinstance(found, Iterator):
-        _watch(found, said.format == "json")
+        watch(found, said.format == "json")
     else:
         show(found, said.format == "json")
     return 0
@@ -106,7 +106,7 @@ def columns() -> int:
     return max(40, min(_MOST_COLUMNS, shutil.get_terminal_size().columns))
 
 
-def _watch(views: Iterator[View], as_data: bool) -> None:
+def watch(views: Iterator[View], as_data: bool = False) -> None:
     """Show each view in the place of the one before: on a terminal, and in a notebook; elsewhere the last alone, data one a line.
 
     An interrupt ends it, and the last one stays.

@@ -36,7 +36,7 @@ def missing(options: dict[str, Any] | None, places: tuple[Place, ...], rootless:
     for controller in v1.controllers_for(resources):
         place = own_place(places, controller)
         if place is None:
-            found += not_in_force(controller, resources, _why(controller, places))
+            found += not_in_force(controller, resources, _why(controller, places, rootless))
             continue
         settings = v1.settings(resources) if place.version == 1 else v2.settings(resources)
         for setting in settings:
@@ -45,10 +45,11 @@ def missing(options: dict[str, Any] | None, places: tuple[Place, ...], rootless:
     return tuple(dict.fromkeys(found))
 
 
-def _why(controller: str, places: tuple[Place, ...]) -> str:
-    if any(place.carries(controller) or place.is_below(controller) for place in places if place.folder):
-        return f"the container isn't in a group of the {controller} controller"
-    return f"the {controller} controller isn't mounted on this machine"
+def _why(controller: str, places: tuple[Place, ...], rootless: bool) -> str:
+    if not any(place.carries(controller) or place.is_below(controller) for place in places if place.folder):
+        return f"the {controller} controller isn't mounted on this machine"
+    why = f"the container isn't in a group of the {controller} controller"
+    return f"{why}: log in through systemd on a machine with cgroup v2, or run as root" if rootless else why
 
 
 def _compared(setting: Setting, place: Place) -> list[str]:

@@ -35,29 +35,34 @@ class History:
     def __init__(self) -> None:
         self.interval_s = FIRST_INTERVAL_S
         self._looks: list[tuple[float, int | None, float | None]] = []
+        # What the looks say, and the last of them that knew the cpu time: made as they come, not for each view.
+        self._moments: list[Moment] = []
+        self._before: tuple[float, float] | None = None
 
     def add(self, at_s: float, memory_bytes: int | None, cpu_s: float | None) -> None:
         """One look; ``cpu_s`` is all cpu time used so far."""
         self._looks.append((at_s, memory_bytes, cpu_s))
-        if len(self._looks) > MOST:
-            # The first stays by itself, as what the first difference is counted from.
-            first, rest = self._looks[0], self._looks[1:]
-            pairs = [_merged(rest[at : at + 2]) for at in range(0, len(rest), 2)]
-            self._looks = [first, *pairs]
-            self.interval_s *= 2
+        if len(self._looks) <= MOST:
+            self._moments.append(self._moment(at_s, memory_bytes, cpu_s))
+            return
+        # The first stays by itself, as what the first difference is counted from.
+        first, rest = self._looks[0], self._looks[1:]
+        self._looks = [first, *(_merged(rest[at : at + 2]) for at in range(0, len(rest), 2))]
+        self._before = None
+        self._moments = [self._moment(*look) for look in self._looks]
+        self.interval_s *= 2
 
     def moments(self) -> tuple[Moment, ...]:
         """All that is known, oldest first."""
-        found = []
-        before: tuple[float, float] | None = None
-        for at_s, memory_bytes, cpu_s in self._looks:
-            cpus = None
-            if cpu_s is not None:
-                if before is not None and at_s > before[0]:
-                    cpus = max(0.0, (cpu_s - before[1]) / (at_s - before[0]))
-                before = at_s, cpu_s
-            found.append(Moment(round(at_s, 3), memory_bytes, None if cpus is None else round(cpus, 4)))
-        return tuple(found)
+        return tuple(self._moments)
+
+    def _moment(self, at_s: float, memory_bytes: int | None, cpu_s: float | None) -> Moment:
+        cpus = None
+        if cpu_s is not None:
+            if self._before is not None and at_s > self._before[0]:
+                cpus = round(max(0.0, (cpu_s - self._before[1]) / (at_s - self._before[0])), 4)
+            self._before = at_s, cpu_s
+        return Moment(round(at_s, 3), memory_bytes, cpus)
 
     def cpus_since(self, at_s: float) -> float | None:
         """The mean use of cpus from ``at_s`` (or the look just before it) on."""

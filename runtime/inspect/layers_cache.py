@@ -55,7 +55,12 @@ def keep(lower: Lower, contents: dict[str, Any]) -> None:
         try:
             write_all(fd, json.dumps({"version": _VERSION, "contents": contents}).encode())
             # With a descriptor among its arguments Python asks for AT_SYMLINK_FOLLOW, else it doesn't.
-            os.link(f"/proc/self/fd/{fd}", _NAME, dst_dir_fd=folder_fd, follow_symlinks=True)
+            place = f"/proc/self/fd/{fd}"
+            try:
+                os.link(place, _NAME, dst_dir_fd=folder_fd, follow_symlinks=True)
+            except FileExistsError:  # damaged, or of another version: ``load`` didn't take it
+                os.unlink(_NAME, dir_fd=folder_fd)
+                os.link(place, _NAME, dst_dir_fd=folder_fd, follow_symlinks=True)
         finally:
             os.close(fd)
     except OSError:  # a full or read-only disk, one without such files, another was quicker, the layer is being removed

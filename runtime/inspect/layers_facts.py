@@ -137,7 +137,8 @@ class WritableLayer:
 class StackMount:
     """How the kernel says that the stack is mounted: a line of the container's mountinfo. ``lowers`` counts its lower layers.
 
-    ``below`` names what lies below the writable layer where that isn't the image: a folder of this machine.
+    ``below`` names what lies below the writable layer where that isn't the image: a folder of this machine. ``program`` is the command
+    line of the program that serves the mount, empty where the kernel does.
     """
 
     at: str
@@ -147,6 +148,7 @@ class StackMount:
     options: tuple[str, ...]
     lowers: int
     below: str = ""
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)

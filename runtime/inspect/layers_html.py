@@ -64,9 +64,10 @@ def _path(view: LayersView, path: PathFacts) -> Html:
                 if row.role == "gives"
                 else words.role(row, path.path),
             ]
-            for row in path.layers
+            for row in path.layers[: words.MOST_ROWS]
         ]
         parts.append(page.table(["layer", "has", "size", "says"], rows, right=[2], label="layers that know the path"))
+        parts.append(page.more(len(path.layers) - words.MOST_ROWS, "layers that have it"))
     written = words.write_said(path, container=view.kind == "container", read_only=view.read_only)
     if written:
         parts.append(page.note("write: ", written))
@@ -159,6 +160,8 @@ def _mounts(view: LayersView) -> Html:
             facts.append(("more options", f"lowerdir+ of {left} more layers"))
         if mount.lowers:
             facts.append(("stack", words.lowers_said(mount.lowers)))
+        if mount.program:
+            facts.append(("program", code(mount.program)))
         if mount.below:
             facts.append(("below it", f"this machine's {mount.below}"))
         parts.append(folded(join("mounted at ", code(mount.at)), page.pairs(facts), open=mount.at == "/"))

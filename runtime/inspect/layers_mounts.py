@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from ..spec import MOUNT_POINTS
 from .layers_facts import StackMount
 
+_FUSE = "fuse.fuse-overlayfs"
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -59,9 +61,13 @@ def _plain(text: str) -> str:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]).decode("utf-8", "surrogateescape"), text)
 
 
-def stack_mounts(table: Sequence[Line], stacks: Sequence[dict[str, Any]]) -> tuple[StackMount, ...]:
+def stack_mounts(
+    table: Sequence[Line], stacks: Sequence[dict[str, Any]], state: dict[str, Any] | None
+) -> tuple[StackMount, ...]:
     """The mounts of the stacks, as the kernel has them now; a stack that isn't mounted has none."""
     found = []
+    served = state is not None and any(line.type == _FUSE and line.at == "/" for line in table)
+    program = _program(state["cellwall"]["launcher"]["pid"], state["pid"]) if served and state is not None else ""
     for number, stack in enumerate(stacks):
         # The last mount at a place is the one that shows.
         line = next((line for line in reversed(table) if line.at == stack["at"]), None)
@@ -71,9 +77,31 @@ def stack_mounts(table: Sequence[Line], stacks: Sequence[dict[str, Any]]) -> tup
         count = sum(option.startswith("lowerdir+=") for option in lowers) or sum(
             len(re.split(r"(?<!\\):", option.partition("=")[2])) for option in lowers
         )
+        if line.type == _FUSE and program:
+            count = program.partition("lowerdir=")[2].partition(",")[0].count(":") + 1
         below = "" if number == 0 or not isinstance(stack["lowers"][0], str) else stack["lowers"][0]
-        found.append(StackMount(line.at, line.type, line.source, line.attributes, line.options, count, below))
+        found.append(StackMount(line.at, line.type, line.source, line.attributes, line.options, count, below, program))
     return tuple(found)
+
+
+def _program(launcher_pid: int, pid: int) -> str:
+    """The command line of the program that serves the root of the container whose first process is ``pid``; "" where it isn't found.
+
+    It is a child of the launcher and in the container's user namespace. Source: proc_pid_task(5), launcher/fuse_server.py
+    """
+    try:
+        namespace = os.readlink(f"/proc/{pid}/ns/user")
+        for task in os.listdir(f"/proc/{launcher_pid}/task"):
+            with open(f"/proc/{launcher_pid}/task/{task}/children") as file:
+                children = file.read().split()
+            for child in children:
+                with open(f"/proc/{child}/cmdline", "rb") as file:
+                    words = file.read().decode("utf-8", "surrogateescape").rstrip("\0").split("\0")
+                if words[0].endswith("fuse-overlayfs") and os.readlink(f"/proc/{child}/ns/user") == namespace:
+                    return " ".join(words)
+    except OSError:  # one of them has ended, or isn't this user's to look at
+        return ""
+    return ""
 
 
 def covering(
@@ -108,4 +136,4 @@ def _what(at: str, type: str, asked: dict[str, Any]) -> str:
         return "a file that each container has of its own"
     if at in MOUNT_POINTS:
         return f"the container's own {at}"
-    return f"a {type}" if type else "a mount"
+    return {"tmpfs": "a tmpfs", "": "a mount"}.get(type, f"a mount of type {type}")

@@ -109,7 +109,7 @@ def _try_container(engine: Engine, container: Container, path: str | None) -> Su
             _writable(stack, contents, problem)
             for stack, contents, problem in zip(stacks, answer["uppers"], problems, strict=True)
         ),
-        mounts=layers_mounts.stack_mounts(table or [], stacks),
+        mounts=layers_mounts.stack_mounts(table or [], stacks, state),
         answer=answer,
         stacks=tuple(stacks),
         notes=() if image is not None else ("its image is no longer here, so nobody knows what made the layers",),

@@ -56,11 +56,12 @@ def _path(view: LayersView, path: PathFacts, columns: int) -> str:
                     size(row.size_bytes) if row.kind == "file" else "",
                     words.role(row, path.path),
                 ]
-                for row in path.layers
+                for row in path.layers[: words.MOST_ROWS]
             ],
             columns,
             right=[2],
         )
+        made += plain.more(len(path.layers) - words.MOST_ROWS, "layers that have it")
     written = words.write_said(path, container=view.kind == "container", read_only=view.read_only)
     if written:
         made += plain.paragraph(f"write: {written}", columns)
@@ -133,6 +134,8 @@ def _mounts(view: LayersView, columns: int) -> str:
             facts.append(("", f"lowerdir+ of {left} more layers"))
         if mount.lowers:
             facts.append(("stack", words.lowers_said(mount.lowers)))
+        if mount.program:
+            facts.append(("program", mount.program))
         if mount.below:
             facts.append(("below it", f"this machine's {mount.below}"))
         made += plain.section(f"mounted at {mount.at}", plain.pairs(facts, columns - 2), "", columns)

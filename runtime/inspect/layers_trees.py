@@ -77,11 +77,13 @@ class FolderTree:
     """A tree that is a folder, by the descriptor of its root, which ``close`` closes.
 
     ``marks`` is the name of the program whose marks of deletion it has beside overlayfs's (``fuse-overlayfs`` or None), as in
-    storage/changes.py. ``plain``: a whole tree that hides nothing, so a device 0:0 is just that.
+    storage/changes.py. ``plain``: a whole tree that hides nothing, so a device 0:0 is just that. ``keep``: it doesn't change, so what
+    ``names`` has read is remembered: of a tall stack each layer looks at all below it.
     """
 
-    def __init__(self, dirfd: int, *, marks: str | None = None, plain: bool = False) -> None:
+    def __init__(self, dirfd: int, *, marks: str | None = None, plain: bool = False, keep: bool = False) -> None:
         self._dirfd = dirfd
+        self._kept: dict[bytes, tuple[dict[bytes, str], bool] | None] | None = {} if keep else None
         self._marks = marks
         self._plain = plain
         self._is_opaque = opaque_test(marks)
@@ -125,6 +127,13 @@ class FolderTree:
 
         Kinds are exact for folders and whiteouts; all else may be ``other``.
         """
+        if self._kept is None:
+            return self._read_names(path)
+        if path not in self._kept:
+            self._kept[path] = self._read_names(path)
+        return self._kept[path]
+
+    def _read_names(self, path: bytes) -> tuple[dict[bytes, str], bool] | None:
         fd = self._open(path, _READ_DIRECTORY)
         if fd is None:
             return None
@@ -296,7 +305,7 @@ class Tree(Protocol):
 def tree_of(lower: str | dict[str, str], *, plain: bool = False) -> Tree:
     """The tree of a plan's lower, see storage/driver.py; the caller closes it. ``plain``: see FolderTree. Raises OSError."""
     if isinstance(lower, str):
-        return FolderTree(os.open(lower, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), plain=plain)
+        return FolderTree(os.open(lower, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), plain=plain, keep=True)
     fd = os.open(lower["erofs"], os.O_RDONLY | os.O_CLOEXEC)
     try:
         return IndexTree(Index(fd))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..cli.table import human_size as size
 from .layers_contents import DEEPER
-from .look import BAD, BUSY, GOOD, PLAIN, Tone
+from .look import BUSY, GOOD, PLAIN, Tone
 from .page import clip
 from .tree import Node
 
@@ -24,12 +24,15 @@ _MOST_NODES = 20
 # What a layer does to an entry, with docker's meaning of the words.
 ADDED = Tone("good", "added", "+", GOOD.hue)
 CHANGED = Tone("busy", "changed", "~", BUSY.hue)
-DELETED = Tone("bad", "deleted", "✕", BAD.hue)
+# In the text's own colour: red has too little contrast on the writable layer's.
+DELETED = Tone("plain", "deleted", "✕", "")
 # Layers that are shown one by one; of more the rest folds into lines.
 MOST_LAYERS = 12
 MOST_LINES = 24
 # For tree.py: what is to be shown was chosen here.
 ALL = 1000
+# Layers that are told one by one of a path.
+MOST_ROWS = 12
 # Lower layers of a mount that are named one by one.
 MOST_LOWERS = 12
 

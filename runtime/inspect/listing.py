@@ -21,7 +21,8 @@ _OPEN_ROWS = 60
 _EXACT = ("ID", "PID", "PPID", "COMMAND", "CMD", "PORTS", "PORT", "DIGEST", "PATH", "SUBNET", "PROCESS", "PUBLISHED")
 _NUMBERS = ("SIZE", "TOTAL", "ACTIVE", "PIDS", "CPU %", "MEM %", "C", "TIME")
 _SHORT = 26
-_SIZE = re.compile(r"([\d.]+)\s?([kKMGT]?)i?B")
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)\s?([kKMGT]?)i?B")
+_SHARE = re.compile(r"[0-9]{1,6}(\.[0-9]+)?%")
 _POWERS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _CHANGES = {"A": GOOD, "C": WRITABLE, "D": BAD}
 
@@ -57,7 +58,7 @@ def _cell(head: str, cell: str, largest: float) -> Html:
         return toned(f"{tone.sign} {cell}", tone) if tone is not PLAIN else join(cell)
     if head == "KIND" and cell in _CHANGES:
         return toned(f"{cell} {WORDS[cell]}", _CHANGES[cell])
-    if head in ("CPU %", "MEM %") and cell.endswith("%"):
+    if head in ("CPU %", "MEM %") and _SHARE.fullmatch(cell):
         return _share(cell, head == "MEM %")
     if head == "SIZE" and largest and _SIZE.fullmatch(cell):
         return size_bar(_bytes(cell) / largest, cell, IMAGE)
@@ -97,4 +98,4 @@ def _share(cell: str, has_limit: bool) -> Html:
 
 def _bytes(cell: str) -> float:
     found = _SIZE.match(cell)
-    return float(found[1]) * _POWERS[found[2]] if found and found[1].count(".") < 2 and found[1] != "." else 0.0
+    return float(found[1]) * _POWERS[found[2]] if found else 0.0

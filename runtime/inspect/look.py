@@ -67,7 +67,7 @@ GAP, ROW, PART, SECTION = 4, 6, 10, 16
 def properties(html: str) -> str:
     """The custom properties that ``html`` uses, as its outermost element declares them."""
     made = {
-        "faint": "color-mix(in srgb,currentColor 78%,transparent)",
+        "faint": "color-mix(in srgb,currentColor 82%,transparent)",
         "line": "color-mix(in srgb,currentColor 24%,transparent)",
         "code": "var(--jp-code-font-family,ui-monospace,monospace)",
         "plain": "currentColor",

@@ -1,16 +1,16 @@
 """A network as a drawing: its bridge, the pairs of interfaces that lead to containers, their addresses and published ports.
 
 Which interfaces there are, and whether they are up and on the bridge, is the kernel's answer of that moment; names and
-ports are those of the endpoints (network/endpoints.py). Imports the package's own files. Source: sysfs-class-net.
+ports are those of the endpoints (network/endpoints.py). Imports the package's own files.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..network.looking import interface
 from . import plain
 from .data import described
 from .drawing import drawing, label, line, rectangle
@@ -20,7 +20,6 @@ from .tree import Node
 from .tree import text as tree_text
 from .view import COLUMNS, View
 
-_SYSFS = "/sys/class/net"
 # Containers in the picture; the table has more of them.
 _DRAWN = 16
 _LISTED = 100
@@ -200,14 +199,15 @@ def _box(x: float, y: float, wide: float, one: Endpoint, tone: Tone) -> Html:
 def look(definition: dict[str, Any], found: Sequence[dict[str, Any]]) -> NetworkView:
     """A network of its definition and its endpoints, each with what the kernel says of its interface now."""
     bridge = str(definition.get("bridge") or "")
+    links = {one["link"]: interface(one["link"]) for one in found}
     endpoints = [
         Endpoint(
             container_id=one["container"],
             name=one["name"],
             interface=one["interface"],
             link=one["link"],
-            state=_state(one["link"]),
-            bridge=_master(one["link"]),
+            state=links[one["link"]][0],
+            bridge=links[one["link"]][1],
             mac=one["mac"],
             addresses=tuple(one["addresses"]),
             aliases=tuple(alias for alias in one["aliases"] if alias != one["name"]),
@@ -225,27 +225,11 @@ def look(definition: dict[str, Any], found: Sequence[dict[str, Any]]) -> Network
         driver=definition["driver"],
         internal=bool(definition["internal"]),
         bridge=bridge,
-        bridge_state=_state(bridge) if bridge else "",
+        bridge_state=interface(bridge)[0] if bridge else "",
         subnets=tuple(str(one["subnet"]) for one in subnets),
         gateways=tuple(str(one["gateway"]) for one in subnets),
         endpoints=tuple(endpoints),
     )
-
-
-def _state(interface: str) -> str:
-    """``up``, ``down``, ``missing``, or another word of the kernel's."""
-    try:
-        with open(f"{_SYSFS}/{interface}/operstate", encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, UnicodeEncodeError):
-        return "missing"
-
-
-def _master(interface: str) -> str:
-    try:
-        return os.path.basename(os.readlink(f"{_SYSFS}/{interface}/master"))
-    except OSError:
-        return ""
 
 
 def drawn_and_described(views: Sequence[NetworkView], described_as: Sequence[dict[str, Any]]) -> str:

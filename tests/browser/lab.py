@@ -22,7 +22,7 @@ from ..netns import Netns
 from ..tree import TOP
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
-PATIENCE_S = 60
+PATIENCE_S = 150
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -93,7 +93,7 @@ def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence
             stderr=log,
         )
         try:
-            _wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server, inside)
+            wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server, inside)
             yield f"http://127.0.0.1:{port}/lab/tree/cells.ipynb?token={token}"
         finally:
             server.terminate()
@@ -111,7 +111,7 @@ while True:
 """
 
 
-def _wait_until_it_answers(address: str, server: subprocess.Popen[bytes], inside: Sequence[str]) -> None:
+def wait_until_it_answers(address: str, server: subprocess.Popen[Any], inside: Sequence[str]) -> None:
     with subprocess.Popen([*inside, sys.executable, "-c", _ASKS, address]) as asking:
         deadline = time.monotonic() + PATIENCE_S
         try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -400,3 +404,71 @@ def test_the_command_watches_until_it_is_interrupted(engine: Engine, start: Star
     assert (watching.returncode, errors) == (0, "")
     assert json.loads(rest.splitlines()[-1])["state"] == "stopped"
     assert main(["cgroups", name, "--for", "3"]) == 125
+
+
+def test_on_a_terminal_each_view_is_drawn_over_the_one_before(engine: Engine, start: Start) -> None:
+    name = start(IDLE)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cellwall", "cgroups", name, "--watch", "--for", "0.1"]
+    watching = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while piece := os.read(ours, 65536):
+            written += piece
+    os.close(ours)
+    assert watching.wait(30) == 0
+    first, *later = re.split(rb"\x1b\[(\d+)A", written)
+    [up, last] = later
+    assert int(up) == first.count(b"\n")
+    assert first.count(f"{name}  watched for".encode()) == last.count(b"it goes on") == 1
+
+
+# -- another runtime's container, and its own reading of it
+
+
+@pytest.mark.needs("runc", "busybox-static")
+def test_runc_reads_the_same_of_its_container(tmp_path: Path) -> None:
+    name = f"cellwall-look-{os.getpid()}"
+    runc = ["runc", "--root", str(tmp_path / "state")]
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs/bin").mkdir(parents=True)
+    shutil.copy2(str(shutil.which("busybox")), bundle / "rootfs/bin/busybox")
+    subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+    spec = json.loads((bundle / "config.json").read_text())
+    spec["process"] |= {"terminal": False, "args": ["/bin/busybox", "sleep", "600"]}
+    spec["linux"]["cgroupsPath"] = f"/{name}"
+    spec["linux"]["resources"] = {
+        "memory": {"limit": 48 * MIB},
+        "cpu": {"quota": 30_000, "period": 100_000, "cpus": "0"},
+        "pids": {"limit": 33},
+    }
+    (bundle / "config.json").write_text(json.dumps(spec))
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = subprocess.run(
+        [*runc, "run", "-d", "--bundle", str(bundle), "--pid-file", str(tmp_path / "pid"), name], **quiet
+    )
+    try:
+        if started.returncode:
+            pytest.skip("runc can't start a container here")
+        pid = int((tmp_path / "pid").read_text())
+        target = replace(cgroups_target.this_process(), pid=pid, started=start_time(pid))
+
+        def theirs() -> dict[str, Any]:
+            done = subprocess.run([*runc, "events", "--stats", name], capture_output=True, check=True)
+            found: dict[str, Any] = json.loads(done.stdout)["data"]
+            return found
+
+        before, view, after = theirs(), cgroups.look(target), theirs()
+        memory, pids, cpu, cpuset = (view.meter(one) for one in ("memory", "processes", "cpu", "cpuset"))
+        assert value(memory, "limit") == 48 * MIB == before["memory"]["usage"]["limit"]
+        if memory.version == 1:  # of version 2 runc tells no peak
+            assert before["memory"]["usage"]["max"] <= value(memory, "peak") <= after["memory"]["usage"]["max"]
+        assert value(pids, "limit") == 33 == before["pids"]["limit"]
+        assert value(pids, "use") == 1 == before["pids"]["current"]
+        assert value(cpu, "limit") == 0.3
+        total = [one["cpu"]["usage"]["total"] / 1e9 for one in (before, after)]
+        assert total[0] <= figure(cpu, "cpu time") <= total[1]
+        assert figure(cpuset, "cpus") == "0"
+    finally:
+        subprocess.run([*runc, "delete", "-f", name], **quiet)

@@ -72,13 +72,14 @@ def test_what_is_kept_beside_a_layer(engine: Engine, busybox: str) -> None:
     engine.image(busybox)
     first = layers(engine, busybox)
     kept = sorted(engine.paths.storage.glob("*/layers/*/contents.json"))[0]
-    inode = kept.stat().st_ino
+    inode, whole = kept.stat().st_ino, kept.read_text()
     assert layers(engine, busybox).to_dict() == first.to_dict() and kept.stat().st_ino == inode
-    kept.write_text(kept.read_text().replace('"files": ', '"files": 1'))
+    kept.write_text(whole.replace('"files": ', '"files": 1'))
     assert [one.contents for one in layers(engine, busybox).layers] != [one.contents for one in first.layers]
     for damage in ("", "{", '{"version": 0, "contents": {}}', "[]"):
         kept.write_text(damage)
         assert layers(engine, busybox).to_dict() == first.to_dict()
+        assert kept.read_text() == whole
     kept.unlink()
     assert layers(engine, busybox).to_dict() == first.to_dict() and kept.exists()
     engine.images.remove(busybox)
@@ -107,6 +108,28 @@ def test_a_read_only_container_whose_image_lost_its_name(engine: Engine, busybox
         # It runs with --read-only, so that the kernel refuses every write.
         assert view.read_only and view.path.write is None and "nothing can be written" in view.text()
     engine.remove("lab")
+
+
+def test_a_mount_hides_the_stack(engine: Engine, busybox: str, tmp_path: Path) -> None:
+    """A bind mount, a volume, a tmpfs, and what every container has: said, running and stopped."""
+    options = {"volume": [f"{tmp_path}:/home", "data:/etc"], "tmpfs": ["/tmp"]}
+    with cellwall.container(busybox, name="lab", engine=engine, **options):
+        for status in ("running", "exited"):
+            for path, at, what in (
+                ("/home/one", "/home", f"a bind mount of {tmp_path}"),
+                ("/etc/passwd", "/etc", "the volume data"),
+                ("/tmp", "/tmp", "a tmpfs"),
+                ("/proc/self", "/proc", "the container's own /proc"),
+            ):
+                view = layers(engine, "lab", path=path)
+                assert view.path is not None and view.path.covered_by is not None
+                assert (view.path.covered_by.at, view.path.covered_by.what) == (at, what)
+                assert view.path.write is None
+                assert f"lies at {at} and hides the stack" in " ".join(view.text().split())
+            if status == "running":
+                engine.stop("lab")
+    engine.remove("lab", force=True)
+    engine.volumes.remove("data")
 
 
 def test_the_image_host(engine: Engine) -> None:

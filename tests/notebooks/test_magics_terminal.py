@@ -53,10 +53,12 @@ def typed(tmp_path: Path, text: str) -> tuple[str, str]:
 def test_a_cell_and_its_error(cellwall_root: Path, tmp_path: Path) -> None:
     """A cell ends with two empty lines at the simple prompt."""
     text = "%load_ext cellwall\n%%container host --out kept\necho ünï\n\n\nprint(repr(kept))\n%%container host\necho shown; exit 3\n\n\n"
-    out, err = typed(tmp_path, text + "%container run --rm host echo by a command\nexit\n")
+    out, err = typed(tmp_path, text + "%container run --rm host echo by a command\n%cgroups --watch --for 0.1\nexit\n")
     assert "'ünï\\n'" in out
     assert "shown\n" in out
     assert "by a command" in out
+    # No terminal behind it to draw on: of what is watched the last view alone.
+    assert out.count("this process  watched for") == 1
     assert "CellError: exit status 3" in out + err
     assert "Traceback" not in out + err
     assert "magics" not in out + err

@@ -16,7 +16,7 @@ from cellwall.runtime.cli.parser import Parser
 from ..tree import TOP
 
 # Options in prose that are other programs'.
-OTHERS = {"--from"}
+OTHERS = {"--from", "--kernel"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 

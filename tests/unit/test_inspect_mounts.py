@@ -7,17 +7,20 @@ import re
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellwall.runtime.errors import SyscallError, UnsupportedError
 from cellwall.runtime.inspect import plain
 from cellwall.runtime.inspect.mounts import DeviceNode, MountPoint, MountsView, Shift
 from cellwall.runtime.inspect.mounts_kinds import KINDS, Places, kind_of, volume_of
 from cellwall.runtime.inspect.mounts_table import Row, hidden_by, in_tree_order, rows_of, unescape
 from cellwall.runtime.inspect.mounts_words import inside, superblock
 from cellwall.runtime.inspect.namespaces_facts import IdRange
+from cellwall.runtime.linux.mount_stat import listmount, mount_namespace_id, statmount_ids
 
 from .test_inspect_blocks import HOSTILE, Page
 
@@ -370,3 +373,26 @@ def test_mounts_that_stand_on_each_other_stay_on_the_page() -> None:
     view = a_view(*(a_point("/x", depth=depth) for depth in range(200)))
     assert max(map(len, view.text().splitlines())) <= 80
     assert 6 < Deepest(view.html()).deepest <= 9
+
+
+def test_the_kernels_own_list_is_mountinfos() -> None:
+    """Where this kernel has listmount and statmount; and what isn't a namespace has no id on any."""
+    with open("/dev/null") as file, pytest.raises(UnsupportedError, match="ids of mount namespaces"):
+        mount_namespace_id(file.fileno())
+    with open("/proc/self/ns/mnt") as file:
+        try:
+            namespace_id = mount_namespace_id(file.fileno())
+            listed = listmount(namespace_id)
+        except UnsupportedError as error:
+            pytest.skip(str(error))
+    found = {statmount_ids(mount_id, namespace_id)[0] for mount_id in listed}
+    known = rows(Path("/proc/self/mountinfo").read_bytes())
+    assert found == {row.id for row in known}
+    assert len(listmount(namespace_id, most=1)) == 1
+    # Only idmapped mounts have maps.
+    plain_ids = {row.id for row in known if not row.is_idmapped}
+    for mount_id in listed:
+        number, uids, gids = statmount_ids(mount_id, namespace_id)
+        assert number not in plain_ids or (uids, gids) == ((), ())
+    with pytest.raises(SyscallError, match="ENOENT"):
+        statmount_ids(1 << 62, namespace_id)

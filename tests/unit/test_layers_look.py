@@ -23,7 +23,7 @@ from .test_inspect_blocks import HOSTILE, Page
 
 # What no part of a view of layers may have from outside.
 TAGS = {"div", "span", "details", "summary", "table", "thead", "tbody", "tr", "th", "td", "s"}
-ATTRIBUTES = {"style", "role", "title", "open", "scope", "tabindex", "aria-label", "aria-level", "aria-hidden"}
+ATTRIBUTES = {"class", "style", "role", "title", "open", "scope", "tabindex", "aria-label", "aria-level", "aria-hidden"}
 
 
 def tree(root: Path) -> FolderTree:
@@ -60,6 +60,8 @@ def check(view: LayersView | Comparison, most_bytes: int = 30_000) -> Page:
     page = Page(html)
     assert {tag for tag, _ in page.tags} <= TAGS
     assert {name for _, attributes in page.tags for name in attributes} <= ATTRIBUTES
+    # The outermost element alone has one, which keeps MathJax away.
+    assert [("class" in attributes) for _, attributes in page.tags].count(True) <= 1
     assert len(html.encode()) <= most_bytes
     json.dumps(view.to_dict())
     return page

@@ -1,0 +1,317 @@
+"""Kernels in containers, by provisioner and by argv: Jupyter's own suite, life and death, what is seen from inside, and what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ..in_process import cellwall
+from ..integration.test_rootless import user_with_subordinate_ids
+from ..leaks import processes, read
+from .kernel_home import Client, Home, home, image
+
+__all__ = ["home", "image"]
+
+pytestmark = pytest.mark.needs("root", "overlay")
+KINDS = pytest.mark.parametrize("kind", ["box", "argv"])
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[Client]:
+    made = Client(home)
+    yield made
+    if made.process.poll() is None:
+        made.end()
+    assert home.left() == []
+
+
+@KINDS
+def test_jupyters_own_suite(home: Home, kind: str) -> None:
+    home.environment["KERNEL_UNDER_TEST"] = kind
+    said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v")
+    assert said.count("... ok") >= 10, said
+    assert home.left() == []
+
+
+INSIDE = """
+import json, os
+def read(path):
+    try:
+        with open(path) as file: return file.read()
+    except PermissionError: return ""
+print(json.dumps({
+    "interfaces": [line.split(":")[0].strip() for line in read("/proc/net/dev").splitlines()[2:]],
+    "pids": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
+    "fds": [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")],
+    "arguments": [read(f"/proc/{pid}/cmdline") for pid in (1, os.getpid())],
+    "environment": [read(f"/proc/{pid}/environ") for pid in (1, os.getpid())],
+    "connection": oct(os.stat("/run/cellwall/connection.json").st_mode & 0o777),
+    "mounts": [line.split()[4] for line in read("/proc/self/mountinfo").splitlines() if "/cw-k" in line],
+    "pid": os.getpid(), "folder": os.getcwd(), "limit": os.path.exists("/sys/fs/cgroup/memory"),
+}))
+"""
+
+
+@KINDS
+def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None:
+    said = client.tell("start", kind, str(home.notebooks), {"KERNEL_SECRET": "hidden"})
+    assert (said["provisioner"] == "CellwallProvisioner") == (kind == "box")
+    found = json.loads(client.text(INSIDE))
+    assert found["interfaces"] == ["lo"]
+    # Its init and itself: no process of the host's.
+    assert found["pids"] == [1, found["pid"]]
+    # Pipes and sockets of its own, and the null device: nothing that has a path on the host.
+    assert [
+        fd for fd in found["fds"] if fd.startswith("/") and not fd.startswith(("/dev/null", "/proc/", "/root/"))
+    ] == []
+    assert found["folder"] == str(home.notebooks)
+    assert found["mounts"] == [str(home.notebooks)]
+    assert found["connection"] == "0o600"
+    assert "hidden" not in str(found)
+    assert said["key"] not in str(found)
+    for pid, _, command in processes():
+        assert said["key"] not in command
+        assert said["key"].encode() not in read(f"/proc/{pid}/environ")
+    assert stat.S_IMODE(os.stat(said["connection_file"]).st_mode) == 0o600
+    # The folder is the host's own, with the caller as owner; the rest of the host isn't there.
+    assert client.text("open('made', 'w').write('x'); import os; print(os.path.exists('/etc/shadow'))") == "False\n"
+    assert (home.notebooks / "made").stat().st_uid == 0
+    if kind == "box":
+        folders = list((home.run / "k").iterdir())
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700]
+    assert client.tell("forge")
+    assert not (home.notebooks / "forged").exists()
+    client.tell("shutdown")
+
+
+@KINDS
+def test_life_and_death(client: Client, home: Home, kind: str) -> None:
+    client.tell("start", kind, str(home.notebooks), {})
+    assert client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")["errors"] == [
+        "KeyboardInterrupt"
+    ]
+    # As in a local kernel the interrupt reaches a child that the kernel waits for.
+    assert client.text("print('here')") == "here\n"
+    done = client.run("print('.', flush=True)\nimport os\nprint(os.system('sleep 600'))", "interrupt")
+    assert done["status"] in ("ok", "error")
+    assert client.text("kept = 1\nprint(kept)") == "1\n"
+    client.tell("restart")
+    assert client.run("print(kept)")["errors"] == ["NameError"]
+    done = client.run("held = []\nwhile True: held.append(bytearray(1 << 20))")
+    assert done["status"] == "dead"
+    if kind == "box":
+        assert "cellwall: this kernel uses 1" in done["text"] or "ran out of memory" in done["text"]
+        assert "the kernel ran out of memory: 200 MiB of 200 MiB; install it with more `-m`" in done["text"]
+    client.tell("restart")
+    done = client.run("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)")
+    assert done["status"] == "dead"
+    if kind == "box":
+        assert "the kernel died: killed by signal 11 (SIGSEGV)" in done["text"]
+    assert client.tell("is_alive") is False
+    client.tell("restart")
+    # A child that goes away from its parent goes with the container.
+    client.text("import os\nif os.fork() == 0:\n os.setsid()\n os.execvp('sleep', ['sleep', '9876'])")
+    client.tell("shutdown")
+    assert home.left() == []
+    assert not [command for _, _, command in processes() if command == "sleep 9876"]
+
+
+@KINDS
+def test_a_killed_client_leaves_nothing(client: Client, home: Home, kind: str) -> None:
+    client.tell("start", kind, str(home.notebooks), {})
+    client.text("print(1)")
+    client.kill()
+    assert home.left() == []
+
+
+def test_variables_of_the_request(client: Client, home: Home) -> None:
+    (home.notebooks / "below").mkdir(exist_ok=True)
+    wanted = {"KERNEL_MEMORY_LIMIT": "150m", "KERNEL_WORKING_DIR": str(home.notebooks / "below")}
+    client.tell("start", "box", str(home.notebooks), wanted)
+    assert client.text("import os; print(os.getcwd())") == f"{home.notebooks}/below\n"
+    done = client.run("held = []\nwhile True: held.append(bytearray(1 << 20))")
+    assert "150 MiB of 150 MiB" in done["text"]
+    client.tell("shutdown")
+    for variable, value, why in (
+        ("KERNEL_MEMORY_LIMIT", "1g", "more than this kernel allows, which is 200m: install it with more -m"),
+        ("KERNEL_IMAGE", "other:1", "isn't allowed by this kernel: install it with --allow-image other:1"),
+        ("KERNEL_WORKING_DIR", "/etc", "lies in no folder that this kernel has mounted"),
+    ):
+        with pytest.raises(AssertionError, match=why):
+            client.tell("start", "box", str(home.notebooks), {variable: value})
+
+
+NOTEBOOK = {
+    "nbformat": 4,
+    "nbformat_minor": 5,
+    "metadata": {"kernelspec": {"name": "box", "display_name": "box", "language": "python"}},
+    "cells": [
+        {"cell_type": "code", "id": f"c{n}", "source": text, "metadata": {}, "outputs": [], "execution_count": None}
+        for n, text in enumerate(["x = 20", "print(x + 22)"])
+    ],
+}
+
+
+def test_clients_unchanged(home: Home) -> None:
+    (home.notebooks / "n.ipynb").write_text(json.dumps(NOTEBOOK))
+    run = "import nbformat, nbclient\nn = nbformat.read('n.ipynb', 4)\nnbclient.NotebookClient(n).execute()\nnbformat.write(n, 'run.ipynb')"
+    lines = (
+        ("-m", "nbconvert", "--to", "notebook", "--execute", "--output", "converted.ipynb", "n.ipynb"),
+        ("-m", "papermill", "--no-progress-bar", "n.ipynb", "milled.ipynb"),
+        ("-c", run),
+    )
+    # Three clients at once: each has a kernel of its own.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda words: home.script(*words), lines))
+    for name in ("converted", "milled", "run"):
+        cells = json.loads((home.notebooks / f"{name}.ipynb").read_text())["cells"]
+        assert "42\n" in "".join(cells[-1]["outputs"][0]["text"]), name
+    console = home.popen(
+        "-m", "jupyter_console", "--kernel", "box", "--simple-prompt",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = console.communicate("print(6 * 7)\nexit\n", timeout=120)
+    assert "42" in said, said
+    assert home.left() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--name", "x"], "--image: cellwall kernel install needs an image"),
+        (["--image", "kernel:1"], "--name: '' is no name of a kernel"),
+        (["--image", "kernel:1", "--name", "a/b"], "'a/b' is no name of a kernel"),
+        (["--image", "kernel:1", "--name", "x", "--folder", "maybe"], "--folder"),
+        (["--image", "kernel:1", "--name", "x", "--language", "cobol"], "has no kernel for cobol; it has python: name one with --language"),
+        (["--image", "kernel:1", "--name", "x", "--", "true"], "needs the word {connection_file}"),
+        (["--image", "kernel:1", "--name", "x", "--user", "--sys-prefix"], "take one of them"),
+        (["--image", "kernel:1", "--name", "x", "-m", "lots"], "--memory"),
+        (["--image", "kernel:1", "--name", "x", "-t"], "-t"),
+        (["--image", "gone:1", "--name", "x", "--dry-run"], "gone:1"),
+    ],
+)  # fmt: skip
+def test_mistakes_at_install(home: Home, words: list[str], why: str) -> None:
+    said = cellwall("--root", str(home.root / "s"), "kernel", "install", *words)
+    assert said.returncode == (1 if "gone:1" in words else 125)
+    assert said.stderr.startswith("cellwall: ") and said.stderr.count("\n") == 1, said.stderr
+    assert why in said.stderr
+
+
+def test_mistakes_at_start(client: Client, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", home.environment["JUPYTER_DATA_DIR"])
+
+    def cli(*words: str) -> str:
+        done = cellwall("--root", str(home.root / "s"), *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for name, command, why in (
+        ("nothing", "/nothing/there", "can't be started: /nothing/there: not found in the image"),
+        ("fails", "false", "ended before it was ready: exit status 1"),
+    ):
+        cli("kernel", "install", "--image", "kernel:1", "--name", name, "--", command, "{connection_file}")
+        with pytest.raises(AssertionError, match=why):
+            client.tell("start", name, str(home.notebooks), {})
+    cli(
+        "kernel", "install", "--image", "kernel:1", "--name", "slow", "--", "sh", "-c", "sleep 600", "{connection_file}"
+    )
+    with pytest.raises(AssertionError, match="no sockets after 1 s; a longer time"):
+        client.tell("start", "slow", str(home.notebooks), {"KERNEL_LAUNCH_TIMEOUT": "1"})
+    cli("tag", "kernel:1", "short:1")
+    cli("kernel", "install", "--image", "short:1", "--name", "short", "--pull", "never")
+    cli("rmi", "short:1")
+    with pytest.raises(AssertionError, match="short:1"):
+        client.tell("start", "short", str(home.notebooks), {})
+    with pytest.raises(AssertionError, match="would hide the image's own folder"):
+        client.tell("start", "box", "/usr", {})
+    assert "nothing" in cli("kernel", "list", "-q").split()
+    cli("kernel", "remove", "nothing", "fails", "slow", "short")
+    assert sorted(cli("kernel", "list", "-q").split()) == ["argv", "box"]
+
+
+HOSTILE = """
+import os, socket
+for n in range(1, 6): os.unlink(f'/run/cellwall/k-{n}')
+os.symlink('/var/run/secret.sock', '/run/cellwall/k-1')
+try: open('/run/cellwall/full', 'wb').write(bytes(1 << 20))
+except OSError as error: print(error.strerror)
+try: open('/dev/shm/full', 'wb').write(bytes(1 << 27))
+except OSError as error: print(error.strerror)
+os.write(1, b'\\x1b[2J garbage \\x00\\xff' * 1000)
+"""
+
+
+def test_a_hostile_kernel(client: Client, home: Home) -> None:
+    client.tell("start", "box", str(home.notebooks), {})
+    assert client.text(HOSTILE).count("No space left on device") == 2
+    assert (
+        client.text(
+            "from comm import create_comm\nmade = [create_comm(target_name='t') for _ in range(1000)]\nprint(len(made))"
+        )
+        == "1000\n"
+    )
+    client.text(
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    )
+    client.tell("shutdown")
+
+
+def test_a_layer_of_wheels(home: Home, tmp_path: Path) -> None:
+    """An ipykernel of a few lines: what is made of it, and that it is made once."""
+    from ..kernel_image import python_image, write_wheel
+    from ..registries import write_layout
+
+    files = {
+        "ipykernel/__init__.py": "",
+        "ipykernel/kernelapp.py": "",
+        "ipykernel_launcher.py": "raise SystemExit('no kernel, but called')",
+    }
+    wheels = write_wheel(tmp_path / "wheels", "ipykernel", "7.0.0", files)
+    layout = write_layout(tmp_path / "image", {"latest": python_image(User="1000:1000")})
+    words = ["kernel", "install", "--image", f"oci:{layout}:latest", "--name", "layered", "--wheels", str(wheels)]
+    said = home.cli(*words)
+    assert "has Python without ipykernel: adding it as a layer, from the wheels in" in said
+    assert "was made before" in home.cli(*words)
+    with pytest.raises(AssertionError, match="no kernel, but called"):
+        made = Client(home)
+        try:
+            made.tell("start", "layered", str(home.notebooks), {})
+        finally:
+            made.end()
+    (wheels / "ipykernel-7.0.0-py3-none-any.whl").unlink()
+    assert "there is no wheel in it" in home.cli(*words, status=1)
+    home.cli("kernel", "remove", "layered")
+
+
+@pytest.mark.needs("user-namespaces", "overlay-userns")
+def test_an_ordinary_users_kernel(image: Path) -> None:
+    account = user_with_subordinate_ids()
+    root = Path(tempfile.mkdtemp(prefix="cw-k", dir="/tmp"))
+    try:
+        home = Home(root, image, (account.pw_uid, account.pw_gid))
+        for kind in ("box", "argv"):
+            client = Client(home)
+            client.tell("start", kind, str(home.notebooks), {})
+            found = json.loads(client.text(INSIDE).splitlines()[-1])
+            assert (found["interfaces"], found["pids"], found["connection"]) == (["lo"], [1, found["pid"]], "0o600")
+            assert found["mounts"] == [str(home.notebooks)]
+            client.text("open('made', 'w').write('x')")
+            assert (home.notebooks / "made").stat().st_uid == account.pw_uid
+            done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
+            assert done["errors"] == ["KeyboardInterrupt"]
+            client.tell("restart")
+            assert client.text("print(1)").endswith("1\n")
+            client.tell("shutdown")
+            client.end()
+            assert home.left() == []
+    finally:
+        shutil.rmtree(root)
