@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 # Nothing of its start-up files is read, and no history is kept: a cell's text isn't for ~/.bash_history.
 _BASH = "exec bash --noprofile --norc --noediting +o history +H -i"
+# ash takes a job that ends while it waits for a line for the end of its input: -I has it go on.
 # What each language's shell is started as. ``sh`` is whatever the image calls so.
 _STARTS = {
     "bash": _BASH,
     "dash": "exec dash -i",
-    "ash": "if command -v ash >/dev/null; then exec ash -i; fi; exec busybox ash -i",
+    "ash": "if command -v ash >/dev/null; then exec ash -I -i; fi; exec busybox ash -I -i",
     "sh": "exec sh -i",
-    "": f"if command -v bash >/dev/null; then {_BASH}; fi; exec sh -i",
+    "": f"if command -v bash >/dev/null; then {_BASH}; fi; if sh -I -c true 2>/dev/null; then exec sh -I -i; fi; exec sh -i",
 }
 _HOME_NOTE = (
     "this kernel sees the whole home folder, as the notebook lies in it; keep notebooks in a folder of their own, "

@@ -18,7 +18,7 @@ from .box import Box
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import begun_at, missed_interrupt, waits
+from .reading import begun_at, children, missed_interrupt, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -68,6 +68,7 @@ class Cells:
         self._warned: set[str] = set()
         self._heard = 0.0
         self._interrupts: list[float] = []
+        self._before: list[int] = []
         folder = box.folder
         loop.watch(folder.fd("status"), lambda: self._shell.on_status(self._send_interrupt))
         loop.watch(folder.fd("stderr"), self._on_stderr)
@@ -152,6 +153,7 @@ class Cells:
         self._ask_for_input = ask_for_input
         self._asked, self._typed, self._echo = False, b"", b""
         self._interrupts.clear()
+        self._before = children(self.box.shell.pid or 0) if self.box.shell is not None else []
         self._terminal.reset()
         path = self.box.folder.write(name, _whole(text))
         job = self._running = self._shell.cell(path)
@@ -258,10 +260,10 @@ class Cells:
     def _clear_foreground(self) -> None:
         """End what an interrupt between fork and exec has left: the shell has come back without it, and would wait for it next time.
 
-        It is a child that began when an interrupt came.
+        It is a child of this cell that began when an interrupt came.
         """
         shell = self.box.shell
-        for group in begun_at(shell.pid or 0, self._interrupts) if shell is not None else ():
+        for group in begun_at(shell.pid or 0, self._interrupts, self._before) if shell is not None else ():
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:  # it has ended by itself

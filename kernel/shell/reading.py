@@ -40,18 +40,18 @@ def missed_interrupt(shell_pid: int, group: int) -> bool:
     return any(_dies_of_interrupt(pid) for pid in _family(shell_pid) if pid != shell_pid and _group(pid) == group)
 
 
-def begun_at(shell_pid: int, moments_s: list[float]) -> list[int]:
-    """The process groups of the shell's own children that began at one of ``moments_s`` since boot, as far as can be told."""
+def begun_at(shell_pid: int, moments_s: list[float], before: list[int]) -> list[int]:
+    """The process groups of the shell's own children that began at one of ``moments_s`` since boot, and aren't among those ``before``."""
     hertz = os.sysconf("SC_CLK_TCK")
     found = []
-    for pid in _children(shell_pid):
+    for pid in children(shell_pid):
         try:
             began_s = start_time(pid) / hertz
         except ProcessLookupError:
             continue
         group = _group(pid)
         near = any(moment - _BEFORE_S <= began_s <= moment + _AFTER_S for moment in moments_s)
-        if near and group > 0 and group != _group(shell_pid):
+        if near and pid not in before and group > 0 and group != _group(shell_pid):
             found.append(group)
     return found
 
@@ -70,12 +70,13 @@ def _family(pid: int) -> Iterable[int]:
     found = [pid]
     for one in found:
         yield one
-        found += _children(one)
+        found += children(one)
         if len(found) > _MOST:
             return
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The children of a process; none where it has ended."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
