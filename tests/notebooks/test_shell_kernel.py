@@ -60,6 +60,13 @@ def test_the_shell_lives_from_cell_to_cell(shell: Notebook) -> None:
     assert [one["data"]["text/plain"] for one in shown] == ["exit status 1"]
 
 
+def test_jobs_may_end_while_the_shell_is_idle(shell: Notebook) -> None:
+    cell = shell.run("mark=here; (sleep 0.1; echo over) &")
+    # What a job writes later goes to the cell that ran last.
+    cell.until(lambda: "over" in cell.text(), "the job's output")
+    assert fine(shell.run("wait; echo $mark")) == "here\n"
+
+
 def test_streams_are_told_apart_and_live(shell: Notebook) -> None:
     cell = shell.start("echo out; echo err >&2; printf 'f\\303\\274r'; sleep 600; echo never")
     cell.wait_for("für").wait_for("err", "stderr")
