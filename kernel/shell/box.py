@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from jupyter_core.paths import jupyter_runtime_dir
 
 from ...runtime.engine import Engine
-from ...runtime.errors import CellwallError, SpecError
+from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
 from ..folder import is_home, mounts_of
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 
 # Nothing of its start-up files is read, and no history is kept: a cell's text isn't for ~/.bash_history.
 _BASH = "exec bash --noprofile --norc --noediting +o history +H -i"
+# ash takes a job that ends while it waits for a line for the end of its input: -I has it go on.
 # What each language's shell is started as. ``sh`` is whatever the image calls so.
 _STARTS = {
     "bash": _BASH,
     "dash": "exec dash -i",
-    "ash": "if command -v ash >/dev/null; then exec ash -i; fi; exec busybox ash -i",
+    "ash": "if command -v ash >/dev/null; then exec ash -I -i; fi; exec busybox ash -I -i",
     "sh": "exec sh -i",
-    "": f"if command -v bash >/dev/null; then {_BASH}; fi; exec sh -i",
+    "": f"if command -v bash >/dev/null; then {_BASH}; fi; if sh -I -c true 2>/dev/null; then exec sh -I -i; fi; exec sh -i",
 }
 _HOME_NOTE = (
     "this kernel sees the whole home folder, as the notebook lies in it; keep notebooks in a folder of their own, "
@@ -80,7 +82,11 @@ class Box:
             options = self._options()
             self.memory_bytes = options.memory_bytes
             self._env = {**_PAGERS, **options.env, "ENV": "", "COLUMNS": str(COLUMNS), "LINES": str(ROWS)}
-            found = self.engine.ensure(options, progress=progress, cancelled=lambda: self.cancelled)
+            try:
+                found = self.engine.ensure(options, progress=progress, cancelled=lambda: self.cancelled)
+            except BaseException:
+                self._remove_container()
+                raise
             self.container_id = found.id
             null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -117,7 +123,9 @@ class Box:
         if wanted.command:
             raise SpecError("COMMAND", "a shell kernel runs the shell: say no command")
         paths = self.engine.paths
-        private = [Path(jupyter_runtime_dir()), paths.data, paths.run]
+        private = [Path(jupyter_runtime_dir()), paths.data]
+        if not paths.run.is_relative_to(paths.data):  # else it is hidden with it
+            private.append(paths.run)
         seen = () if shown is None else mounts_of(shown, self._words.folder, private)
         if shown is not None and self._words.folder == "rw" and is_home(shown):
             self.engine.warn(_HOME_NOTE)
@@ -179,14 +187,17 @@ class Box:
         if shell is not None:
             shell.close()
 
+    def _remove_container(self) -> None:
+        with suppress(NotFound):  # it was never made, or somebody else was quicker
+            self.engine.remove(self._name, force=True, volumes=True)
+
     def close(self) -> None:
         """End and remove the container, and everything that was made for it."""
         self.cancelled = True
         with self._lock:
             self.let_shell_go()
             try:
-                if self.container_id:
-                    self.engine.remove(self.container_id, force=True, volumes=True)
+                self._remove_container()
             finally:
                 self.engine.close()
                 self.folder.close()

@@ -18,7 +18,7 @@ from .box import Box
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import missed_interrupt, waits
+from .reading import begun_at, children, missed_interrupt, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -67,6 +67,8 @@ class Cells:
         self._reply: list[bytes] = []
         self._warned: set[str] = set()
         self._heard = 0.0
+        self._interrupts: list[float] = []
+        self._before: list[int] = []
         folder = box.folder
         loop.watch(folder.fd("status"), lambda: self._shell.on_status(self._send_interrupt))
         loop.watch(folder.fd("stderr"), self._on_stderr)
@@ -150,6 +152,8 @@ class Cells:
         self._output = output
         self._ask_for_input = ask_for_input
         self._asked, self._typed, self._echo = False, b"", b""
+        self._interrupts.clear()
+        self._before = children(self.box.shell.pid or 0) if self.box.shell is not None else []
         self._terminal.reset()
         path = self.box.folder.write(name, _whole(text))
         job = self._running = self._shell.cell(path)
@@ -162,6 +166,8 @@ class Cells:
         if job.status is None:
             output.finish()
             return self._end_of_shell(self._ended or Exit(status=137))
+        if job.interrupted and job.status == 128 + signal.SIGINT:
+            self._clear_foreground()
         self._drain()
         self._shell.status = job.status
         output.finish()
@@ -225,8 +231,9 @@ class Cells:
         self._asked = False
         if job.interrupted == 1:
             self._say("the command goes on in spite of the interrupt; one more kills it")
-        elif job.interrupted > 1:
-            self._kill(terminal.foreground(), shell.pid or 0)
+        elif job.interrupted > 1 and self._kill(terminal.foreground(), shell.pid or 0):
+            # Nothing more: what is in the foreground now isn't what was to be ended.
+            return
         self._shell.interrupt(self._send_interrupt)
         for delay_s in _AGAIN_S:
             self._loop.later(delay_s, lambda: self._interrupt_again(job))
@@ -239,17 +246,32 @@ class Cells:
         if missed_interrupt(shell.pid or 0, terminal.foreground()):
             self._send_interrupt()
 
-    def _kill(self, group: int, shell_pid: int) -> None:
+    def _kill(self, group: int, shell_pid: int) -> bool:
+        """Kill the foreground ``group``; False where it is the shell itself."""
         try:
             if not group or group == os.getpgid(shell_pid):
                 self._say("the shell itself doesn't let itself be interrupted (trap '' INT?): restart the kernel")
-                return
+                return False
             os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:  # it ended meanwhile
             pass
+        return True
+
+    def _clear_foreground(self) -> None:
+        """End what an interrupt between fork and exec has left: the shell has come back without it, and would wait for it next time.
+
+        It is a child of this cell that began when an interrupt came.
+        """
+        shell = self.box.shell
+        for group in begun_at(shell.pid or 0, self._interrupts, self._before) if shell is not None else ():
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:  # it has ended by itself
+                pass
 
     def _send_interrupt(self) -> None:
         if self._terminal is not None:
+            self._interrupts.append(time.clock_gettime(time.CLOCK_BOOTTIME))
             self._terminal.interrupt()
 
     def _say(self, sentence: str) -> None:
@@ -285,6 +307,8 @@ class Cells:
             self._output.feed("stdout", data)
 
     def _on_stderr(self) -> None:
+        # Which of the two was written first can't be told; mostly a program's complaint comes last.
+        self._on_terminal()
         data = self.box.folder.read("stderr")
         if data:
             self._heard = time.monotonic()

@@ -41,7 +41,9 @@ class Pulling:
             yield
         finally:
             if self._display_id:
-                self._draw()
+                self._draw(
+                    "pulled" if all(event.phase in ("done", "exists") for event in self._events.values()) else "pulling"
+                )
             self._output = None
             self._display_id = ""
             self._events.clear()
@@ -61,12 +63,12 @@ class Pulling:
         if any(event.phase in ("downloading", "verifying", "unpacking", "retrying") for event in self._events.values()):
             self._draw()
 
-    def _draw(self) -> None:
+    def _draw(self, word: str = "pulling") -> None:
         if self._output is None:
             return
         update = bool(self._display_id)
         self._display_id = self._display_id or f"cellwall-{secrets.token_hex(8)}"
-        lines = [f"pulling {printable(self._reference)}", *map(_line, self._events.values())]
+        lines = [f"{word} {printable(self._reference)}", *map(_line, self._events.values())]
         shown = str(page(*(element("div", line) for line in lines)))
         bundle = {"text/plain": "\n".join(lines), "text/html": shown}
         self._output.display(bundle, {"display_id": self._display_id}, update=update)

@@ -12,12 +12,16 @@ import stat
 import struct
 from collections.abc import Iterable
 
+from ...runtime.linux.process import start_time
+
 # A cell of thousands of processes isn't looked through.
 _MOST = 256
 _CALLS = {
     "x86_64": {0: "read", 19: "read", 7: "poll", 271: "poll", 23: "select", 270: "select"},
     "aarch64": {63: "read", 65: "read", 73: "poll", 72: "select"},
 }.get(platform.machine(), {})
+# A start is known to a hundredth of a second, and a shell takes a moment to come to it.
+_BEFORE_S, _AFTER_S = 0.05, 0.3
 _TTY = os.makedev(5, 0)
 _PTS_MAJORS = range(136, 144)
 _POLLIN = 0x001
@@ -36,6 +40,22 @@ def missed_interrupt(shell_pid: int, group: int) -> bool:
     return any(_dies_of_interrupt(pid) for pid in _family(shell_pid) if pid != shell_pid and _group(pid) == group)
 
 
+def begun_at(shell_pid: int, moments_s: list[float], before: list[int]) -> list[int]:
+    """The process groups of the shell's own children that began at one of ``moments_s`` since boot, and aren't among those ``before``."""
+    hertz = os.sysconf("SC_CLK_TCK")
+    found = []
+    for pid in children(shell_pid):
+        try:
+            began_s = start_time(pid) / hertz
+        except ProcessLookupError:
+            continue
+        group = _group(pid)
+        near = any(moment - _BEFORE_S <= began_s <= moment + _AFTER_S for moment in moments_s)
+        if near and pid not in before and group > 0 and group != _group(shell_pid):
+            found.append(group)
+    return found
+
+
 def _dies_of_interrupt(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/status") as file:
@@ -50,14 +70,21 @@ def _family(pid: int) -> Iterable[int]:
     found = [pid]
     for one in found:
         yield one
-        try:
-            for task in os.listdir(f"/proc/{one}/task"):
-                with open(f"/proc/{one}/task/{task}/children") as file:
-                    found += [int(word) for word in file.read().split()]
-        except OSError:  # it has ended
-            pass
+        found += children(one)
         if len(found) > _MOST:
             return
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process; none where it has ended."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += [int(word) for word in file.read().split()]
+    except OSError:  # it has ended
+        pass
+    return found
 
 
 def _group(pid: int) -> int:

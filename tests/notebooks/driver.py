@@ -21,7 +21,7 @@ from jupyter_client.manager import KernelManager
 from ..tree import TOP
 
 # A cell that takes longer than this hangs; nothing that passes comes near to it.
-PATIENCE_S = 12.0
+PATIENCE_S = 60.0
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 

@@ -28,11 +28,17 @@ def argv(image: str, *options: str, language: str = "", folder: str = "rw") -> l
 
 
 def started(
-    image: str, *options: str, root: Path, language: str = "", cwd: Path | None = None, folder: str = "rw"
+    image: str,
+    *options: str,
+    root: Path,
+    language: str = "",
+    cwd: Path | None = None,
+    folder: str = "rw",
+    asked: dict[str, str] | None = None,
 ) -> Notebook:
-    """A shell kernel with its front end; ``root`` is its state folder."""
+    """A shell kernel with its front end; ``root`` is its state folder, ``asked`` are ``KERNEL_…`` variables of the front end."""
     line: Sequence[str] = argv(image, *options, language=language, folder=folder)
-    return Notebook({"CELLWALL_ROOT": str(root)}, cwd=cwd, argv=line)
+    return Notebook({"CELLWALL_ROOT": str(root), **(asked or {})}, cwd=cwd, argv=line)
 
 
 def fine(cell: Execution) -> str:

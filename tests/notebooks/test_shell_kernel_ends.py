@@ -174,3 +174,12 @@ def test_an_image_without_a_shell_is_explained(cellwall_root: Path, tmp_path: Pa
     with started("oci:/nowhere:latest", root=cellwall_root) as shell:
         assert "/nowhere" in failed(shell.run("true"))
         assert "/nowhere" in failed(shell.run("true"))
+
+
+def test_what_a_front_end_asks_for_is_checked(cellwall_root: Path) -> None:
+    with started("host", "-m", "64m", root=cellwall_root, asked={"KERNEL_MEMORY_LIMIT": "32m"}) as shell:
+        fine(shell.run("true"))
+        assert "of 32 MiB" in shell.run("%cgroups").kinds("display_data")[0]["data"]["text/plain"]
+    with started("host", "-m", "64m", root=cellwall_root, asked={"KERNEL_MEMORY_LIMIT": "1g"}) as shell:
+        assert "KERNEL_MEMORY_LIMIT" in failed(shell.run("true"))
+    nothing_is_left(cellwall_root)

@@ -153,7 +153,7 @@ try:
         while True:
             message = client.get_iopub_msg(timeout=60)
             kind, content = message["msg_type"], message["content"]
-            if kind == "stream":
+            if kind == "stream" and content["name"] == "stdout":
                 text += content["text"]
                 if then and "begun" in text:
                     then()
@@ -163,8 +163,8 @@ try:
     def answer():
         client.get_stdin_msg(timeout=60)
         client.input("Ada")
-    assert run("echo begun; read name; echo hello $name", answer) == "begun\\nhello Ada\\n"
-    assert run("echo begun; sleep 610; echo never", manager.interrupt_kernel) == "begun\\n"
+    told = [run("echo begun; read name; echo hello $name", answer), run("echo begun; sleep 610; echo never", manager.interrupt_kernel)]
+    assert told == ["begun\\nhello Ada\\n", "begun\\n"], told
 finally:
     client.stop_channels()
     manager.shutdown_kernel()
