@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .leaks import WORKER, Leaks, SessionGroups
 
 TOP = Path(__file__).resolve().parent.parent
 CHECKED = ("integration", "notebooks", "soak", "browser")
+
+# A time is never what makes a test pass.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ran: Counter[str] = Counter()
 skipped: Counter[str] = Counter()
