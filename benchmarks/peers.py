@@ -156,6 +156,7 @@ class Lineup:
         from cellwall.runtime.engine import Engine
 
         engine = Engine.default()
+        engine.pool = 2
         self.stack.callback(engine.close)
 
         unprepared = Engine()

@@ -3,7 +3,7 @@
 The file is ``$XDG_CONFIG_HOME/cellwall/config.toml`` (``CELLWALL_CONFIG`` names another):
 
     root = "/srv/cellwall"                      # where images and containers are kept
-    pool = 2                                    # sandboxes that a process has ready for its next containers, 0 for none
+    pool = 2                                    # sandboxes that a process has ready for its next containers (0: none)
 
     [registries."registry.example:5000"]        # a registry's host and port
     mirrors = ["mirror.example"]                # asked first, in order
@@ -47,8 +47,8 @@ BUILT_IN = "built-in"
 # A fork bomb is stopped long before it hurts, and a JVM or a parallel build still fits; podman's figure.
 PIDS_LIMIT = 2048
 TIMEOUT_S = 10.0
-# One for the next cell, and one more for two at once. See launcher/pool.py.
-POOL = 2
+# Nothing is made ahead unless somebody asks: spare sandboxes are groups and processes that outlast a cell. See launcher/pool.py.
+POOL = 0
 _POOL_MOST = 64
 
 

@@ -19,6 +19,7 @@ import pytest
 from cellwall.runtime.linux.files import readable
 from cellwall.runtime.probes.commands import find
 
+from ..devices import for_everybody
 from ..network_world import GOOD, World
 from ..registries import busybox_image, write_layout
 from .test_names_containers import LOOK, USUAL
@@ -105,6 +106,7 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("user", PROGRAMS, indirect=True)
 def test_a_network_of_its_own(user: User, request: pytest.FixtureRequest) -> None:
+    for_everybody("/dev/net/tun")
     slirp = "slirp4netns" in request.node.name
     flags = ["--network", "bridge", "--hostname", "me"]
     if slirp:

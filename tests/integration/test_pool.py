@@ -37,6 +37,11 @@ hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf; touch /sys/x /proc/sys/
 """
 
 
+@pytest.fixture(autouse=True)
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLWALL_POOL", "2")
+
+
 @pytest.fixture
 def cold_engine(engine: Engine) -> Iterator[Engine]:
     """An engine on the same store that has nothing made ahead."""

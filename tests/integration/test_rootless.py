@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ..devices import for_everybody
 from ..registries import busybox_image, make_image, write_layout
 
 pytestmark = pytest.mark.needs("root", "user-namespaces", "overlay-userns")
@@ -224,6 +225,7 @@ def test_the_hosts_network(user: User) -> None:
 @pytest.mark.needs("fuse", "fuse-overlayfs")
 def test_fuse_overlayfs(user: User) -> None:
     """The program serves ordinary users too: an ephemeral container, a kept one that starts again, its changes, its layer."""
+    for_everybody("/dev/fuse")
     found = user(
         "from cellwall.runtime.engine import Engine\n"
         "options = {'storage_driver': 'fuse-overlayfs'}\n"

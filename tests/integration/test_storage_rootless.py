@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ..devices import for_everybody
 from ..layer_trees import entry, folder, layer, link, tree_facts
 from ..mounted_layers import BTRFS, FUSE
 
@@ -85,6 +86,8 @@ def interpreter() -> str:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 @pytest.mark.parametrize("name", ["overlay", "vfs", FUSE, BTRFS])
 def test_an_ordinary_users_store(name: str, home: Path) -> None:
+    if name == FUSE:
+        for_everybody("/dev/fuse")
     base = layer(
         folder("./"),
         folder("d", uid=5, gid=6, mode=0o700),
