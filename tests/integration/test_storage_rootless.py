@@ -86,7 +86,7 @@ def interpreter() -> str:
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 @pytest.mark.parametrize("name", ["overlay", "vfs", FUSE, BTRFS])
 def test_an_ordinary_users_store(name: str, home: Path) -> None:
-    if name == FUSE:
+    if name == "fuse-overlayfs":
         for_everybody("/dev/fuse")
     base = layer(
         folder("./"),
