@@ -190,7 +190,7 @@ def test_in_a_notebook(host: Host) -> None:
         def magic(line: str) -> str:
             cell = notebook.run(line.replace("cellwall ", "%container ", 1))
             assert cell.error is None, (line, cell.shown_error)
-            return cell.text()
+            return cell.shown
 
         assert notebook.run("%load_ext cellwall").error is None
         cell = notebook.start(FIRST.replace("cellwall ", "%container ", 1), typing=True)
