@@ -59,6 +59,7 @@ def reconcile(
         (paths.spares / name).unlink(missing_ok=True)
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)
+    _sweep_files(paths.data, ".tmp-idmap-checked.*")
     _sweep(paths.running)
     _sweep(paths.containers)
     return cleaned
@@ -90,9 +91,9 @@ def _empty(group: Group) -> None:
         delay_s = min(delay_s * 2, 0.1)
 
 
-def _sweep_files(folder: Path) -> None:
-    """Remove half-written files of a kept container, whose names end in the pid of their writer."""
-    for path in folder.glob(".tmp-*"):
+def _sweep_files(folder: Path, pattern: str = ".tmp-*") -> None:
+    """Remove half-written files in ``folder``, whose names end in the pid of their writer."""
+    for path in folder.glob(pattern):
         writer = path.name.rpartition(".")[2]
         if not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
             path.unlink(missing_ok=True)

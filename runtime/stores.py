@@ -90,5 +90,5 @@ def _idmaps(folder: Path) -> bool:
         from .probes import probe
 
         answer = "no" if probe("idmapped-mounts").status == "missing" else "yes"
-        boot_stamp.remember(stamp, answer, folder / f".tmp-idmap-checked-{os.getpid()}")
+        boot_stamp.remember(stamp, answer, folder / f".tmp-idmap-checked.{os.getpid()}")
     return answer == "yes"
