@@ -171,6 +171,7 @@ def test_another_user_in_the_image(client: Client, home: Home) -> None:
     home.cli("kernel", "remove", "sam")
 
 
+@pytest.mark.soak
 def test_clients_unchanged(home: Home) -> None:
     (home.notebooks / "n.ipynb").write_text(json.dumps(NOTEBOOK))
     run = "import nbformat, nbclient\nn = nbformat.read('n.ipynb', 4)\nnbclient.NotebookClient(n).execute()\nnbformat.write(n, 'run.ipynb')"
@@ -275,6 +276,7 @@ def test_a_hostile_kernel(client: Client, home: Home) -> None:
     client.tell("shutdown")
 
 
+@pytest.mark.soak
 def test_a_layer_of_wheels(home: Home, tmp_path: Path) -> None:
     """An ipykernel of a few lines: what is made of it, and that it is made once."""
     from ..kernel_image import python_image, write_wheel
@@ -302,6 +304,7 @@ def test_a_layer_of_wheels(home: Home, tmp_path: Path) -> None:
     home.cli("kernel", "remove", "layered")
 
 
+@pytest.mark.soak
 @pytest.mark.needs("user-namespaces", "overlay-userns")
 def test_an_ordinary_users_kernel(image: Path) -> None:
     account = user_with_subordinate_ids()

@@ -105,6 +105,7 @@ def root() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.mark.soak
 def test_jupyters_own_suite_and_other_clients(root: Path) -> None:
     made = Installed(root, {shell: image_of(shell, root / "image") for shell in SHELLS})
     passed(made.suite(), len(SHELLS))
@@ -133,6 +134,7 @@ def ordinary_user() -> pwd.struct_passwd:
     pytest.skip("no user of this machine has subordinate ids: sudo useradd --create-home NAME gives one")
 
 
+@pytest.mark.soak
 @pytest.mark.needs("user-namespaces", "overlay-userns")
 def test_jupyters_own_suite_as_an_ordinary_user(root: Path, leaks: Leaks | None) -> None:
     if leaks is not None:
