@@ -136,8 +136,12 @@ def test_a_killed_client_leaves_nothing(client: Client, home: Home, kind: str) -
 def test_variables_of_the_request(client: Client, home: Home) -> None:
     (home.notebooks / "below").mkdir(exist_ok=True)
     wanted = {"KERNEL_MEMORY_LIMIT": "150m", "KERNEL_WORKING_DIR": str(home.notebooks / "below")}
-    client.tell("start", "box", str(home.notebooks), wanted)
-    assert client.text("import os; print(os.getcwd())") == f"{home.notebooks}/below\n"
+    # With a notebook beside it, cellwall's own folder, with its run-time folder in it, is seen, and empty.
+    client.tell("start", "box", str(home.root), wanted)
+    said = client.text("import os; print(os.getcwd())")
+    assert "this kernel sees the whole home folder" in said and said.endswith(f"\n{home.notebooks}/below\n")
+    assert home.run.is_relative_to(home.root / "s")
+    assert client.text("print(os.listdir('../../s'))") == "[]\n"
     done = client.run("held = []\nwhile True: held.append(bytearray(1 << 20))")
     assert "150 MiB of 150 MiB" in done["text"]
     client.tell("shutdown")
