@@ -26,6 +26,7 @@ from .asking import ASK, STARTUP_FILE, Asks, startup_files
 from .connection import CHANNELS, INSIDE, INSIDE_FILE, Connection
 from .explaining import MemoryWatch, death, last_lines
 from .inside import Inside
+from .ports import Ports
 from .publisher import Publisher
 from .relay import Loop, Relay
 
@@ -59,10 +60,11 @@ class Session:
         ids: tuple[int, int],
         log: logging.Logger | logging.LoggerAdapter[Any],
         scratch: str | None = None,
+        tcp: bool = False,
     ) -> None:
         """``options`` are the container's, the kernel's command with them; ``ids`` are the numbers of its user.
 
-        ``scratch`` is a folder that is removed with the container.
+        ``scratch`` is a folder that is removed with the container. ``tcp``: the kernel listens at TCP ports in its container.
         """
         self._engine = engine
         self._options = kernel_options(options, ids)
@@ -70,6 +72,7 @@ class Session:
         self._ids = ids
         self._log = log
         self._scratch = scratch
+        self._ports = Ports() if tcp else None
         self._loop = Loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._publisher: Publisher | None = None
@@ -168,7 +171,8 @@ class Session:
         null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._output_fd, write_fd = os.pipe()
         uid, gid = self._ids
-        file = {"data": self._connection.inside().decode("latin-1"), "mode": 0o600, "uid": uid, "gid": gid}
+        inside = self._connection.inside(() if self._ports is None else self._ports.numbers)
+        file = {"data": inside.decode("latin-1"), "mode": 0o600, "uid": uid, "gid": gid}
         try:
             self._process = self._engine.run(
                 self._options,
@@ -201,6 +205,8 @@ class Session:
             if ended is None:
                 raise
             raise self._ended_at_once(ended) from None
+        if self._ports is not None:
+            self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
         root = str(self._engine.paths.data) if self._engine.config.root else ""
         self._asks = Asks(self._loop, self._inside, root, process.container_id)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
@@ -343,6 +349,8 @@ class Session:
         if self._asks is not None:
             self._asks.close()
             self._asks = None
+        if self._ports is not None:
+            self._ports.close()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.cli.told import worth_telling
-from ..runtime.errors import NotFound
+from ..runtime.errors import NotFound, SpecError
 from .asked import asked
 from .connection import Connection
 from .folder import is_home, mounts_of
@@ -64,7 +64,12 @@ def start(
             raise NotFound(
                 f"image {options.image}, which this kernel was installed with, has been removed: run cellwall kernel install again"
             ) from None
-    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch)
+    if words.transport == "tcp" and options.network == "host":
+        raise SpecError(
+            "--network",
+            "host has no ports for this kernel alone, and it listens at ports: take another network, or --transport ipc if it knows that",
+        )
+    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch, tcp=words.transport == "tcp")
     made.start(timeout_s=wanted.timeout_s)
     for warning in worth_telling(made.warnings, words.asked_flags, engine.paths.run):
         made.note(f"cellwall: {warning}")

@@ -239,6 +239,14 @@ def test_another_user_in_the_image(client: Client, home: Home) -> None:
     # What that user makes is the caller's here.
     assert (home.notebooks / "of-sam").stat().st_uid == 0
     client.tell("shutdown")
+    # The same as a kernel that listens at ports, which are nobody's but its own.
+    home.cli("kernel", "install", "--image", "kernel:1", "--name", "sam", "-u", "sam", "--transport", "tcp")
+    client.tell("start", "sam", str(home.notebooks), {})
+    seen = "print(json.load(open('/run/cellwall/connection.json'))['transport'], [p for p in os.listdir('/proc') if p.isdigit()] == ['1', str(os.getpid())])"
+    assert client.text(f"import json, os; {seen}") == "tcp True\n"
+    assert len(client.text("print('x' * (3 << 20))")) == (3 << 20) + 1
+    client.kill()
+    assert home.left() == []
     home.cli("kernel", "remove", "sam")
 
 
