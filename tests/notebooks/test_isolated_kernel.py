@@ -36,8 +36,7 @@ def client(home: Home) -> Iterator[Client]:
 
 @KINDS
 def test_jupyters_own_suite(home: Home, kind: str) -> None:
-    home.environment["KERNEL_UNDER_TEST"] = kind
-    said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v")
+    said = home.suite(kind)
     assert said.count("... ok") >= 10, said
     assert home.left() == []
 
@@ -402,9 +401,19 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             assert done["errors"] == ["KeyboardInterrupt"]
             client.tell("restart")
             assert client.text("print(1)").endswith("1\n")
+            shown = client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
+            assert "usr/bin/python3" in shown
             client.tell("shutdown")
             client.end()
+            said = home.suite(kind)
+            assert said.count("... ok") >= 10, said
             assert home.left() == []
+        home.cli("kernel", "install", "--image", "kernel:1", "--name", "ports", "--transport", "tcp")
+        client = Client(home)
+        client.tell("start", "ports", str(home.notebooks), {})
+        assert client.text("print(2)").endswith("2\n")
+        client.kill()
+        assert home.left() == []
         words = ["--image", "kernel:1", "--name", "sam", "-u", "sam"]
         assert "install it with -u 0: that root is you" in home.cli("kernel", "install", *words, status=1)
     finally:
