@@ -94,7 +94,7 @@ class _Reader:
         # What means nothing is read as a whole: a label may have millions of characters.
         means = re.escape(f"$/}}{escape}" + ("'\"" if quotes else ""))
         self._plain = re.compile(f"[^{means}]+")
-        self._plain_quoted = re.compile(f"[^$\"{re.escape(escape)}]+")
+        self._plain_quoted = re.compile(f'[^$"{re.escape(escape)}]+')
         self._depth = 0
         self._size = 0
         # Where the outermost substitution or quote begins that is being read.
