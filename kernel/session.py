@@ -22,6 +22,7 @@ import zmq
 
 from ..runtime.errors import CellwallError, InitError
 from ..runtime.options import Mount
+from .asking import ASK, STARTUP_FILE, Asks, startup_files
 from .connection import CHANNELS, INSIDE, INSIDE_FILE, Connection
 from .explaining import MemoryWatch, death, last_lines
 from .inside import Inside
@@ -74,6 +75,7 @@ class Session:
         self._publisher: Publisher | None = None
         self._relays: list[Relay] = []
         self._inside: Inside | None = None
+        self._asks: Asks | None = None
         self._iopub_fd = -1
         self._process: Process | None = None
         self._memory: MemoryWatch | None = None
@@ -173,7 +175,7 @@ class Session:
                 stdin_fd=null_fd,
                 stdout_fd=write_fd,
                 stderr_fd=write_fd,
-                files={INSIDE_FILE: file},
+                files={INSIDE_FILE: file, **startup_files(self._ids)},
                 scratch=self._scratch,
                 progress=_PullLog(self._log, self._options.image),
                 cancelled=cancelled,
@@ -199,6 +201,8 @@ class Session:
             if ended is None:
                 raise
             raise self._ended_at_once(ended) from None
+        root = str(self._engine.paths.data) if self._engine.config.root else ""
+        self._asks = Asks(self._loop, self._inside, root, process.container_id)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
@@ -233,6 +237,7 @@ class Session:
 
     def _main(self) -> None:
         assert self._inside is not None and self._inside.watch is not None and self._process is not None
+        assert self._asks is not None
         try:
             self._loop.watch(self._woken.fileno(), self._asked)
             self._loop.watch(self._process.fileno(), self._news)
@@ -243,7 +248,8 @@ class Session:
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                self._loop.turn(_LOOK_MS if busy else None)
+                self._loop.turn(_earlier(_LOOK_MS if busy else None, self._asks.timeout_ms()))
+                self._asks.tick()
                 if busy:
                     self._look_at_memory()
         except Exception:  # nothing here is expected to fail: a kernel that nobody follows is worse than none
@@ -260,7 +266,8 @@ class Session:
     def _appeared(self, _: int) -> None:
         """The kernel has made a socket, perhaps."""
         assert self._inside is not None and self._inside.watch is not None and self._publisher is not None
-        self._inside.watch.read()
+        if self._asks is not None and any(name == ASK for _, name in self._inside.watch.read()):
+            self._asks.appeared()
         for channel in sorted(self._missing):
             fd = self._inside.open(channel)
             if fd < 0:
@@ -333,6 +340,9 @@ class Session:
         for relay in self._relays:
             relay.close()
         self._relays.clear()
+        if self._asks is not None:
+            self._asks.close()
+            self._asks = None
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -371,8 +381,12 @@ def kernel_options(options: RunOptions, ids: tuple[int, int]) -> RunOptions:
         network=options.network or "none",
         mounts=(*options.mounts, sockets),
         # A kernel watches its parent, and takes process 1 for its own death unless it is told so.
-        env={"JPY_PARENT_PID": "1", **options.env},
+        env={"JPY_PARENT_PID": "1", "PYTHONSTARTUP": STARTUP_FILE, **options.env},
     )
+
+
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else min(one, other)
 
 
 class _PullLog:
