@@ -25,6 +25,10 @@ from .pausing import is_paused
 from .results import Exit
 
 
+# On a container that waits for the kernel that it is to be (kernel/spare.py).
+SPARE_LABEL = "org.cellwall.kernel.spare"
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container. ``status`` is created, running, paused, restarting or exited; ``health`` is starting, healthy, unhealthy or None.
