@@ -59,21 +59,31 @@ class Command:
         return (*self.python, "-c", _CODE.ljust(length, "-"))
 
     def program(self) -> bytes:
-        return _PROGRAM.read_bytes() + f"\nmain({self.module!r}, {list(self.arguments)!r}, {list(self.whole)!r})\n".encode()
+        return (
+            _PROGRAM.read_bytes()
+            + f"\nmain({self.module!r}, {list(self.arguments)!r}, {list(self.whole)!r})\n".encode()
+        )
 
 
 def check(command: Sequence[str], options: RunOptions) -> None:
     """Raise SpecError where a kernel of ``command`` with ``options`` can't have a spare container."""
     if Command.of(command) is None:
-        raise SpecError("--warm", "is for kernels of ipykernel: another one can't be begun without its client; leave it out")
+        raise SpecError(
+            "--warm", "is for kernels of ipykernel: another one can't be begun without its client; leave it out"
+        )
     for flag, said in (
         ("-p", options.publish or options.publish_all),
         ("--ip", any(one.ip or one.ip6 or one.mac for one in options.networks)),
         ("--volumes-from", options.volumes_from),
-        ("container:", any((said or "").startswith("container:") for said in (options.network, options.pid, options.ipc))),
+        (
+            "container:",
+            any((said or "").startswith("container:") for said in (options.network, options.pid, options.ipc)),
+        ),
     ):
         if said:
-            raise SpecError("--warm", f"a spare container can't be made beside its kernel with {flag}: leave one of them out")
+            raise SpecError(
+                "--warm", f"a spare container can't be made beside its kernel with {flag}: leave one of them out"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,7 @@ class Kind:
     shown: tuple[tuple[str, int, int], ...]
 
     @classmethod
-    def of(
-        cls, spec: str, words: Sequence[str], image_id: str, options: RunOptions, ids: tuple[int, int]
-    ) -> Kind:
+    def of(cls, spec: str, words: Sequence[str], image_id: str, options: RunOptions, ids: tuple[int, int]) -> Kind:
         return cls(spec, (*words, image_id), options, ids, _shown(options.mounts))
 
 
@@ -131,9 +139,7 @@ class Spare:
                 labels={**kind.options.labels, SPARE_LABEL: kind.spec},
                 pull="never",
             )
-            self.process, self.output_fd = open_kernel(
-                engine, options, kind.ids, b"", stdin_fd=theirs.fileno()
-            )
+            self.process, self.output_fd = open_kernel(engine, options, kind.ids, b"", stdin_fd=theirs.fileno())
             self.process.wait_started()
             if (ended := self.process.poll()) is not None:
                 raise CellwallError(f"a spare container can't be started: {ended.reason}")

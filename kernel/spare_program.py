@@ -4,8 +4,10 @@ It comes as text over its standard input, a socket, so no file of it lies in the
 ipykernel brings, from Python 3.8 on; here it is read as text and never imported. What it becomes has the arguments, environment,
 streams and import path of a kernel that was started cold. Source: runpy (``python -m``), proc_pid_stat(5), unix(7).
 """
-# ruff: noqa: PLC0415
 
+from __future__ import annotations
+
+import io
 import os
 import sys
 
@@ -26,7 +28,7 @@ LOADED = (
 LONGEST_BYTES = 1 << 18
 
 
-def main(module, arguments, whole):  # type: ignore[no-untyped-def]
+def main(module: str, arguments: list[str], whole: list[str]) -> None:
     """Be the kernel ``module`` with ``arguments`` once the message for it is there. ``whole`` is a cold kernel's command line."""
     # -c puts the current folder first, which is the notebook's: a json.py there is the kernel's to import, not this program's.
     prepended = not (sys.flags.isolated or getattr(sys.flags, "safe_path", False))
@@ -50,7 +52,7 @@ def main(module, arguments, whole):  # type: ignore[no-untyped-def]
     null_fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
     os.dup2(null_fd, 0)
     os.close(null_fd)
-    sys.stdin = sys.__stdin__ = _standard_input()
+    sys.stdin = sys.__stdin__ = _standard_input()  # type: ignore[misc]
     message = json.loads(data)
     # The file is there, empty: nothing but its content is late.
     with open(message["file"], "w", encoding="utf-8") as file:
@@ -62,21 +64,19 @@ def main(module, arguments, whole):  # type: ignore[no-untyped-def]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = list(whole)
     _show_as(whole)
-    runpy._run_module_as_main(module)
+    runpy._run_module_as_main(module)  # type: ignore[attr-defined]
 
 
-def _standard_input():  # type: ignore[no-untyped-def]
+def _standard_input() -> io.TextIOWrapper:
     """Standard input over the descriptor as it is now, made as Python makes it."""
-    import io
-
     buffer = open(0, "rb", closefd=False)
-    buffer.raw.name = "<stdin>"
+    buffer.raw.name = "<stdin>"  # type: ignore[attr-defined]
     text = io.TextIOWrapper(buffer, encoding=sys.stdin.encoding, errors=sys.stdin.errors, newline="\n")
-    text.mode = "r"
+    text.mode = "r"  # type: ignore[misc]
     return text
 
 
-def _show_as(whole):  # type: ignore[no-untyped-def]
+def _show_as(whole: list[str]) -> None:
     """Have /proc/PID/cmdline show the words of ``whole``. They are written where this process's own words lie, which are as long."""
     words = b"".join(os.fsencode(word) + b"\0" for word in whole)
     try:

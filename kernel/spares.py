@@ -76,6 +76,12 @@ class Spares:
         timer.name, timer.daemon = "cellwall spares", True
         timer.start()
 
+    @property
+    def waiting(self) -> list[str]:
+        """The ids of the containers that are ready."""
+        with self._lock:
+            return [spare.process.container_id for spare in self._ready]
+
     def close(self) -> None:
         """Give all of them up, and wait until they are gone."""
         with self._lock:
