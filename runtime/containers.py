@@ -24,6 +24,9 @@ from .paths import Paths
 from .pausing import is_paused
 from .results import Exit
 
+# On a container that waits for the kernel that it is to be (kernel/spare.py).
+SPARE_LABEL = "org.cellwall.kernel.spare"
+
 
 @dataclass(frozen=True, slots=True)
 class Container:

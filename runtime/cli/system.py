@@ -106,12 +106,13 @@ def info(context: Context, words: list[str]) -> int:
 
 
 def _information(context: Context) -> dict[str, Any]:
-    from ..usage import spares
+    from ..usage import spare_kernels, spares
 
     engine, config = context.engine, context.config
     containers = engine.containers(all=True)
     uname = os.uname()
     ready, held = spares(str(engine.paths.spares))
+    kernels, held_by_kernels = spare_kernels(engine.known)
     return {
         "Version": _versions()["Version"],
         "Containers": {
@@ -120,7 +121,12 @@ def _information(context: Context) -> dict[str, Any]:
             "Paused": sum(box.status == "paused" for box in containers),
             "Stopped": sum(not box.runs for box in containers),
         },
-        "Spares": {"Sandboxes": ready, "Memory": table.human_size(held)},
+        "Spares": {
+            "Sandboxes": ready,
+            "Memory": table.human_size(held),
+            "Kernels": kernels,
+            "KernelMemory": table.human_size(held_by_kernels),
+        },
         "Images": len({image.id for image in engine.images.list()}),
         "StorageDriver": engine.driver.name,
         "Rootless": os.geteuid() != 0,

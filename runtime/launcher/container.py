@@ -257,6 +257,18 @@ class Container(Sandbox):
         else:
             self.server.pool.unregister(self)
 
+    def become(self, told: dict[str, Any]) -> None:
+        """Be what it was made ahead for: another ``command`` for those who look, without the label that said it waits.
+
+        ``scratch`` is removed with it from now on, as one that was in its request is.
+        """
+        self.request["scratch"] = told["scratch"]
+        known = self.state["cellwall"]
+        known["command"] = self.request["record"]["command"] = told["command"]
+        known["labels"].pop(told["without_label"], None)
+        if self.has_state:
+            state.save(self.request["running"], self.id, self.state)
+
     def finish(self) -> None:
         super().finish()
         if not self.is_spare:
