@@ -178,6 +178,8 @@ def join(
         "size": size,
         "keeper": False,
         "init": False,
+        # It does as the container's own process does.
+        "agent": base.get("agent", False) and user is None and not (tty or privileged or detached),
     }
     if privileged:
         from .linux.capabilities import NAMES
