@@ -24,6 +24,9 @@ from .paths import Paths
 from .pausing import is_paused
 from .results import Exit
 
+# Hexadecimal digits of a whole id.
+ID_LENGTH = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -96,6 +99,8 @@ class Containers:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        # Which container had a name when it was looked for last: read from its record each time whether it has it still.
+        self._found: dict[str, str] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -173,6 +178,27 @@ class Containers:
             for mount in known.get("mounts") or ():
                 found.update((mount.get("image") or {}).get("layers", ()))
         return found
+
+    def named(self, name: str) -> dict[str, Any] | None:
+        """The record of the kept container ``name``; one that was found before is one look on disk, however many there are."""
+        record = self.record(self._found[name]) if name in self._found else None
+        if record is None or record["name"] != name:
+            self._found.pop(name, None)
+            record = next((one for one in self.records() if one["name"] == name), None)
+            if record is not None:
+                self._found[name] = record["id"]
+        return record
+
+    def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
+        """As ``find``, with its run-time state where it runs. Raises NotFound."""
+        record = self.record(name_or_id) if len(name_or_id) == ID_LENGTH and name_or_id.isalnum() else None
+        record = record or self.named(name_or_id)
+        if record is None or record.get("hidden"):
+            container = self.find(name_or_id)
+            return container, self.state(container.id)
+        found = state.load(str(self.paths.running), record["id"])
+        container = self._container(record, found)
+        return container, found if found is not None and state.owner_lives(found["cellwall"]["launcher"]) else None
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""

@@ -249,7 +249,7 @@ class Served(Joined):
 
     def launch(self) -> None:
         self.group, self.leaf = self._agent.group, self._agent.leaf
-        self.baseline = self.group.events()
+        self.baseline = self.group.counts()
         if self.script:
             self.root_fd = os.dup(self._agent.root_fd)
             os.set_inheritable(self.root_fd, False)
