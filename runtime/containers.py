@@ -150,7 +150,8 @@ class Containers:
 
     def record(self, container_id: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads((self.folder(container_id) / "record.json").read_bytes())
+            with open(f"{self.paths.containers}/{container_id}/record.json", "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found
@@ -198,7 +199,9 @@ class Containers:
             return container, self.state(container.id)
         found = state.load(str(self.paths.running), record["id"])
         container = self._container(record, found)
-        return container, found if found is not None and state.owner_lives(found["cellwall"]["launcher"]) else None
+        if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
+            return container, found
+        return container, None
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
@@ -245,14 +248,14 @@ class Containers:
         started = finished = None
         restart_count = 0
         container_id = record["id"] if record else (running or {})["id"]
-        if record is not None:
+        waits = running is not None and alive and running["status"] == "restarting"
+        if record is not None and (waits or not alive):
             try:
                 message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
                 ended, started, finished = read_exit(message), message.get("started"), message["finished"]
                 restart_count = message.get("restart_count", 0)
             except FileNotFoundError:
                 pass
-        waits = running is not None and alive and running["status"] == "restarting"
         status = "restarting" if waits else "running" if alive else "exited" if ended is not None else "created"
         if status == "running" and running is not None and is_paused(running):
             status = "paused"
@@ -280,7 +283,8 @@ class Containers:
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
         try:
-            found: dict[str, Any] = json.loads((self.paths.running / container_id / "health.json").read_bytes())
+            with open(f"{self.paths.running}/{container_id}/health.json", "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found

@@ -169,7 +169,7 @@ def join(
             raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
     process = {
         **base,
         "args": argv,
