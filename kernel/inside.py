@@ -42,6 +42,11 @@ class Inside:
             self.close()
             raise CellwallError(f"the kernel's folder {INSIDE} in its container: {error.strerror or error}") from error
 
+    @property
+    def folder_fd(self) -> int:
+        """A descriptor of the folder, which stays this object's."""
+        return self._dir_fd
+
     def close(self) -> None:
         if self.watch is not None:
             self.watch.close()

@@ -26,6 +26,7 @@ from .asking import ASK, STARTUP_FILE, Asks, startup_files
 from .connection import CHANNELS, INSIDE, INSIDE_FILE, Connection
 from .explaining import MemoryWatch, death, last_lines
 from .inside import Inside
+from .ports import Ports
 from .publisher import Publisher
 from .relay import Loop, Relay
 
@@ -63,11 +64,12 @@ class Session:
         log: logging.Logger | logging.LoggerAdapter[Any],
         scratch: str | None = None,
         spare: Spare | None = None,
+        tcp: bool = False,
     ) -> None:
         """``options`` are the container's, the kernel's command with them; ``ids`` are the numbers of its user.
 
         ``scratch`` is a folder that is removed with the container. ``spare``, this object's from now on, is a container that
-        was made ahead of the kernel.
+        was made ahead of the kernel. ``tcp``: the kernel listens at TCP ports in its container.
         """
         self._engine = engine
         self._options = options
@@ -76,6 +78,7 @@ class Session:
         self._log = log
         self._scratch = scratch
         self._spare = spare
+        self._ports = Ports() if tcp else None
         self._loop = Loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._publisher: Publisher | None = None
@@ -190,6 +193,8 @@ class Session:
             if ended is None:
                 raise
             raise self._ended_at_once(ended) from None
+        if self._ports is not None:
+            self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
         root = str(self._engine.paths.data) if self._engine.config.root else ""
         self._asks = Asks(self._loop, self._inside, root, process.container_id)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
@@ -203,7 +208,7 @@ class Session:
     def _container(self, cancelled: Callable[[], bool] | None) -> tuple[Process, int]:
         """The container, from the spare one or made for this kernel, and where its raw output comes."""
         spare, self._spare = self._spare, None
-        content = self._connection.inside()
+        content = self._connection.inside(() if self._ports is None else self._ports.numbers)
         if spare is not None:
             # The session's name stands in the options of a container that is made for it.
             late = {name: self._options.env[name] for name in LATE if name in self._options.env}
@@ -357,6 +362,8 @@ class Session:
         if self._asks is not None:
             self._asks.close()
             self._asks = None
+        if self._ports is not None:
+            self._ports.close()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None

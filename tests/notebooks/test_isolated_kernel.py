@@ -36,8 +36,7 @@ def client(home: Home) -> Iterator[Client]:
 
 @KINDS
 def test_jupyters_own_suite(home: Home, kind: str) -> None:
-    home.environment["KERNEL_UNDER_TEST"] = kind
-    said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v")
+    said = home.suite(kind)
     assert said.count("... ok") >= 10, said
     assert home.left() == []
 
@@ -239,6 +238,14 @@ def test_another_user_in_the_image(client: Client, home: Home) -> None:
     # What that user makes is the caller's here.
     assert (home.notebooks / "of-sam").stat().st_uid == 0
     client.tell("shutdown")
+    # The same as a kernel that listens at ports, which are nobody's but its own.
+    home.cli("kernel", "install", "--image", "kernel:1", "--name", "sam", "-u", "sam", "--transport", "tcp")
+    client.tell("start", "sam", str(home.notebooks), {})
+    seen = "print(json.load(open('/run/cellwall/connection.json'))['transport'], [p for p in os.listdir('/proc') if p.isdigit()] == ['1', str(os.getpid())])"
+    assert client.text(f"import json, os; {seen}") == "tcp True\n"
+    assert len(client.text("print('x' * (3 << 20))")) == (3 << 20) + 1
+    client.kill()
+    assert home.left() == []
     home.cli("kernel", "remove", "sam")
 
 
@@ -394,9 +401,19 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             assert done["errors"] == ["KeyboardInterrupt"]
             client.tell("restart")
             assert client.text("print(1)").endswith("1\n")
+            shown = client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
+            assert "usr/bin/python3" in shown
             client.tell("shutdown")
             client.end()
+            said = home.suite(kind)
+            assert said.count("... ok") >= 10, said
             assert home.left() == []
+        home.cli("kernel", "install", "--image", "kernel:1", "--name", "ports", "--transport", "tcp")
+        client = Client(home)
+        client.tell("start", "ports", str(home.notebooks), {})
+        assert client.text("print(2)").endswith("2\n")
+        client.kill()
+        assert home.left() == []
         words = ["--image", "kernel:1", "--name", "sam", "-u", "sam"]
         assert "install it with -u 0: that root is you" in home.cli("kernel", "install", *words, status=1)
     finally:
