@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli.progress import Progress
 from ..runtime.cli.table import add_format, listing, printable
 from ..runtime.errors import SpecError, UnsupportedError
-from . import image_kernel, kernelspec, python_layer
+from . import image_kernel, kernelspec, python_layer, spare
 from .image_kernel import Choice
 from .launch import launch
 from .words import KernelWords, add_words, words_of
@@ -51,12 +51,16 @@ def install(context: Context, words: list[str]) -> int:
     if said.shell:
         if command:
             raise SpecError("--shell", "a shell kernel finds the image's shell itself: say no command")
+        if made.warm:
+            raise SpecError("--warm", "is for isolated kernels: a shell is there at once; leave it out")
         if not _has_shell_kernel():
             raise UnsupportedError("--shell", "this build of cellwall has no shell kernel")
         spec = kernelspec.shell(made, said.display_name or f"Shell ({made.image})", said.language or "")
         _image(context, made, said)
     else:
         made, choice = _isolated(context, said, made, command)
+        if made.warm:
+            spare.check(made.command, made.options())
         display_name = said.display_name or f"{choice.title} ({said.image})"
         spec = kernelspec.isolated(made, choice, display_name, said.image)
     parent = kernelspec.parent_of(sys_prefix=said.sys_prefix, prefix=said.prefix)

@@ -32,10 +32,11 @@ from .relay import Loop, Relay
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
-    from ..runtime.images.image import PullEvent
+    from ..runtime.images.image import Progress, PullEvent
     from ..runtime.launcher.client import Process
     from ..runtime.options import RunOptions
     from ..runtime.results import Exit
+    from .spare import Spare
 
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
@@ -44,6 +45,8 @@ _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
 _LOGGED_BYTES = 1 << 18
 LAUNCH_TIMEOUT_S = 60.0
+# Variables that are one kernel's own: a spare container learns them when it is taken.
+LATE = ("JPY_SESSION_NAME",)
 # A kernel whose folder isn't there any more is about to be told as ended.
 _END_S = 5.0
 
@@ -60,18 +63,21 @@ class Session:
         ids: tuple[int, int],
         log: logging.Logger | logging.LoggerAdapter[Any],
         scratch: str | None = None,
+        spare: Spare | None = None,
         tcp: bool = False,
     ) -> None:
         """``options`` are the container's, the kernel's command with them; ``ids`` are the numbers of its user.
 
-        ``scratch`` is a folder that is removed with the container. ``tcp``: the kernel listens at TCP ports in its container.
+        ``scratch`` is a folder that is removed with the container. ``spare``, this object's from now on, is a container that
+        was made ahead of the kernel. ``tcp``: the kernel listens at TCP ports in its container.
         """
         self._engine = engine
-        self._options = kernel_options(options, ids)
+        self._options = options
         self._connection = connection
         self._ids = ids
         self._log = log
         self._scratch = scratch
+        self._spare = spare
         self._ports = Ports() if tcp else None
         self._loop = Loop()
         self._context: zmq.Context[Any] = zmq.Context()
@@ -168,25 +174,7 @@ class Session:
         for channel in CHANNELS:
             if channel != "iopub":
                 self._relays.append(Relay(self._loop, channel, self._connection.listen(channel)))
-        null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._output_fd, write_fd = os.pipe()
-        uid, gid = self._ids
-        inside = self._connection.inside(() if self._ports is None else self._ports.numbers)
-        file = {"data": inside.decode("latin-1"), "mode": 0o600, "uid": uid, "gid": gid}
-        try:
-            self._process = self._engine.run(
-                self._options,
-                stdin_fd=null_fd,
-                stdout_fd=write_fd,
-                stderr_fd=write_fd,
-                files={INSIDE_FILE: file, **startup_files(self._ids)},
-                scratch=self._scratch,
-                progress=_PullLog(self._log, self._options.image),
-                cancelled=cancelled,
-            )
-        finally:
-            os.close(null_fd)
-            os.close(write_fd)
+        self._process, self._output_fd = self._container(cancelled)
         process = self._process
         self.container_id = process.container_id
         process.wait_started()
@@ -216,6 +204,31 @@ class Session:
             target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True
         )
         self._thread.start()
+
+    def _container(self, cancelled: Callable[[], bool] | None) -> tuple[Process, int]:
+        """The container, from the spare one or made for this kernel, and where its raw output comes."""
+        spare, self._spare = self._spare, None
+        content = self._connection.inside(() if self._ports is None else self._ports.numbers)
+        if spare is not None:
+            # The session's name stands in the options of a container that is made for it.
+            late = {name: self._options.env[name] for name in LATE if name in self._options.env}
+            if spare.hand_over(content, late, self._scratch):
+                return spare.process, spare.output_fd
+            spare.close()
+        null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return open_kernel(
+                self._engine,
+                self._options,
+                self._ids,
+                content,
+                stdin_fd=null_fd,
+                scratch=self._scratch,
+                progress=PullLog(self._log, self._options.image),
+                cancelled=cancelled,
+            )
+        finally:
+            os.close(null_fd)
 
     def _ended_at_once(self, ended: Exit) -> CellwallError:
         """The error of a kernel that ended, or wasn't found, before anybody followed it."""
@@ -354,6 +367,9 @@ class Session:
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         if self._process is not None:
             self._process.kill()
             self._process.wait_gone()
@@ -374,6 +390,42 @@ class Session:
         self._context.term()
         for event in (self._ended, self._ready, self.gone):
             event.set()
+
+
+def open_kernel(
+    engine: Engine,
+    options: RunOptions,
+    ids: tuple[int, int],
+    connection: bytes,
+    *,
+    stdin_fd: int,
+    scratch: str | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Process, int]:
+    """Start a kernel's container; returns it and the reading end of its raw output, which the caller closes.
+
+    ``connection`` is the content of its connection file.
+    """
+    read_fd, write_fd = os.pipe()
+    try:
+        file = {"data": connection.decode("latin-1"), "mode": 0o600, "uid": ids[0], "gid": ids[1]}
+        process = engine.run(
+            kernel_options(options, ids),
+            stdin_fd=stdin_fd,
+            stdout_fd=write_fd,
+            stderr_fd=write_fd,
+            files={INSIDE_FILE: file, **startup_files(ids)},
+            scratch=scratch,
+            progress=progress,
+            cancelled=cancelled,
+        )
+    except BaseException:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
+    return process, read_fd
 
 
 def kernel_options(options: RunOptions, ids: tuple[int, int]) -> RunOptions:
@@ -397,7 +449,7 @@ def _earlier(one: int | None, other: int | None) -> int | None:
     return one if other is None else other if one is None else min(one, other)
 
 
-class _PullLog:
+class PullLog:
     """What a pull tells, in the log: what was done, not how far it is."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[Any], image: str) -> None:

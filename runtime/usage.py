@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import state
 from .cgroups.group import Group
 from .cgroups.stats import stats_of
+from .containers import SPARE_LABEL
 from .linux.process import CLONE_NEWNET
 from .resources import total_memory_bytes
 
@@ -74,6 +75,16 @@ def spares(folder: str) -> tuple[int, int]:
     return count, held
 
 
+def spare_kernels(known: Containers) -> tuple[int, int]:
+    """The containers that wait for the kernels that they are to be (kernel/spares.py): how many, and the bytes of memory they hold."""
+    count = held = 0
+    for box in known.list():
+        if SPARE_LABEL in box.labels and (found := known.state(box.id)) is not None:
+            count += 1
+            held += sample(found).memory_bytes or 0
+    return count, held
+
+
 def _network(found: dict[str, Any]) -> tuple[int | None, int | None]:
     """Bytes received and sent on all interfaces but ``lo``; zeros where the network is the machine's own, as docker counts."""
     if not found["cellwall"].get("namespaces", 0) & CLONE_NEWNET:
@@ -105,8 +116,23 @@ def processes(known: Containers, container_id: str) -> list[int]:
         return []
     group = Group.open(found["cellwall"].get("cgroup") or {})
     if pids := group.pids():
-        return sorted(pids)
+        return sorted(_inside(found["pid"], pids))
     return sorted(_in_namespace_of(found["pid"]))
+
+
+def _inside(first: int, pids: list[int]) -> list[int]:
+    """Those of ``pids`` that the container can see: an agent of ours (launcher/agent.py) stands in its group, and not among its processes."""
+    own = _pid_namespace("self")
+    if _pid_namespace(str(first)) in (own, ""):
+        return pids
+    return [pid for pid in pids if _pid_namespace(str(pid)) != own]
+
+
+def _pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:  # it has just ended, or is another user's
+        return ""
 
 
 def _in_namespace_of(pid: int) -> list[int]:

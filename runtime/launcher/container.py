@@ -244,6 +244,9 @@ class Container(Sandbox):
         return paths
 
     def clean_up(self) -> None:
+        # They stand in its mounts, and in its group.
+        for agent in self.server.agents.pop(self.id, []):
+            agent.end()
         if self.names is not None:
             self.names.close()
             self.names = None
@@ -256,6 +259,18 @@ class Container(Sandbox):
             state.remove(self.request["running"], self.id)
         else:
             self.server.pool.unregister(self)
+
+    def become(self, told: dict[str, Any]) -> None:
+        """Be what it was made ahead for: another ``command`` for those who look, without the label that said it waits.
+
+        ``scratch`` is removed with it from now on, as one that was in its request is.
+        """
+        self.request["scratch"] = told["scratch"]
+        known = self.state["cellwall"]
+        known["command"] = self.request["record"]["command"] = told["command"]
+        known["labels"].pop(told["without_label"], None)
+        if self.has_state:
+            state.save(self.request["running"], self.id, self.state)
 
     def finish(self) -> None:
         super().finish()

@@ -10,10 +10,13 @@ import queue
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+
+from cellwall.kernel import spares
 
 PATIENCE_S = 60.0
 
@@ -90,6 +93,26 @@ class Client:
         self.manager.shutdown_kernel(now=True)
         return went_on
 
+    def start_two(self, name: str, folder: str) -> list[str]:
+        """Start two kernels at the same moment and end them; the ids of their containers."""
+        managers = [KernelManager(kernel_name=name) for _ in range(2)]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda manager: manager.start_kernel(cwd=folder), managers))
+        found = []
+        for manager in managers:
+            client = manager.client()
+            client.start_channels()
+            client.wait_for_ready(timeout=PATIENCE_S)
+            client.stop_channels()
+            provisioner: Any = manager.provisioner
+            found.append(provisioner._session.container_id)
+            manager.shutdown_kernel(now=True)
+        return found
+
+    def container(self) -> str:
+        provisioner: Any = self.manager.provisioner
+        return str(provisioner._session.container_id)
+
     def is_alive(self) -> bool:
         return bool(self.manager.is_alive())
 
@@ -110,6 +133,8 @@ class Client:
 
 def main() -> None:
     client = Client()
+    # A spare container of a kernel is made so long after a start: here nobody has cells to run meanwhile.
+    spares.MOMENT_S = 0.2
     for line in sys.stdin:
         method, *arguments = json.loads(line)
         try:

@@ -32,6 +32,7 @@ COMMAND = ("python3", "-m", "ipykernel_launcher", "-f", "/run/cellwall/connectio
         KernelWords("a:1", COMMAND),
         KernelWords("a:1", COMMAND, ("--memory=64m", "-u5:6", "--volume=/srv:/srv:ro"), "ro", (5, 6), ("b:*",)),
         KernelWords("a:1", ("k", "--", "-f", "x"), ("--env=A=-m 5",), "none"),
+        KernelWords("a:1", COMMAND, warm=2),
     ],
 )
 def test_words_are_read_back(made: KernelWords) -> None:
