@@ -382,12 +382,11 @@ os.write(1, b'\\x1b[2J garbage \\x00\\xff' * 1000)
 def test_a_hostile_kernel(client: Client, home: Home) -> None:
     client.tell("start", "box", str(home.notebooks), {})
     assert client.text(HOSTILE).count("No space left on device") == 2
-    assert (
-        client.text(
-            "from comm import create_comm\nmade = [create_comm(target_name='t') for _ in range(1000)]\nprint(len(made))"
-        )
-        == "1000\n"
-    )
+    # In two cells: a kernel's socket holds a thousand messages, as ZMQ's do, and drops what comes behind them. What was written
+    # around the kernel's streams may come as late as with the next cell.
+    client.run("from comm import create_comm\nmade = [create_comm(target_name='t') for _ in range(500)]")
+    comms = client.text("made += [create_comm(target_name='t') for _ in range(500)]\nprint(len(made))")
+    assert comms.endswith("1000\n")
     # What it writes is its own memory, and takes nothing of this machine's.
     done = client.run("with open('/tmp/full', 'wb') as file:\n while True: file.write(bytes(1 << 20))")
     assert done["status"] == "dead" and "the kernel ran out of memory: 200 MiB of 200 MiB" in done["text"], done
