@@ -352,7 +352,7 @@ class Session:
     def _look_at_memory(self) -> None:
         assert self._memory is not None and self._publisher is not None
         if text := self._memory.look():
-            self._publisher.say(text)
+            self._publisher.say(f"cellwall: {text}")
 
     def _give_up(self) -> None:
         """Close everything; the container's end is waited for."""

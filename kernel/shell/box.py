@@ -16,6 +16,7 @@ from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
+from ..explaining import MemoryWatch
 from ..folder import is_home, mounts_of
 from .folder import INSIDE, Folder
 from .terminal import COLUMNS, ROWS
@@ -170,6 +171,11 @@ class Box:
         if found is None:
             return 0
         return int(Group.open(found["cellwall"]["cgroup"]).events().get("oom_kills") or 0)
+
+    def memory_watch(self) -> MemoryWatch:
+        """Looks at the memory of the container that runs."""
+        found = self.engine.known.state(self.container_id) or {"cellwall": {}}
+        return MemoryWatch(found["cellwall"].get("cgroup") or {}, "one of its processes")
 
     def container_end(self, patience_s: float) -> Exit | None:
         """How the container itself ended, or None where it still runs after ``patience_s``."""

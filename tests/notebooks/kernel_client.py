@@ -81,6 +81,18 @@ class Client:
         self.manager.restart_kernel()
         self.client.wait_for_ready(timeout=PATIENCE_S)
 
+    def interrupt_in_vain(self, code: str) -> bool:
+        """Run a cell that prints something and goes on in spite of an interrupt, then kill the kernel; whether it went on until then."""
+        self.client.execute(code)
+        while self.client.get_iopub_msg(timeout=PATIENCE_S)["msg_type"] != "stream":
+            pass
+        self.manager.interrupt_kernel()
+        told = self.client.get_iopub_msg(timeout=PATIENCE_S)
+        went_on = bool(told["msg_type"] == "stream" and self.manager.is_alive())
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        return went_on
+
     def start_two(self, name: str, folder: str) -> list[str]:
         """Start two kernels at the same moment and end them; the ids of their containers."""
         managers = [KernelManager(kernel_name=name) for _ in range(2)]

@@ -54,10 +54,16 @@ print(json.dumps({
     "arguments": [read(f"/proc/{pid}/cmdline") for pid in (1, os.getpid())],
     "environment": [read(f"/proc/{pid}/environ") for pid in (1, os.getpid())],
     "connection": oct(os.stat("/run/cellwall/connection.json").st_mode & 0o777),
-    "mounts": [line.split()[4] for line in read("/proc/self/mountinfo").splitlines() if "/cw-k" in line],
+    "mounts": [line.split()[2:5] for line in read("/proc/self/mountinfo").splitlines()],
     "pid": os.getpid(), "folder": os.getcwd(), "limit": os.path.exists("/sys/fs/cgroup/memory"),
 }))
 """
+
+
+def of_this_machine(mounts: list[list[str]]) -> list[str]:
+    """Where one of this machine's filesystems is mounted in the kernel's container, but for devices and the kernel's own."""
+    mine = {line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return [at for device, _, at in mounts if device in mine and not at.startswith(("/dev/", "/proc/", "/sys/"))]
 
 
 @KINDS
@@ -73,7 +79,11 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
         fd for fd in found["fds"] if fd.startswith("/") and not fd.startswith(("/dev/null", "/proc/", "/root/"))
     ] == []
     assert found["folder"] == str(home.notebooks)
-    assert found["mounts"] == [str(home.notebooks)]
+    assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
+    # It shares no socket with whoever started it, and the pipe of its raw output alone.
+    servers = {os.readlink(path) for path in Path(f"/proc/{client.process.pid}/fd").iterdir() if path.is_symlink()}
+    shared = [fd for fd in servers.intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))]
+    assert [fd.partition(":")[0] for fd in shared] in ([], ["pipe"])
     assert found["connection"] == "0o600"
     assert "hidden" not in str(found)
     assert said["key"] not in str(found)
@@ -125,11 +135,25 @@ def test_life_and_death(client: Client, home: Home, kind: str) -> None:
     assert not [command for _, _, command in processes() if command == "sleep 9876"]
 
 
+DEAF = """
+import signal, threading
+for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
+print('.', flush=True)
+for turn in range(10**9):
+    if threading.Event().wait(0.2) or turn % 5 == 0: print(turn, flush=True)
+"""
+
+
 @KINDS
 def test_a_killed_client_leaves_nothing(client: Client, home: Home, kind: str) -> None:
     client.tell("start", kind, str(home.notebooks), {})
     client.text("print(1)")
+    # Another client's kernel of the same name has nothing to do with it.
+    other = Client(home)
+    other.tell("start", kind, str(home.notebooks), {})
     client.kill()
+    assert other.text("print(2)") == "2\n"
+    other.kill()
     assert home.left() == []
 
 
@@ -306,8 +330,11 @@ def test_mistakes_at_start(client: Client, home: Home, monkeypatch: pytest.Monke
     for name, command, why in (
         ("nothing", "/nothing/there", "can't be started: /nothing/there: not found in the image"),
         ("fails", "false", "ended before it was ready: exit status 1"),
+        # It has left itself behind as a daemon would.
+        ("forks", "setsid sh -c 'sleep 600' &", "ended before it was ready: exit status 0"),
     ):
-        cli("kernel", "install", "--image", "kernel:1", "--name", name, "--", command, "{connection_file}")
+        words = ["sh", "-c", command, "{connection_file}"] if " " in command else [command, "{connection_file}"]
+        cli("kernel", "install", "--image", "kernel:1", "--name", name, "--", *words)
         with pytest.raises(AssertionError, match=why):
             client.tell("start", name, str(home.notebooks), {})
     cli(
@@ -320,10 +347,23 @@ def test_mistakes_at_start(client: Client, home: Home, monkeypatch: pytest.Monke
     cli("rmi", "short:1")
     with pytest.raises(AssertionError, match="short:1"):
         client.tell("start", "short", str(home.notebooks), {})
+    # As an image with an ipykernel of ours is named, which no registry has.
+    spec = Path(home.environment["JUPYTER_DATA_DIR"], "kernels/short/kernel.json")
+    spec.write_text(spec.read_text().replace("short:1", "localhost/cellwall-kernel:gone"))
+    with pytest.raises(
+        AssertionError, match="which this kernel was installed with, has been removed: run cellwall kernel install"
+    ):
+        client.tell("start", "short", str(home.notebooks), {})
     with pytest.raises(AssertionError, match="would hide the image's own folder"):
         client.tell("start", "box", "/usr", {})
+    with monkeypatch.context() as patch:
+        patch.setitem(home.environment, "CELLWALL_ROOT", f"{home.root}/{'x' * 80}")
+        far = Client(home)
+    with pytest.raises(AssertionError, match="too long for a Unix socket, which has 107 bytes: set CELLWALL_ROOT"):
+        far.tell("start", "box", str(home.notebooks), {})
+    far.end()
     assert "nothing" in cli("kernel", "list", "-q").split()
-    cli("kernel", "remove", "nothing", "fails", "slow", "short")
+    cli("kernel", "remove", "nothing", "fails", "forks", "slow", "short")
     assert sorted(cli("kernel", "list", "-q").split()) == ["argv", "box"]
 
 
@@ -348,10 +388,12 @@ def test_a_hostile_kernel(client: Client, home: Home) -> None:
         )
         == "1000\n"
     )
-    client.text(
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    )
-    client.tell("shutdown")
+    # What it writes is its own memory, and takes nothing of this machine's.
+    done = client.run("with open('/tmp/full', 'wb') as file:\n while True: file.write(bytes(1 << 20))")
+    assert done["status"] == "dead" and "the kernel ran out of memory: 200 MiB of 200 MiB" in done["text"], done
+    client.tell("restart")
+    assert client.tell("interrupt_in_vain", DEAF)
+    assert home.left() == []
 
 
 @pytest.mark.soak
@@ -394,7 +436,7 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             client.tell("start", kind, str(home.notebooks), {})
             found = json.loads(client.text(INSIDE).splitlines()[-1])
             assert (found["interfaces"], found["pids"], found["connection"]) == (["lo"], [1, found["pid"]], "0o600")
-            assert found["mounts"] == [str(home.notebooks)]
+            assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
             client.text("open('made', 'w').write('x')")
             assert (home.notebooks / "made").stat().st_uid == account.pw_uid
             done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
