@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.errors import SpecError
 from ..runtime.linux.files import readable
 from ..runtime.linux.process import pidfd_open
-from .connection import Connection
-from .starting import start
 from .words import add_words, words_of
 
 if TYPE_CHECKING:
@@ -39,9 +37,16 @@ def launch(context: Context, words: list[str]) -> int:
     log.setLevel(logging.INFO)
     log.propagate = False
     _end_with(os.getppid())
+    made = words_of(parser, words, said, command)
+    engine = context.engine
+    # The launcher's start takes as long as what is loaded here: side by side.
+    engine.launcher_for(own_users=made.options().userns != "host").start()
+    from .connection import Connection
+    from .starting import start
+
     session = start(
-        context.engine,
-        words_of(parser, words, said, command),
+        engine,
+        made,
         Connection.load(said.connection_file),
         folder=os.getcwd(),
         environment=os.environ,
