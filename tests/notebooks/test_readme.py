@@ -157,9 +157,8 @@ def test_the_command_lines(environment: dict[str, str], tmp_path: Path) -> None:
 
 def test_the_locks(environment: dict[str, str], tmp_path: Path) -> None:
     """Each line by a shell; papermill is the one beside this Python."""
-    cells = [
-        nbformat.v4.new_code_cell(text) for text in ("%load_ext cellwall", "%%container debian\ncat /etc/os-release")
-    ]  # type: ignore[no-untyped-call]
+    new = nbformat.v4.new_code_cell
+    cells = [new(text) for text in ("%load_ext cellwall", "%%container debian\ncat /etc/os-release")]  # type: ignore[no-untyped-call]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)  # type: ignore[no-untyped-call]
     (tmp_path / "lab.ipynb").write_text(json.dumps(notebook))
