@@ -170,7 +170,8 @@ class Agent:
         """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
         self.task = None
         others = [one for one in self.server.agents.get(self.id, ()) if one.task is None and one is not self]
-        if others or self.group.pids(self.leaf) != [self.pid]:
+        # Without a control group (an ordinary user's, where none was delegated) a kill reaches the command alone, as always there.
+        if others or (self.leaf and self.group.pids(self.leaf) != [self.pid]):
             self.retire()
 
     def retire(self) -> None:
@@ -273,8 +274,7 @@ class Served(Joined):
 
     def agent_gone(self) -> None:
         """The agent has ended before its command, and whatever that was is killed with it."""
-        if self.group is not None:
-            self.group.kill(self.leaf)
+        self.kill()
         self._over("signal", int(signal.SIGKILL))
 
     def _over(self, how: str, number: int) -> None:
