@@ -178,9 +178,7 @@ def rates(times: dict[str, dict[str, list[float]]], streams: list[Stream]) -> st
             for name, median_ms in found.items():
                 lines = f"{stream.lines / median_ms / 1e3:.2f}" if stream.lines else ""
                 rate = f"{stream.size / median_ms / 1e3:.0f}"
-                rows.append(
-                    f"| {shown(stream, text)} | {name} | {rate} | {lines} | {ratio(found[PLAIN], median_ms)} |"
-                )
+                rows.append(f"| {shown(stream, text)} | {name} | {rate} | {lines} | {ratio(found[PLAIN], median_ms)} |")
     return "\n".join(rows)
 
 
@@ -188,7 +186,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=at_least(1), default=10, help="how often each reads each (default 10)")
     parser.add_argument("--megabytes", type=at_least(1), default=500, help="of the stream of bytes (default 500 MiB)")
-    parser.add_argument("--lines", type=at_least(1), default=3_000_000, help="of the stream of lines (default 3 million)")
+    parser.add_argument(
+        "--lines", type=at_least(1), default=3_000_000, help="of the stream of lines (default 3 million)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the order within the rounds (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single time to FILE as well")
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where the scratch folder is made")
@@ -225,11 +225,15 @@ def main() -> int:
         print(f"### {kind}\n\n{table(rows, [('subprocess.run', PLAIN)])}\n")
     print(f"{rates(times, streams)}\n\nBudgets: 500 MB/s of bytes, 1 million lines/s; a cell no slower than %%bash.\n")
     for kind, found in cells.items():
-        print(f"### a cell: {kind}\n\n{table([(name, Figures.of(got)) for name, got in found.items()], [('%%bash', '%%bash')])}\n")
+        print(
+            f"### a cell: {kind}\n\n{table([(name, Figures.of(got)) for name, got in found.items()], [('%%bash', '%%bash')])}\n"
+        )
     for line in report.ending(readers.skipped, {}):
         print(line)
     amounts = {
-        shown(stream, text): {"bytes": stream.size, "lines": stream.lines} for stream in streams for text in (False, True)
+        shown(stream, text): {"bytes": stream.size, "lines": stream.lines}
+        for stream in streams
+        for text in (False, True)
     }
     report.write(options.json, options, known, times, {}, readers.skipped, {}, {"amounts": amounts, "cells_ms": cells})
     return 0
