@@ -239,7 +239,8 @@ def tables(rows: dict[str, list[dict[str, float]]]) -> str:
                     more = count - first["alive"]
                     grows = f"{(row['launcher_pss_kib'] - first['launcher_pss_kib']) / more:.1f}"
                     fds = " + ".join(
-                        f"{(row[key] - first[key]) / more:.1f}" for key in ("launcher_descriptors", "client_descriptors")
+                        f"{(row[key] - first[key]) / more:.1f}"
+                        for key in ("launcher_descriptors", "client_descriptors")
                     )
             lines.append(f"| {name} | {count:,} | {row['start_ms']:.2f} | {each} | {launcher} | {grows} | {fds} |")
     return "\n".join(lines)
@@ -327,9 +328,7 @@ def main() -> int:
     kept = budgets(rows)
     for budget in kept:
         word = "kept" if budget["kept"] else "missed"
-        print(
-            f"  {budget['what']}: {budget['measured']:.4g} {budget['unit']} (bound {budget['bound']:.4g}): {word}"
-        )
+        print(f"  {budget['what']}: {budget['measured']:.4g} {budget['unit']} (bound {budget['bound']:.4g}): {word}")
     for line in report.ending(skipped, {}):
         print(line)
     report.write(options.json, options, known, {}, {}, skipped, {}, {"levels": rows, "budgets": kept})

@@ -275,10 +275,12 @@ class Container(Sandbox):
 
     def on_running(self) -> None:
         emit_container(self.request["run"], "start", self.id, self.request["record"])
-        self._shed()
+        if self.channel is not None:
+            # A shim has one container, and asks for its state.
+            self._shed()
 
     def _shed(self) -> None:
-        """Let go of what only its start needed: what is kept of it would be most of what a running container costs here."""
+        """Let go of what only its start needed: it would be most of what a running container costs the launcher."""
         request, record = self.request, self.request["record"]
         self.request = {key: request[key] for key in _AFTER_START if key in request}
         self.request["record"] = {key: record[key] for key in _IN_EVENTS if key in record}
