@@ -126,7 +126,7 @@ class Lineup:
             [*Path("/sys/fs/cgroup").glob(self.group), *Path("/sys/fs/cgroup").glob(f"*/{self.group}"), *self.groups]
         )
 
-    def _missing(self, name: str, program: str, *, root: bool = False) -> bool:
+    def missing(self, name: str, program: str, *, root: bool = False) -> bool:
         if shutil.which(program) is None:
             self.skipped.append(Skipped(name, f"{program} is not installed"))
         elif root and not self.root:
@@ -235,10 +235,10 @@ class Lineup:
 
     # -- engines and runtimes
 
-    def _podman(self) -> Iterator[Peer]:
-        name = PODMAN
-        if self._missing(name, "podman"):
-            return
+    def podman_words(self, name: str) -> tuple[list[str], str] | None:
+        """``podman run`` with what it needs here, to be run ``apart``, and the image's name; None where it can't be had, which is noted."""
+        if self.missing(name, "podman"):
+            return None
         home = self.scratch / "podman"
         start = ["podman", "--root", f"{home}/root", "--runroot", f"{home}/runroot", "--tmpdir", f"{home}/tmp"]
         start += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
@@ -246,10 +246,17 @@ class Lineup:
             self.apart.check(*start, "pull", "--quiet", self.image)
         except RuntimeError as error:
             self.skipped.append(Skipped(name, str(error)))
-            return
+            return None
         image = self.apart.output().strip().splitlines()[-1]
         limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--cgroup-parent", f"/{self.group}"]
-        run = [*start, "run", "--rm", "--log-driver", "k8s-file", *limits]
+        return [*start, "run", "--rm", "--log-driver", "k8s-file", *limits], image
+
+    def _podman(self) -> Iterator[Peer]:
+        name = PODMAN
+        words = self.podman_words(name)
+        if words is None:
+            return
+        run, image = words
         runtime = "crun" if shutil.which("crun") else "runc"
         yield self._command(
             name,
@@ -267,7 +274,7 @@ class Lineup:
     def _runtimes(self) -> Iterator[Peer]:
         for runtime in ("crun", "runc"):
             name = f"{runtime} run"
-            if self._missing(name, runtime, root=True):
+            if self.missing(name, runtime, root=True):
                 continue
             where = self.apart if runtime == "crun" else self.here
             start = [runtime, "--root", str(self.scratch / f"state-{runtime}")]
@@ -305,7 +312,7 @@ class Lineup:
     def _sandboxes(self) -> Iterator[Peer]:
         tree = str(self.rootfs)
         name = BWRAP
-        if not self._missing(name, "bwrap"):
+        if not self.missing(name, "bwrap"):
             yield self._command(
                 name,
                 ["bwrap", "--unshare-all", "--bind", tree, "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"],
@@ -313,7 +320,7 @@ class Lineup:
                 self.here,
             )
         name = "unshare + chroot"
-        if not self._missing(name, "unshare"):
+        if not self.missing(name, "unshare"):
             flags = "-fpmuinC" if self.root else "-rfpmuinC"
             yield self._command(
                 name,
@@ -326,7 +333,7 @@ class Lineup:
 
     def _floor(self) -> Iterator[Peer]:
         name = FLOOR
-        if not self._missing(name, "cc", root=True):
+        if not self.missing(name, "cc", root=True):
             program = self.scratch / "floor"
             source = Path(__file__).with_name("floor.c")
             built = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True)
