@@ -79,7 +79,7 @@ def magic_of(name: str) -> Any:
         try:
             answer = ask(name, shlex.split(line))
         except socket.timeout:  # noqa: UP041 - before Python 3.10 it has a class of its own
-            raise UsageError(f"%{name}: cellwall doesn't answer") from None
+            raise UsageError(f"%{name}: nobody answers") from None
         except (OSError, ValueError) as error:
             raise UsageError(f"%{name}: can't be asked: {getattr(error, 'strerror', '') or error}") from None
         if "error" in answer:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
+# A socket appears a moment before it takes connections, and nothing tells of that: it is tried again so often, so many milliseconds apart.
+_AGAIN, _AGAIN_MS = 50, 20
 # What is kept of the kernel's raw output, for the message about its end.
 _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
@@ -96,6 +98,7 @@ class Session:
         self._asked_to_end = False
         self._closing = False
         self._missing = set(CHANNELS)
+        self._again = 0
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -267,8 +270,14 @@ class Session:
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                self._loop.turn(_earlier(_LOOK_MS if busy else None, self._asks.timeout_ms()))
+                again = self._again > 0 and any(relay.waits for relay in self._relays)
+                wait_ms = _AGAIN_MS if again else _LOOK_MS if busy else None
+                self._loop.turn(_earlier(wait_ms, self._asks.timeout_ms()))
                 self._asks.tick()
+                if again:
+                    self._again -= 1
+                    for relay in self._relays:
+                        relay.look()
                 if busy:
                     self._look_at_memory()
         except Exception:  # nothing here is expected to fail: a kernel that nobody follows is worse than none
@@ -299,6 +308,7 @@ class Session:
             self._missing.discard(channel)
         for relay in self._relays:
             relay.look()
+        self._again = _AGAIN
         if not self._missing:
             self._ready.set()
 

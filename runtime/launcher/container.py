@@ -270,6 +270,8 @@ class Container(Sandbox):
         """
         self.request["scratch"] = told["scratch"]
         known = self.state["cellwall"]
+        if told["scratch"]:
+            known["scratch"] = told["scratch"]
         known["command"] = self.request["record"]["command"] = told["command"]
         known["labels"].pop(told["without_label"], None)
         if self.has_state:

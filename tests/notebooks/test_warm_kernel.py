@@ -110,6 +110,7 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     assert (known["command"][1:3], SPARE_LABEL in known["labels"]) == (["-m", "ipykernel_launcher"], False)
     done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
     assert done["errors"] == ["KeyboardInterrupt"]
+    assert first in client.text("%container")
     # Another one waits by then, and is said to be no kernel yet.
     spare(home, first)
     assert "(spare kernel)" in home.cli("ps")
