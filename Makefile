@@ -19,7 +19,7 @@ help: ## list the targets
 quickstart: ## set up, run notebooks/quickstart.ipynb in a real kernel and show what it prints
 	@sh scripts/quickstart.sh
 
-notebooks: ## run the tutorials twice in real kernels and compare what they show (ARGS='notebooks/02-*.ipynb' for some)
+notebooks: ## run the tutorials twice in real kernels, as root also as an ordinary user, and compare (ARGS='notebooks/02-*.ipynb' for some)
 	@sh scripts/system-packages.sh tests/system-packages.txt
 	@sh scripts/venv.sh test
 	@$(PYTHON) notebooks/check.py $(ARGS)

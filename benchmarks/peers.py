@@ -23,6 +23,7 @@ from spawner import Spawner
 WARM = "cellwall, from Python"
 UNPREPARED = "cellwall, from Python, no pool"
 NAMED = "cellwall, next in a named container"
+CRUN_EXEC = "crun exec"
 PODMAN = "podman run --rm"
 BWRAP = "bwrap --unshare-all"
 FLOOR = "C floor of the same kernel work"
@@ -269,18 +270,35 @@ class Lineup:
             if self._missing(name, runtime, root=True):
                 continue
             where = self.apart if runtime == "crun" else self.here
-            bundle = rootfs.make_bundle(runtime, self.scratch / f"bundle-{runtime}")
-            layers = self.scratch / f"layers-{runtime}"
-            layers.mkdir()
-            for command in rootfs.mount_overlay(self.rootfs, str(layers), bundle / "rootfs"):
-                where.check(*command)
-            argv = [runtime, "--root", str(self.scratch / f"state-{runtime}"), "run"]
+            start = [runtime, "--root", str(self.scratch / f"state-{runtime}")]
+            bundle = self._bundle(runtime, where, "run", ("/bin/true",))
             yield self._command(
                 name,
-                [*argv, "--bundle", str(bundle), f"{self.group}-{runtime}"],
+                [*start, "run", "--bundle", str(bundle), f"{self.group}-{runtime}"],
                 "no image, no user namespace, no seccomp filter; overlay mounted beforehand, memory and pids limits",
                 where,
             )
+            stays = f"{self.group}-{runtime}-stays"
+            name = CRUN_EXEC if runtime == "crun" else f"{runtime} exec"
+            bundle = self._bundle(runtime, where, "stays", ("/bin/busybox", "sleep", "100000"))
+            self.stack.callback(where.run, [*start, "delete", "--force", stays])
+            try:
+                where.check(*start, "run", "--detach", "--bundle", str(bundle), stays)
+            except RuntimeError as error:
+                self.skipped.append(Skipped(name, str(error)))
+                continue
+            yield self._command(
+                name, [*start, "exec", stays, "/bin/true"], "a further command in a container that runs", where
+            )
+
+    def _bundle(self, runtime: str, where: Spawner, name: str, command: tuple[str, ...]) -> Path:
+        """A bundle of ``runtime`` whose root is an overlay that is mounted where ``where`` runs things."""
+        bundle = rootfs.make_bundle(runtime, self.scratch / f"bundle-{runtime}-{name}", command)
+        layers = self.scratch / f"layers-{runtime}-{name}"
+        layers.mkdir()
+        for words in rootfs.mount_overlay(self.rootfs, str(layers), bundle / "rootfs"):
+            where.check(*words)
+        return bundle
 
     # -- sandboxes
 

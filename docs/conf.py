@@ -53,6 +53,7 @@ def setup(app: Any) -> None:
     folder = HERE / "notebooks"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    shutil.copytree(HERE.parent / "notebooks/pictures", folder / "pictures")
     names = sorted(path.name for path in (HERE.parent / "notebooks").glob("*.ipynb"))
     for name in names:
         shutil.copy(HERE.parent / "notebooks" / name, folder / name)

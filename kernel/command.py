@@ -96,10 +96,12 @@ def _isolated(context: Context, said: Namespace, made: KernelWords, command: lis
     image = _image(context, made, said)
     if command:
         choice = image_kernel.of_command(command, said.language or "")
-        return replace(made, command=choice.command), choice
+        return replace(made, command=choice.command, transport=said.transport or choice.transport), choice
     found = image_kernel.look(engine, replace(made.options(), pull="never"))
     choice = image_kernel.choose(found, made.image, said.language or "")
-    made = replace(made, command=choice.command, ids=said.ids or found.ids)
+    made = replace(
+        made, command=choice.command, ids=said.ids or found.ids, transport=said.transport or choice.transport
+    )
     made.check_user(engine.identity.rootless)
     made = replace(made, run=(*(f"--env={key}={value}" for key, value in choice.env.items()), *made.run))
     wheels = None if said.wheels is None else Path(said.wheels).absolute()

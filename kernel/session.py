@@ -22,9 +22,11 @@ import zmq
 
 from ..runtime.errors import CellwallError, InitError
 from ..runtime.options import Mount
+from .asking import ASK, STARTUP_FILE, Asks, startup_files
 from .connection import CHANNELS, INSIDE, INSIDE_FILE, Connection
 from .explaining import MemoryWatch, death, last_lines
 from .inside import Inside
+from .ports import Ports
 from .publisher import Publisher
 from .relay import Loop, Relay
 
@@ -62,11 +64,12 @@ class Session:
         log: logging.Logger | logging.LoggerAdapter[Any],
         scratch: str | None = None,
         spare: Spare | None = None,
+        tcp: bool = False,
     ) -> None:
         """``options`` are the container's, the kernel's command with them; ``ids`` are the numbers of its user.
 
         ``scratch`` is a folder that is removed with the container. ``spare``, this object's from now on, is a container that
-        was made ahead of the kernel.
+        was made ahead of the kernel. ``tcp``: the kernel listens at TCP ports in its container.
         """
         self._engine = engine
         self._options = options
@@ -75,11 +78,13 @@ class Session:
         self._log = log
         self._scratch = scratch
         self._spare = spare
+        self._ports = Ports() if tcp else None
         self._loop = Loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._publisher: Publisher | None = None
         self._relays: list[Relay] = []
         self._inside: Inside | None = None
+        self._asks: Asks | None = None
         self._iopub_fd = -1
         self._process: Process | None = None
         self._memory: MemoryWatch | None = None
@@ -188,6 +193,10 @@ class Session:
             if ended is None:
                 raise
             raise self._ended_at_once(ended) from None
+        if self._ports is not None:
+            self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
+        root = str(self._engine.paths.data) if self._engine.config.root else ""
+        self._asks = Asks(self._loop, self._inside, root, process.container_id)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
@@ -199,7 +208,7 @@ class Session:
     def _container(self, cancelled: Callable[[], bool] | None) -> tuple[Process, int]:
         """The container, from the spare one or made for this kernel, and where its raw output comes."""
         spare, self._spare = self._spare, None
-        content = self._connection.inside()
+        content = self._connection.inside(() if self._ports is None else self._ports.numbers)
         if spare is not None:
             # The session's name stands in the options of a container that is made for it.
             late = {name: self._options.env[name] for name in LATE if name in self._options.env}
@@ -247,6 +256,7 @@ class Session:
 
     def _main(self) -> None:
         assert self._inside is not None and self._inside.watch is not None and self._process is not None
+        assert self._asks is not None
         try:
             self._loop.watch(self._woken.fileno(), self._asked)
             self._loop.watch(self._process.fileno(), self._news)
@@ -257,7 +267,8 @@ class Session:
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                self._loop.turn(_LOOK_MS if busy else None)
+                self._loop.turn(_earlier(_LOOK_MS if busy else None, self._asks.timeout_ms()))
+                self._asks.tick()
                 if busy:
                     self._look_at_memory()
         except Exception:  # nothing here is expected to fail: a kernel that nobody follows is worse than none
@@ -274,7 +285,8 @@ class Session:
     def _appeared(self, _: int) -> None:
         """The kernel has made a socket, perhaps."""
         assert self._inside is not None and self._inside.watch is not None and self._publisher is not None
-        self._inside.watch.read()
+        if self._asks is not None and any(name == ASK for _, name in self._inside.watch.read()):
+            self._asks.appeared()
         for channel in sorted(self._missing):
             fd = self._inside.open(channel)
             if fd < 0:
@@ -347,6 +359,11 @@ class Session:
         for relay in self._relays:
             relay.close()
         self._relays.clear()
+        if self._asks is not None:
+            self._asks.close()
+            self._asks = None
+        if self._ports is not None:
+            self._ports.close()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
@@ -398,7 +415,7 @@ def open_kernel(
             stdin_fd=stdin_fd,
             stdout_fd=write_fd,
             stderr_fd=write_fd,
-            files={INSIDE_FILE: file},
+            files={INSIDE_FILE: file, **startup_files(ids)},
             scratch=scratch,
             progress=progress,
             cancelled=cancelled,
@@ -424,8 +441,12 @@ def kernel_options(options: RunOptions, ids: tuple[int, int]) -> RunOptions:
         network=options.network or "none",
         mounts=(*options.mounts, sockets),
         # A kernel watches its parent, and takes process 1 for its own death unless it is told so.
-        env={"JPY_PARENT_PID": "1", **options.env},
+        env={"JPY_PARENT_PID": "1", "PYTHONSTARTUP": STARTUP_FILE, **options.env},
     )
+
+
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else min(one, other)
 
 
 class PullLog:

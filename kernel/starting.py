@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.cli.told import worth_telling
-from ..runtime.errors import NotFound
+from ..runtime.errors import NotFound, SpecError
 from .asked import asked
 from .connection import Connection
 from .folder import is_home, mounts_of
@@ -69,6 +69,11 @@ def start(
             raise NotFound(
                 f"image {options.image}, which this kernel was installed with, has been removed: run cellwall kernel install again"
             ) from None
+    if words.transport == "tcp" and options.network == "host":
+        raise SpecError(
+            "--network",
+            "host has no ports for this kernel alone, and it listens at ports: take another network, or --transport ipc if it knows that",
+        )
     kind = None
     if spares is not None and words.warm and Command.of(options.command) is not None:
         image = _image(engine, options, log)
@@ -78,7 +83,8 @@ def start(
     late = {name: environment[name] for name in LATE if environment.get(name)}
     options = replace(options, env={**late, **options.env})
     spare = None if spares is None or kind is None else spares.take(kind)
-    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch, spare=spare)
+    tcp = words.transport == "tcp"
+    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch, spare=spare, tcp=tcp)
     made.start(timeout_s=wanted.timeout_s)
     if spares is not None and kind is not None:
         spares.started(kind, words.warm, log, many=many)

@@ -47,8 +47,8 @@ BUILT_IN = "built-in"
 # A fork bomb is stopped long before it hurts, and a JVM or a parallel build still fits; podman's figure.
 PIDS_LIMIT = 2048
 TIMEOUT_S = 10.0
-# Nothing is made ahead unless somebody asks: spare sandboxes are groups and processes that outlast a cell. See launcher/pool.py.
-POOL = 0
+# One for the next container and one for whoever runs two at once; each is a process of some 3 MiB. See launcher/pool.py.
+POOL = 2
 _POOL_MOST = 64
 
 

@@ -26,6 +26,8 @@ from .results import Exit
 
 # On a container that waits for the kernel that it is to be (kernel/spare.py).
 SPARE_LABEL = "org.cellwall.kernel.spare"
+# Hexadecimal digits of a whole id.
+ID_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Containers:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        # Which container had a name when it was looked for last: read from its record each time whether it has it still.
+        self._found: dict[str, str] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -148,7 +152,8 @@ class Containers:
 
     def record(self, container_id: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads((self.folder(container_id) / "record.json").read_bytes())
+            with open(f"{self.paths.containers}/{container_id}/record.json", "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found
@@ -176,6 +181,29 @@ class Containers:
             for mount in known.get("mounts") or ():
                 found.update((mount.get("image") or {}).get("layers", ()))
         return found
+
+    def named(self, name: str) -> dict[str, Any] | None:
+        """The record of the kept container ``name``; one that was found before is one look on disk, however many there are."""
+        record = self.record(self._found[name]) if name in self._found else None
+        if record is None or record["name"] != name:
+            self._found.pop(name, None)
+            record = next((one for one in self.records() if one["name"] == name), None)
+            if record is not None:
+                self._found[name] = record["id"]
+        return record
+
+    def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
+        """As ``find``, with its run-time state where it runs. Raises NotFound."""
+        record = self.record(name_or_id) if len(name_or_id) == ID_LENGTH and name_or_id.isalnum() else None
+        record = record or self.named(name_or_id)
+        if record is None or record.get("hidden"):
+            container = self.find(name_or_id)
+            return container, self.state(container.id)
+        found = state.load(str(self.paths.running), record["id"])
+        container = self._container(record, found)
+        if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
+            return container, found
+        return container, None
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
@@ -222,14 +250,14 @@ class Containers:
         started = finished = None
         restart_count = 0
         container_id = record["id"] if record else (running or {})["id"]
-        if record is not None:
+        waits = running is not None and alive and running["status"] == "restarting"
+        if record is not None and (waits or not alive):
             try:
                 message = json.loads((self.folder(container_id) / "exit.json").read_bytes())
                 ended, started, finished = read_exit(message), message.get("started"), message["finished"]
                 restart_count = message.get("restart_count", 0)
             except FileNotFoundError:
                 pass
-        waits = running is not None and alive and running["status"] == "restarting"
         status = "restarting" if waits else "running" if alive else "exited" if ended is not None else "created"
         if status == "running" and running is not None and is_paused(running):
             status = "paused"
@@ -257,7 +285,8 @@ class Containers:
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
         try:
-            found: dict[str, Any] = json.loads((self.paths.running / container_id / "health.json").read_bytes())
+            with open(f"{self.paths.running}/{container_id}/health.json", "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         return found

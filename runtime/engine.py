@@ -273,9 +273,10 @@ class Engine:
 
         if not options.name:
             raise SpecError("--name", "a container that stays needs a name")
+        name = options.name
         options = self.config.fill(options)
         with self.lock:
-            record = next((r for r in self.known.records() if r["name"] == options.name), None)
+            record = self.known.named(name)
             if record is not None and record["plan"] is None:
                 if state.owner_lives(record["maker"]):
                     raise StatusError(f"container {options.name}", "being made by another process", "made: wait for it")

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from .tracing import Trace
 
 
+# What the launcher has to know of a container that a command joins, of the part of its state that is ours.
+_OF_TARGET = ("launcher", "init_started", "cgroup", "namespaces", "setgroups", "id_count")
+
+
 class ImageGone(NotFound):
     """Another process removed the image between the look at it and the making of its container."""
 
@@ -156,8 +160,7 @@ def join(
     detached: bool = False,
 ) -> Process:
     """See ``Engine.exec``. ``detached``: it goes on without this process, by ``launcher`` (detaching.py)."""
-    container = engine.known.find(name_or_id)
-    found = engine.known.state(container.id)
+    container, found = engine.known.look(name_or_id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
     if container.status == "paused":
@@ -166,7 +169,7 @@ def join(
             raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
     base = found["cellwall"]["process"]
     # Unlike any other engine's: it names the command's control group and the file of its text.
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
     process = {
         **base,
         "args": argv,
@@ -178,12 +181,19 @@ def join(
         "size": size,
         "keeper": False,
         "init": False,
+        # It does as the container's own process does.
+        "agent": base.get("agent", False) and user is None and not (tty or privileged or detached),
     }
     if privileged:
         from .linux.capabilities import NAMES
 
         process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
-    request = {"operation": "exec", "name": name, "container": found, "process": process, "timeout_s": timeout_s}
+    target = {
+        "id": container.id,
+        "pid": found["pid"],
+        "cellwall": {key: found["cellwall"][key] for key in _OF_TARGET},
+    }
+    request = {"operation": "exec", "name": name, "container": target, "process": process, "timeout_s": timeout_s}
     if detached:
         request["detached"] = True
     if launcher is None:
@@ -320,6 +330,8 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             **{key: record.get(key) for key in keys},
             # A kept one's are in its record.
             **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
+            # Removed with the container; by the next start, where its launcher was killed.
+            **({"scratch": record["scratch"]} if record.get("scratch") else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
         },

@@ -161,6 +161,8 @@ def plan(
         "keeper": keeper,
         "init": options.init and not keeper,
         "signal_group": options.signal_group,
+        # Whether an agent may start further commands: it does so under the filter, with no more calls than that is known to allow.
+        "agent": security.options.seccomp == "default" and "pid" in kinds,
     }
     # Who mounts a file of his own there wants that one.
     taken = {one["target"] for one in attached}

@@ -116,8 +116,23 @@ def processes(known: Containers, container_id: str) -> list[int]:
         return []
     group = Group.open(found["cellwall"].get("cgroup") or {})
     if pids := group.pids():
-        return sorted(pids)
+        return sorted(_inside(found["pid"], pids))
     return sorted(_in_namespace_of(found["pid"]))
+
+
+def _inside(first: int, pids: list[int]) -> list[int]:
+    """Those of ``pids`` that the container can see: an agent of ours (launcher/agent.py) stands in its group, and not among its processes."""
+    own = _pid_namespace("self")
+    if _pid_namespace(str(first)) in (own, ""):
+        return pids
+    return [pid for pid in pids if _pid_namespace(str(pid)) != own]
+
+
+def _pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:  # it has just ended, or is another user's
+        return ""
 
 
 def _in_namespace_of(pid: int) -> list[int]:

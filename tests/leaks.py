@@ -7,14 +7,23 @@ A machine may run several sessions of tests at once, and a session several worke
 descendant, a process whose command line or environment names one of its state folders, a mount in this namespace. Where CI
 is set the machine is ours alone, and everything new counts. Only groups can't be told from another worker's once they are empty:
 there the whole session answers for them, at its end (``SessionGroups``).
+
+A sandbox that an engine has ready for its next container is no leak while its launcher lives and has it written down
+(launcher/pool.py), as long as there are no more of them than a pool holds. One that the launcher has lost isn't written down, and
+one that it has forgotten outlives it: both count.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
+
+from cellwall.runtime import state
+from cellwall.runtime.config import POOL
 
 GRACE_S = 8.0
 HELD = ("cgroup", "ipc", "mnt", "net", "pid", "pidfd", "time", "user", "uts")
@@ -25,20 +34,26 @@ WORKER = "PYTEST_XDIST_WORKER" in os.environ
 class Leaks:
     """A snapshot taken when it is made. Not for use from several threads."""
 
+    # The state folders of the whole session: an engine that several tests share has its spare sandboxes in one of them.
+    known_roots: ClassVar[set[str]] = set()
+
     def __init__(self) -> None:
         self.roots: list[str] = []
         self.state: list[str] = []
         self.mounts = mounts()
-        self.groups = cgroups()
+        # What is spare now has to be gone, or somebody's container, by the time when it counts.
+        spare = Spares(self.known_roots)
+        self.groups = cgroups() - spare.groups
         self.links = links()
-        self.processes = {(pid, start) for pid, start, _ in processes()}
-        self.namespaces = namespaces()
+        self.processes = {(pid, start) for pid, start, _ in processes() if pid not in spare.pids}
+        self.namespaces = namespaces(spare.pids)
         self.descriptors = descriptors()
         self.folder = os.getcwd()
 
     def own(self, root: Path) -> None:
         """Processes and mounts that name ``root`` are this test's."""
         self.roots.append(str(root))
+        self.known_roots.add(str(root))
 
     def close(self, root: Path) -> None:
         """Look through a state folder that is about to go, and detach what is mounted in it so that its removal is safe."""
@@ -64,12 +79,14 @@ class Leaks:
     def _new(self) -> list[str]:
         found = [f"mount: {point}" for point in sorted(mounts() - self.mounts)]
         family = descendants(os.getpid())
+        spare = Spares(self.known_roots)
+        found += spare.too_many
         for pid, start, command in processes():
-            if (pid, start) in self.processes:
+            if (pid, start) in self.processes or pid in spare.pids:
                 continue
             if pid in family or self._names_a_root(pid) or (ALONE and "cellwall" in command):
                 found.append(f"process: {pid} {command}")
-        for group in sorted(cgroups() - self.groups):
+        for group in sorted(cgroups() - self.groups - spare.groups):
             pids = group_pids(group)
             # A group with a stranger's process in it belongs to another session; an empty one has outlived its owner.
             if pids & family or (not WORKER and (ALONE or not pids)):
@@ -77,7 +94,8 @@ class Leaks:
         if ALONE:
             found += [f"network link: {name}" for name in sorted(links() - self.links)]
         found += [
-            f"namespace held by a process of this session: {name}" for name in sorted(namespaces() - self.namespaces)
+            f"namespace held by a process of this session: {name}"
+            for name in sorted(namespaces(spare.pids) - self.namespaces)
         ]
         found += [f"descriptor of this process: {what}" for what in sorted(descriptors() - self.descriptors)]
         if os.getcwd() != self.folder:
@@ -89,6 +107,28 @@ class Leaks:
             return False
         text = read(f"/proc/{pid}/cmdline") + read(f"/proc/{pid}/environ")
         return any(root.encode() in text for root in self.roots)
+
+
+class Spares:
+    """The sandboxes that living launchers have ready and written down, in the run-time folders below ``roots``.
+
+    ``too_many`` has a line for each launcher that has more of them than a pool holds.
+    """
+
+    def __init__(self, roots: set[str]) -> None:
+        owners: dict[str, tuple[int, int]] = {}
+        for root in {*roots, *filter(None, [os.environ.get("CELLWALL_ROOT")])}:
+            for name, owner in state.spares(f"{root}/run/spares"):
+                if state.owner_lives(owner):
+                    owners[name] = owner["pid"], owner["started"]
+        most = max(POOL, int(os.environ.get("CELLWALL_POOL") or 0))
+        self.too_many = [
+            f"spare sandboxes of launcher {pid}: {count}, at most {most}"
+            for (pid, _), count in Counter(owners.values()).items()
+            if count > most
+        ]
+        self.groups = {group for group in cgroups() if os.path.basename(group) in owners}
+        self.pids = {pid for group in self.groups for pid in group_pids(group)}
 
 
 class SessionGroups:
@@ -174,10 +214,10 @@ def links() -> set[str]:
     return set(os.listdir("/sys/class/net"))
 
 
-def namespaces() -> set[str]:
-    """Namespaces, as ``type:[inode]``, in which this process's descendants are and it itself isn't."""
+def namespaces(spare: set[int] | frozenset[int] = frozenset()) -> set[str]:
+    """Namespaces, as ``type:[inode]``, in which this process's descendants but those of ``spare`` are and it itself isn't."""
     found: set[str] = set()
-    for pid in descendants(os.getpid()):
+    for pid in descendants(os.getpid()) - spare:
         found |= namespaces_of(pid)
     return found - namespaces_of(os.getpid())
 

@@ -123,9 +123,7 @@ class Box:
         if wanted.command:
             raise SpecError("COMMAND", "a shell kernel runs the shell: say no command")
         paths = self.engine.paths
-        private = [Path(jupyter_runtime_dir()), paths.data]
-        if not paths.run.is_relative_to(paths.data):  # else it is hidden with it
-            private.append(paths.run)
+        private = [Path(jupyter_runtime_dir()), paths.data, paths.run]
         seen = () if shown is None else mounts_of(shown, self._words.folder, private)
         if shown is not None and self._words.folder == "rw" and is_home(shown):
             self.engine.warn(_HOME_NOTE)

@@ -274,6 +274,13 @@ class Group:
             part.events(found)
         return found
 
+    def counts(self) -> dict[str, Any]:
+        """Of ``events`` what only grows, so that it can be taken off later: ``oom_kills``, ``pids_limit_hits``, ``cpu_s``."""
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            part.counts(found)
+        return found
+
     def stats(self) -> dict[str, Any]:
         """Limits and use by controller; see stats.py."""
         return stats_of(self.paths)

@@ -233,16 +233,22 @@ class GroupV1:
 
     # -- counters --
 
-    def events(self, found: dict[str, Any]) -> None:
-        """Fill in what these controllers count; see Group.events."""
+    def counts(self, found: dict[str, Any]) -> None:
+        """Fill in what these controllers count and never less of; see Group.counts."""
         if "memory" in self.controllers:
             found["oom_kills"] = table(f"{self.path}/memory.oom_control").get("oom_kill")
+        if "pids" in self.controllers:
+            found["pids_limit_hits"] = table(f"{self.path}/pids.events").get("max")
+        if "cpuacct" in self.controllers:
+            used = number(f"{self.path}/cpuacct.usage")
+            found["cpu_s"] = None if used is None else used / 1e9
+
+    def events(self, found: dict[str, Any]) -> None:
+        """Fill in all that these controllers know of what happened; see Group.events."""
+        self.counts(found)
+        if "memory" in self.controllers:
             found["memory_peak_bytes"] = number(f"{self.path}/memory.max_usage_in_bytes")
             found["memory_limit_bytes"] = number(f"{self.path}/memory.limit_in_bytes")
         if "pids" in self.controllers:
             found["pids_limit"] = number(f"{self.path}/pids.max")
-            found["pids_limit_hits"] = table(f"{self.path}/pids.events").get("max")
             found["pids_peak"] = number(f"{self.path}/pids.peak")
-        if "cpuacct" in self.controllers:
-            used = number(f"{self.path}/cpuacct.usage")
-            found["cpu_s"] = None if used is None else used / 1e9

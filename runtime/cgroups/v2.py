@@ -291,17 +291,23 @@ class GroupV2:
 
     # -- counters --
 
-    def events(self, found: dict[str, Any]) -> None:
-        """Fill in what this group counts; see Group.events."""
+    def counts(self, found: dict[str, Any]) -> None:
+        """Fill in what this group counts and never less of; see Group.counts."""
         if "memory" in self.controllers:
             found["oom_kills"] = table(f"{self.path}/memory.events").get("oom_kill")
-            found["memory_peak_bytes"] = number(f"{self.path}/memory.peak")
-            found["memory_limit_bytes"] = number(f"{self.path}/memory.max")
         if "pids" in self.controllers:
-            found["pids_limit"] = number(f"{self.path}/pids.max")
             found["pids_limit_hits"] = table(f"{self.path}/pids.events").get("max")
-            found["pids_peak"] = number(f"{self.path}/pids.peak")
         # Every group has cpu.stat, also where the cpu controller is off or in version 1.
         used = table(f"{self.path}/cpu.stat").get("usage_usec")
         if used is not None:
             found["cpu_s"] = used / 1e6
+
+    def events(self, found: dict[str, Any]) -> None:
+        """Fill in all that is known of what happened in this group; see Group.events."""
+        self.counts(found)
+        if "memory" in self.controllers:
+            found["memory_peak_bytes"] = number(f"{self.path}/memory.peak")
+            found["memory_limit_bytes"] = number(f"{self.path}/memory.max")
+        if "pids" in self.controllers:
+            found["pids_limit"] = number(f"{self.path}/pids.max")
+            found["pids_peak"] = number(f"{self.path}/pids.peak")

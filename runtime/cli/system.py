@@ -11,7 +11,7 @@ import platform
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SpecError
+from ..errors import SpecError, UnsupportedError
 from . import table, values
 from .parser import Parser
 
@@ -49,8 +49,11 @@ def _versions() -> dict[str, str]:
 
 
 def doctor(context: Context, words: list[str]) -> int:
-    """Print what this machine can do: ok, limited or missing, and the one command that mends it."""
-    parser = context.parser("[OPTIONS]")
+    """Print what this machine can do: ok, limited or missing, and the one command that mends it.
+
+    With names, only these, and UnsupportedError for the first of them that isn't ok.
+    """
+    parser = context.parser("[OPTIONS] [NAME...]")
     parser.value(
         "--format",
         read=values.choice("json", "text"),
@@ -58,17 +61,20 @@ def doctor(context: Context, words: list[str]) -> int:
         help="data, or text for a person",
         default="text",
     )
-    said, rest = parser.parse(words)
-    _no_words(parser, rest)
+    said, names = parser.parse(words)
     from ..inspect.machine import look
 
-    view = look()
+    view = look(names)
     if said.format == "json":
         print(json.dumps(view.to_dict(), indent=2))
     elif table.has_view():
         table.write_view({"text": view.text(), "html": view.html()})
     else:
         print(view.text(shutil.get_terminal_size((100, 24)).columns), end="")
+    if names and (lacking := [probe for probe in view.probes if probe["status"] != "ok"]):
+        raise UnsupportedError(
+            f"{lacking[0]['name']} is {lacking[0]['status']}: {lacking[0]['detail']}", lacking[0]["mend"]
+        )
     return 0
 
 

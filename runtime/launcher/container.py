@@ -244,6 +244,9 @@ class Container(Sandbox):
         return paths
 
     def clean_up(self) -> None:
+        # They stand in its mounts, and in its group.
+        for agent in self.server.agents.pop(self.id, []):
+            agent.end()
         if self.names is not None:
             self.names.close()
             self.names = None

@@ -51,7 +51,7 @@ class Joined(Task):
             if start_time(container["pid"]) != container["cellwall"]["init_started"]:
                 raise StatusError("the container", "exited", "running")
             self.group = Group.open(container["cellwall"]["cgroup"])
-            self.baseline = self.group.events()
+            self.baseline = self.group.counts()
             self.leaf = self.group.leaf(self.request["name"])
             clone_fd = self.group.clone_fd(self.leaf, partial=True)
             opened.append(clone_fd)

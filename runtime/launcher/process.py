@@ -39,12 +39,15 @@ from .wire import send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _TIOCSCTTY = 0x540E
 _TIOCSWINSZ = 0x5414
+# Python ignores the first two, the launcher the third, and an ignored signal stays so across exec: programs expect the default.
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 # Where a cell's text lies: on the container's own /dev, which is a tmpfs that every container has.
 CELL_FOLDER = "/dev/cell"
 
@@ -107,9 +110,37 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     environment.setdefault("HOME", home)
     step.name = "working folder"
     cwd = process["cwd"] or "/"
-    _enter(cwd, create=process.get("make_cwd", True))
+    enter(cwd, create=process.get("make_cwd", True))
     step.name = "cell"
-    arguments = _arguments(process, environment)
+    arguments = arguments_of(process, environment)
+    late_filter = become(process, uid, gid, groups, step)
+    step.name = "working folder"
+    enter(cwd, create=False)
+    if process["no_new_privileges"]:
+        step.name = "no_new_privs"
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+    os.umask(0o022)
+    step.name = "exec"
+    if process["keeper"]:
+        keeper.keep(sync, late_filter)
+    candidates = candidates_of(arguments[0], environment)
+    if step.stamps is not None:
+        send(sync, {"stamps": step.stamps})
+    # Not closed now: the sync socket must live until the exec has worked.
+    close_range(3, flags=CLOSE_RANGE_CLOEXEC)
+    _default_signals()
+    if process["init"]:
+        keeper.run_below(sync, candidates, arguments, environment, late_filter, group=bool(process.get("signal_group")))
+    if late_filter:
+        seccomp.load(late_filter, process["seccomp_flags"])
+    exec_first(candidates, arguments, environment)
+
+
+def become(process: dict[str, Any], uid: int, gid: int, groups: list[int], step: Step) -> bytes:
+    """Be the process's user, with its capabilities and no more; returns the filter that is to be loaded after no_new_privs, if any.
+
+    Raises InitError where the user is outside of the container's ids.
+    """
     step.name = "capabilities"
     keep = process["capabilities"]
     filter_program = binascii.a2b_base64(process["seccomp"])
@@ -145,35 +176,27 @@ def exec_process(sync: socket.socket, process: dict[str, Any], fds: list[int], s
     else:
         # As docker's: a user other than root has none, and a program with file capabilities gets them from the bounding set.
         capabilities.hold(())
-    step.name = "working folder"
-    _enter(cwd, create=False)
-    if process["no_new_privileges"]:
-        step.name = "no_new_privs"
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-    os.umask(0o022)
-    step.name = "exec"
-    if process["keeper"]:
-        keeper.keep(sync, late_filter)
-    candidates = _candidates(arguments[0], environment)
-    if step.stamps is not None:
-        send(sync, {"stamps": step.stamps})
-    # Not closed now: the sync socket must live until the exec has worked.
-    close_range(3, flags=CLOSE_RANGE_CLOEXEC)
-    _default_signals()
-    if process["init"]:
-        keeper.run_below(sync, candidates, arguments, environment, late_filter, group=bool(process.get("signal_group")))
-    if late_filter:
-        seccomp.load(late_filter, process["seccomp_flags"])
-    exec_first(candidates, arguments, environment)
+    return late_filter
 
 
 def exec_first(candidates: list[str], arguments: list[str], environment: dict[str, str]) -> NoReturn:
     """execve the first of ``candidates`` that there is. Raises InitError with docker's status 126 or 127."""
+    start_first(candidates, arguments, environment, os.execve)
+    raise AssertionError("execve returned")
+
+
+def start_first(
+    candidates: list[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    start: Callable[[str, list[str], dict[str, str]], int],
+) -> int:
+    """``start`` the first of ``candidates`` that there is; returns what that does. Raises InitError as ``exec_first``."""
     name = arguments[0]
     refused: OSError | None = None
     for path in candidates:
         try:
-            os.execve(path, arguments, environment)
+            return start(path, arguments, environment)
         except OSError as error:
             if error.errno in (ENOENT, ENOTDIR):
                 if os.path.exists(path) and not os.path.isdir(path):
@@ -201,7 +224,8 @@ def exec_first(candidates: list[str], arguments: list[str], environment: dict[st
     raise InitError("exec", f"{name}: {mend}", number, 126) from refused
 
 
-def _candidates(name: str, environment: dict[str, str]) -> list[str]:
+def candidates_of(name: str, environment: dict[str, str]) -> list[str]:
+    """The paths where the program ``name`` may be. Raises InitError for an empty word."""
     if not name:
         raise InitError("exec", "the command is an empty word: say a program's name", ENOENT, 127)
     if "/" in name:
@@ -209,7 +233,7 @@ def _candidates(name: str, environment: dict[str, str]) -> list[str]:
     return [f"{folder or '.'}/{name}" for folder in environment.get("PATH", DEFAULT_PATH).split(":")]
 
 
-def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str]:
+def arguments_of(process: dict[str, Any], environment: dict[str, str]) -> list[str]:
     """The command, or the interpreter of a cell's text, which is written to a file in the container first."""
     script = process.get("script")
     if script is None:
@@ -247,14 +271,15 @@ def _arguments(process: dict[str, Any], environment: dict[str, str]) -> list[str
 
 def _first_present(names: list[str], environment: dict[str, str]) -> str:
     for name in names:
-        if any(os.access(path, os.X_OK) for path in _candidates(name, environment)):
+        if any(os.access(path, os.X_OK) for path in candidates_of(name, environment)):
             return name
     raise InitError(
         "exec", f"the image has no {' or '.join(names)} to run the cell: name its interpreter with --lang", ENOENT, 127
     )
 
 
-def _enter(folder: str, *, create: bool) -> None:
+def enter(folder: str, *, create: bool) -> None:
+    """Make ``folder`` the working folder, with ``create`` also one that isn't there. Raises InitError."""
     _change_folder(folder, create=create)
     # A link of /proc may lead out of the root: the kernel has no path for such a folder then. Source: getcwd(3).
     try:
@@ -320,7 +345,6 @@ def _bind_console(peer_fd: int) -> None:
 
 
 def _default_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays so across exec: programs expect the default."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..network.client import Worker
+    from .agents import Agent
     from .task import Task
 
 
@@ -68,6 +69,8 @@ class Server:
         self.expected: set[int] = set()
         # How children ended that were collected while a joining process had something to say yet, by pid.
         self.collected: dict[int, os.waitid_result] = {}
+        # What starts further commands in the containers that are this launcher's own, by container id.
+        self.agents: dict[str, list[Agent]] = {}
         self._children_ended = False
         self._watch_children()
         from .pool import Pool  # which needs what is below the server
@@ -232,9 +235,9 @@ class Server:
 
             Shim(self, message, channel, fds).begin()
         elif operation == "exec":
-            from .joined import Alone, Joined
+            from .agents import launch
 
-            (Alone if message.get("detached") else Joined)(self, message, channel, fds).launch()
+            launch(self, message, channel, fds)
         elif operation == "network":
             # A container on a network comes next: the worker's imports overlap all that is done until then.
             self.network_worker().start()
@@ -320,7 +323,7 @@ def main() -> None:
     os.umask(0o022)
     os.chdir("/")
     # Before the first fork, so that no child imports it again.
-    from . import joined, pool  # noqa: F401
+    from . import agents, pool  # noqa: F401
 
     if os.environ.get("CELLWALL_SHIM"):
         from . import shim  # noqa: F401

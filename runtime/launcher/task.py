@@ -100,12 +100,16 @@ class Task:
     def arm(self) -> None:
         """Watch what was started: its messages, its end, the client, the clock."""
         assert self.sync is not None
-        self.server.tasks.add(self)
-        if self.channel is not None:
-            self.server.watch(self.channel.fileno(), self.on_channel)
         self.server.watch(self.sync.fileno(), self.on_sync)
         if self.pidfd >= 0:
             self.server.watch(self.pidfd, self.on_exit)
+        self.attend()
+
+    def attend(self) -> None:
+        """Watch the client and the clock."""
+        self.server.tasks.add(self)
+        if self.channel is not None:
+            self.server.watch(self.channel.fileno(), self.on_channel)
         timeout_s = self.request.get("timeout_s")
         if timeout_s is not None:
             self.deadline = self.server.after(timeout_s, self.on_deadline)
@@ -162,16 +166,16 @@ class Task:
             # What it said last must be read first.
             while self.sync is not None and self.server.callbacks.get(self.sync.fileno()):
                 self.on_sync()
-        self.server.cancel(self.deadline)
         result = self.server.collect(self.pid, self.pidfd)
         self.pidfd = -1
         if result is None:
             raise ChildProcessError(self.pid)
-        message: dict[str, Any] = {"event": "exited", "wall_s": time.monotonic() - self.started_at}
-        if result.si_code == os.CLD_EXITED:
-            message["code"] = result.si_status
-        else:
-            message["signal"] = result.si_status
+        self.told("code" if result.si_code == os.CLD_EXITED else "signal", result.si_status)
+
+    def told(self, how: str, number: int) -> None:
+        """It has ended, with ``code`` or ``signal`` ``number``."""
+        self.server.cancel(self.deadline)
+        message: dict[str, Any] = {"event": "exited", how: number, "wall_s": time.monotonic() - self.started_at}
         message["timed_out"] = self.timed_out
         message["cgroup"] = self.events()
         if self.failure is not None:

@@ -207,8 +207,11 @@ def start_time(pid: int) -> int:
     Raises ProcessLookupError where there is none (a zombie counts as none). Source: proc_pid_stat(5), field 22.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(fd, 4096)
+        finally:
+            os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(pid) from None
     fields = stat[stat.rindex(b")") + 2 :].split()

@@ -1,11 +1,17 @@
-"""What a default container can see and be, read from its own /proc."""
+"""What a default container can see and be, read from its own /proc: one that is made for itself, and one that begins in a spare sandbox."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,35 +20,73 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.linux.capabilities import names
 from cellwall.runtime.security.capabilities import DEFAULT
 from cellwall.runtime.security.profile import MASKED_PATHS
+from cellwall.runtime.tracing import Trace
+
+from ..leaks import Leaks
 
 pytestmark = pytest.mark.needs("root")
 
 NAMESPACES = ("user", "pid", "mnt", "net", "uts", "ipc", "cgroup")
 
 
+Run = Callable[..., cellwall.Result]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, Engine]]:
+    """An engine that has nothing made ahead, and one that has, on one store; what they leave is looked at when they have ended."""
+    check = Leaks()
+    root = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))
+    check.own(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLWALL_ROOT", str(root))
+        made = {"cold": Engine(), "warm": Engine()}
+    made["cold"].pool = 0
+    for engine in made.values():
+        # Its launcher counts as there from the first test on.
+        cellwall.run("host", ["true"], engine=engine)
+    yield made
+    for engine in made.values():
+        engine.close()
+    check.close(root)
+    shutil.rmtree(root)
+    assert check.left() == []
+
+
+@pytest.fixture(params=["cold", "warm"])
+def run(request: pytest.FixtureRequest, engines: dict[str, Engine], busybox: str) -> Run:
+    """``cellwall.run`` of busybox, in a container that began as the test's parameter says."""
+
+    def in_a_container(args: Sequence[str] = (), **options: Any) -> cellwall.Result:
+        deadline = time.monotonic() + 30
+        while True:
+            trace = Trace()
+            result = cellwall.run(busybox, args, engine=engines[request.param], trace=trace, **options)
+            ahead = "cgroup made" not in [stamp.what for stamp in trace.stamps]
+            if ahead == (request.param == "warm"):
+                return result
+            assert request.param == "warm", "nothing is made ahead for this engine"
+            assert time.monotonic() < deadline, "waited half a minute for a container that begins in a spare sandbox"
+
+    return in_a_container
+
+
 def status(text: str) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
 
 
-def test_every_namespace_is_its_own(engine: Engine, busybox: str) -> None:
-    result = cellwall.run(
-        busybox, script=f"cd /proc/self/ns; for n in {' '.join(NAMESPACES)}; do readlink $n; done", engine=engine
-    )
+def test_every_namespace_is_its_own(run: Run) -> None:
+    result = run(script=f"cd /proc/self/ns; for n in {' '.join(NAMESPACES)}; do readlink $n; done")
     inside = result.stdout.split()
     outside = [os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES]
     assert len(inside) == len(NAMESPACES)
     assert not set(inside) & set(outside)
 
 
-def test_two_containers_share_no_namespace_and_no_id(engine: Engine, busybox: str) -> None:
+def test_two_containers_share_no_namespace_and_no_id(run: Run) -> None:
     script = f"cat /proc/self/uid_map; cd /proc/self/ns; readlink {' '.join(NAMESPACES)}; sleep 0.3"
-    import threading
-
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(cellwall.run(busybox, script=script, engine=engine).stdout))
-        for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(run(script=script).stdout)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -51,8 +95,8 @@ def test_two_containers_share_no_namespace_and_no_id(engine: Engine, busybox: st
     assert not first & second
 
 
-def test_security_state(engine: Engine, busybox: str) -> None:
-    found = status(cellwall.run(busybox, ["cat", "/proc/self/status"], engine=engine).stdout)
+def test_security_state(run: Run) -> None:
+    found = status(run(["cat", "/proc/self/status"]).stdout)
     assert found["Seccomp"] == "2"
     assert found["NoNewPrivs"] == "1"
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -62,46 +106,45 @@ def test_security_state(engine: Engine, busybox: str) -> None:
     assert found["Groups"] == "0"
 
 
-def test_root_inside_is_nobody_outside(engine: Engine, busybox: str) -> None:
-    inside, outside, count = map(
-        int, cellwall.run(busybox, ["cat", "/proc/self/uid_map"], engine=engine).stdout.split()
-    )
+def test_root_inside_is_nobody_outside(run: Run) -> None:
+    inside, outside, count = map(int, run(["cat", "/proc/self/uid_map"]).stdout.split())
     assert inside == 0
     assert outside >= 0x70000000
     assert count == 65536
 
 
-def test_no_foreign_descriptor(engine: Engine, busybox: str) -> None:
-    found = cellwall.run(busybox, ["ls", "/proc/self/fd"], engine=engine).stdout.split()
+def test_no_foreign_descriptor(run: Run) -> None:
+    found = run(["ls", "/proc/self/fd"]).stdout.split()
     assert found == ["0", "1", "2", "3"]  # 3 is the folder that ls reads
-    in_script = cellwall.run(busybox, script="ls /proc/self/fd", engine=engine).stdout.split()
+    in_script = run(script="ls /proc/self/fd").stdout.split()
     assert in_script == ["0", "1", "2", "3"]
 
 
-def test_none_of_the_hosts_environment(engine: Engine, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_none_of_the_hosts_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLWALL_TEST_SECRET", "token-4711")
-    result = cellwall.run(busybox, script="env; cat /proc/*/environ", engine=engine)
+    result = run(script="env; cat /proc/*/environ")
     assert "token-4711" not in result.stdout
-    lines = cellwall.run(busybox, ["env"], engine=engine).stdout.splitlines()
+    lines = run(["env"]).stdout.splitlines()
     assert {line.partition("=")[0] for line in lines} == {"PATH", "HOME", "HOSTNAME"}
 
 
-def test_only_its_own_processes(engine: Engine, busybox: str) -> None:
-    found = cellwall.run(busybox, script="ls -d /proc/[0-9]*", engine=engine).stdout.split()
+def test_only_its_own_processes(run: Run) -> None:
+    found = run(script="ls -d /proc/[0-9]*").stdout.split()
     assert found[0] == "/proc/1"
     assert len(found) <= 3
 
 
-def test_only_loopback_and_it_is_up(engine: Engine, busybox: str) -> None:
+def test_only_loopback_and_it_is_up(run: Run) -> None:
     script = (
         "ls /sys/class/net; cat /sys/class/net/lo/flags; nc -l -p 7 -e true & sleep 0.2; nc 127.0.0.1 7 && echo reached"
     )
-    words = cellwall.run(busybox, script=script, engine=engine).stdout.split()
+    words = run(script=script).stdout.split()
     assert words[0] == "lo"
     assert int(words[1], 16) & 1, "IFF_UP"
 
 
 def test_the_hosts_network_on_request(engine: Engine, busybox: str) -> None:
+    # It has a folder of the machine, so nothing of it is made ahead.
     inside = cellwall.run(busybox, ["readlink", "/proc/self/ns/net"], network="host", engine=engine).stdout.strip()
     assert inside == os.readlink("/proc/self/ns/net")
     seen = cellwall.run(busybox, script="touch /sys/kernel/x 2>&1; echo $?", network="host", engine=engine).stdout
@@ -112,41 +155,41 @@ def test_the_hosts_network_on_request(engine: Engine, busybox: str) -> None:
     "path",
     ["/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/sys/kernel/profiling", "/proc/irq/default_smp_affinity"],
 )
-def test_kernel_settings_are_read_only(engine: Engine, busybox: str, path: str) -> None:
+def test_kernel_settings_are_read_only(run: Run, path: str) -> None:
     if not os.path.exists(path):
         pytest.skip(f"this kernel has no {path}")
-    result = cellwall.run(busybox, script=f"echo 1 > {path}", engine=engine)
+    result = run(script=f"echo 1 > {path}")
     assert result.exit_status != 0
 
 
-def test_masked_paths_show_nothing(engine: Engine, busybox: str) -> None:
+def test_masked_paths_show_nothing(run: Run) -> None:
     there = [path for path in MASKED_PATHS if os.path.exists(path)]
     assert "/proc/keys" in there
     script = "for p in $@; do if [ -d $p ]; then ls $p | wc -l; else wc -c < $p; fi; done"
-    result = cellwall.run(busybox, there, script=script, engine=engine)
+    result = run(there, script=script)
     assert result.stdout.split() == ["0"] * len(there)
 
 
-def test_device_nodes(engine: Engine, busybox: str) -> None:
+def test_device_nodes(run: Run) -> None:
     script = "find /dev ! -type d ! -type l | sort; echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 8 /dev/urandom | wc -c"
-    words = cellwall.run(busybox, script=script, engine=engine).stdout.split()
+    words = run(script=script).stdout.split()
     nodes = [word for word in words if word.startswith("/dev/") and not word.startswith(("/dev/cell/", "/dev/pts"))]
     assert nodes == [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
     assert words[-2:] == ["4", "8"]
 
 
-def test_a_device_node_of_ones_own_is_refused(engine: Engine, busybox: str) -> None:
-    result = cellwall.run(busybox, script="mknod /tmp/sda b 8 0", engine=engine)
+def test_a_device_node_of_ones_own_is_refused(run: Run) -> None:
+    result = run(script="mknod /tmp/sda b 8 0")
     assert result.exit_status != 0
-    result = cellwall.run(busybox, script="mknod /dev/sda b 8 0", engine=engine)
+    result = run(script="mknod /dev/sda b 8 0")
     assert result.exit_status != 0
 
 
 @pytest.mark.parametrize(
     "command", ["mount -t tmpfs x /mnt", "unshare -m true", "unshare -U true", "chroot /proc/1/root true && dmesg -c"]
 )
-def test_what_is_refused(engine: Engine, busybox: str, command: str) -> None:
-    assert cellwall.run(busybox, script=f"mkdir -p /mnt; {command}", engine=engine).exit_status != 0
+def test_what_is_refused(run: Run, command: str) -> None:
+    assert run(script=f"mkdir -p /mnt; {command}").exit_status != 0
 
 
 def test_the_launcher_cannot_be_traced_or_read_from_a_named_container(engine: Engine, busybox: str) -> None:

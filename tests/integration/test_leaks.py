@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from ..leaks import Leaks, leftovers
+import cellwall
+from cellwall.runtime import state
+from cellwall.runtime.engine import Engine
+
+from ..leaks import Leaks, Spares, leftovers
 
 
 def test_nothing() -> None:
@@ -83,6 +88,42 @@ def test_a_descriptor_of_a_namespace_and_of_a_process() -> None:
     assert len(found) == 2
     assert all(line.startswith("descriptor of this process: fd ") for line in found)
     assert before.left(0) == []
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_spare_sandbox_is_none_and_a_lost_one_is(engine: Engine, busybox: str, leaks: Leaks) -> None:
+    before = Leaks()
+    before.own(engine.paths.data)
+    for _ in range(2):
+        cellwall.run(busybox, ["true"], engine=engine)
+    deadline = time.monotonic() + 30
+    while len(Spares({str(engine.paths.data)}).pids) < 2:
+        assert time.monotonic() < deadline, "two spare sandboxes"
+        time.sleep(0.01)
+    spares = dict(state.spares(str(engine.paths.spares)))
+    found = before.left(0)
+    assert not [line for line in found if any(name in line for name in spares)]
+    # The launcher itself is there, and nothing else: no second process, no namespace.
+    assert [line for line in found if not line.startswith("cgroup: ")] == [
+        f"process: {engine.launcher.pid} cellwall-launcher"
+    ]
+    name, owner = spares.popitem()
+    link = engine.paths.spares / name
+    text = os.readlink(link)
+    link.unlink()
+    lost = "\n".join(before.left(0))
+    assert f"/cellwall/{name} (processes: " in lost
+    assert lost.count("\nprocess: ") + lost.startswith("process: ") == 2
+    assert "namespace held by a process of this session: mnt:[" in lost
+    link.symlink_to(text)
+    more = [engine.paths.spares / f"{number}" for number in range(2)]
+    for other in more:
+        other.symlink_to(text)
+    assert f"spare sandboxes of launcher {owner['pid']}: 4, at most 2" in before.left(0)
+    for other in more:
+        other.unlink()
+    engine.close()
+    assert before.left() == []
 
 
 def test_a_temporary_file(tmp_path: Path) -> None:

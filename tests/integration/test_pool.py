@@ -37,11 +37,6 @@ hostname; cat /etc/hostname /etc/hosts /etc/resolv.conf; touch /sys/x /proc/sys/
 """
 
 
-@pytest.fixture(autouse=True)
-def asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELLWALL_POOL", "2")
-
-
 @pytest.fixture
 def cold_engine(engine: Engine) -> Iterator[Engine]:
     """An engine on the same store that has nothing made ahead."""
@@ -194,6 +189,29 @@ def test_no_more_than_are_allowed(engine: Engine, busybox: str) -> None:
     # What is asked for again and again takes the place of what isn't.
     assert begun_ahead(engine, busybox, "true", memory="67m").exit.memory_limit_bytes == 67 << 20
     assert len(list(engine.paths.spares.iterdir())) <= 2
+
+
+def test_idle_it_is_small_and_nothing_wakes_it_up(engine: Engine, busybox: str) -> None:
+    for _ in range(2):
+        run(engine, busybox, "true")
+    until(lambda: len(parked(engine)) == 2, "two spare sandboxes")
+    pids = [engine.launcher.pid, *(pid for name in parked(engine) for pid in Group.find(name).pids())]
+    assert len(pids) == 3
+
+    def switches() -> list[str]:
+        found = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+        return [line for text in found for line in text.splitlines() if "ctxt_switches" in line]
+
+    def rests() -> bool:
+        before = switches()
+        time.sleep(0.5)
+        return switches() == before
+
+    # Once what came before is cleaned up, none of them is scheduled at all.
+    until(rests, "an idle launcher")
+    assert rests()
+    held = [re.findall(r"(?m)^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids]
+    assert sum(int(kib) for (kib,) in held) < 30 << 10
 
 
 def test_one_that_was_killed_is_no_loss(engine: Engine, busybox: str) -> None:

@@ -73,7 +73,9 @@ class Client:
             elif kind == "error":
                 errors.append(content["ename"])
             elif kind == "status" and content["execution_state"] == "idle":
-                reply = self.client.get_shell_msg(timeout=PATIENCE_S)
+                # Answers to what was asked while it started may still be on their way.
+                while (reply := self.client.get_shell_msg(timeout=PATIENCE_S))["parent_header"]["msg_id"] != msg_id:
+                    pass
                 return {"status": reply["content"]["status"], "text": "".join(texts), "errors": errors}
         raise TimeoutError(f"{code}: {texts}")
 

@@ -36,8 +36,7 @@ def client(home: Home) -> Iterator[Client]:
 
 @KINDS
 def test_jupyters_own_suite(home: Home, kind: str) -> None:
-    home.environment["KERNEL_UNDER_TEST"] = kind
-    said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v")
+    said = home.suite(kind)
     assert said.count("... ok") >= 10, said
     assert home.left() == []
 
@@ -88,6 +87,7 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
     if kind == "box":
         folders = list((home.run / "k").iterdir())
         assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700]
+    assert "usr/bin/python3" in client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
     assert client.tell("forge")
     assert not (home.notebooks / "forged").exists()
     client.tell("shutdown")
@@ -136,8 +136,12 @@ def test_a_killed_client_leaves_nothing(client: Client, home: Home, kind: str) -
 def test_variables_of_the_request(client: Client, home: Home) -> None:
     (home.notebooks / "below").mkdir(exist_ok=True)
     wanted = {"KERNEL_MEMORY_LIMIT": "150m", "KERNEL_WORKING_DIR": str(home.notebooks / "below")}
-    client.tell("start", "box", str(home.notebooks), wanted)
-    assert client.text("import os; print(os.getcwd())") == f"{home.notebooks}/below\n"
+    # With a notebook beside it, cellwall's own folder, with its run-time folder in it, is seen, and empty.
+    client.tell("start", "box", str(home.root), wanted)
+    said = client.text("import os; print(os.getcwd())")
+    assert "this kernel sees the whole home folder" in said and said.endswith(f"\n{home.notebooks}/below\n")
+    assert home.run.is_relative_to(home.root / "s")
+    assert client.text("print(os.listdir('../../s'))") == "[]\n"
     done = client.run("held = []\nwhile True: held.append(bytearray(1 << 20))")
     assert "150 MiB of 150 MiB" in done["text"]
     client.tell("shutdown")
@@ -148,6 +152,72 @@ def test_variables_of_the_request(client: Client, home: Home) -> None:
     ):
         with pytest.raises(AssertionError, match=why):
             client.tell("start", "box", str(home.notebooks), {variable: value})
+
+
+ASK = """
+import json
+def ask(magic, line=""):
+    value = get_ipython().run_line_magic(magic, line)
+    if value is not None:
+        bundle = value._repr_mimebundle_()
+        print(json.dumps([str(value), sorted(bundle), bundle["text/html"][:4], value.to_dict()]))
+"""
+STRANGE = """
+import os, socket
+def put(data, hears=True):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(10)
+        listener.bind("/run/cellwall/new")
+        listener.listen(1)
+        os.rename("/run/cellwall/new", "/run/cellwall/ask")
+        peer, _ = listener.accept()
+        os.unlink("/run/cellwall/ask")
+    peer.settimeout(10)
+    try:
+        peer.sendall(data)
+        return peer if not hears else peer.recv(1 << 16).decode()
+    except OSError as error:
+        return type(error).__name__
+no = [put(data) for data in (b"\\x00\\xff\\n", b"[" * 3000 + b"\\n", b"{}\\n", b'{"magic": "run", "words": []}\\n',
+    b'{"magic": "layers", "words": ["\\\\ud800"]}\\n', b'{"magic": "layers", "words": ["\\\\u0000"]}\\n', b'{"magic": "layers", "words": [1]}\\n')]
+print([answer for answer in no if "no question" not in answer], "no question" in put(b"x" * 5000))
+asked = b'{"magic": "mounts", "words": []}\\n'
+silent = [put(asked, False) for _ in range(300)]
+print(len([peer for peer in silent if not isinstance(peer, str)]), put(asked + b"more"))
+os.symlink("/etc/passwd", "/run/cellwall/new"); os.rename("/run/cellwall/new", "/run/cellwall/ask")
+"""
+
+
+def test_the_magics_are_about_the_kernels_own_container(client: Client, home: Home) -> None:
+    client.tell("start", "box", str(home.notebooks), {})
+    names = client.text("print(sorted(globals()))")
+    assert "cellwall" not in names and "View" not in names
+    client.text(ASK)
+    container = home.cli("ps", "-q", "--no-trunc").strip()
+    # What they are outside, from the same facts.
+    text, kinds, html, data = json.loads(client.text("ask('layers', '--path /etc/../../etc/passwd')"))
+    assert (kinds, html) == (["text/html", "text/plain"], "<div")
+    assert text.rstrip() == home.cli("layers", "--path", "/etc/../../etc/passwd", container).rstrip()
+    assert json.loads(client.text("%layers --path /etc/../../etc/passwd --format json")) == data
+    assert json.loads(client.text("ask('mounts')"))[0].rstrip() == home.cli("mounts", container).rstrip()
+    group = json.loads(client.text("ask('cgroups')"))
+    assert container in json.dumps(group[3]) and "200 MiB" in group[0]
+    assert container[:12] in json.loads(client.text("ask('namespaces')"))[0]
+    assert container in client.text("%container")
+    assert json.loads(client.text("%container inspect"))[0]["Id"] == container
+    # No other container, nothing but looks.
+    for line, why in (
+        (f"%layers {container}", "shows this kernel's own container: leave"),
+        ("%layers --compare a b", "leave 'a' out"),
+        ("%container rm", "takes one of top, stats, diff, inspect, port here"),
+        ("%container inspect other", "takes one of"),
+        ("%mounts --nonsense", "--nonsense"),
+    ):
+        done = client.run(line)
+        assert done["status"] == "error" and why in done["text"], done
+    client.text(STRANGE)
+    assert client.text("print(0)") == "0\n"
+    client.tell("shutdown")
 
 
 NOTEBOOK = {
@@ -168,6 +238,14 @@ def test_another_user_in_the_image(client: Client, home: Home) -> None:
     # What that user makes is the caller's here.
     assert (home.notebooks / "of-sam").stat().st_uid == 0
     client.tell("shutdown")
+    # The same as a kernel that listens at ports, which are nobody's but its own.
+    home.cli("kernel", "install", "--image", "kernel:1", "--name", "sam", "-u", "sam", "--transport", "tcp")
+    client.tell("start", "sam", str(home.notebooks), {})
+    seen = "print(json.load(open('/run/cellwall/connection.json'))['transport'], [p for p in os.listdir('/proc') if p.isdigit()] == ['1', str(os.getpid())])"
+    assert client.text(f"import json, os; {seen}") == "tcp True\n"
+    assert len(client.text("print('x' * (3 << 20))")) == (3 << 20) + 1
+    client.kill()
+    assert home.left() == []
     home.cli("kernel", "remove", "sam")
 
 
@@ -323,9 +401,19 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             assert done["errors"] == ["KeyboardInterrupt"]
             client.tell("restart")
             assert client.text("print(1)").endswith("1\n")
+            shown = client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
+            assert "usr/bin/python3" in shown
             client.tell("shutdown")
             client.end()
+            said = home.suite(kind)
+            assert said.count("... ok") >= 10, said
             assert home.left() == []
+        home.cli("kernel", "install", "--image", "kernel:1", "--name", "ports", "--transport", "tcp")
+        client = Client(home)
+        client.tell("start", "ports", str(home.notebooks), {})
+        assert client.text("print(2)").endswith("2\n")
+        client.kill()
+        assert home.left() == []
         words = ["--image", "kernel:1", "--name", "sam", "-u", "sam"]
         assert "install it with -u 0: that root is you" in home.cli("kernel", "install", *words, status=1)
     finally:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -148,6 +150,35 @@ def test_each_message_in_the_troubleshooting_is_one_of_ours() -> None:
         for piece in re.split(r"…|\d+$", message):
             piece = piece.strip(" ;,.")
             assert len(piece) < 3 or piece in joined, f"{piece!r} of {message!r} isn't in the sources"
+
+
+def headings_of(notebook: Path) -> set[str]:
+    cells = json.loads(notebook.read_text())["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return set(re.findall(r"^#+ (.+)$", prose, re.MULTILINE))
+
+
+def test_each_cell_in_the_table_of_claims_exists() -> None:
+    """The table names a notebook by its number, and cells by the headings that they stand under."""
+    tutorials = {path.name[1]: path for path in sorted((TOP / "notebooks").glob("0?-*.ipynb"))}
+    text = (TOP / "docs/tutorials.md").read_text()
+    rows = re.findall(
+        r"^\| (?!claim|---|notebook)(.+) \| (?:\[(\d)\]\(\.\./(\S+)\)|(\d)) \| (.+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) > 30
+    for claim, linked, link, bare, named in rows:
+        notebook = tutorials[linked or bare]
+        assert not link or TOP / link == notebook, claim
+        for heading in named.split("; "):
+            assert heading == "all of it" or heading in headings_of(notebook), f"{heading!r} isn't in {notebook.name}"
+    assert {linked or bare for _, linked, _, bare, _ in rows} == set(tutorials), "a tutorial without a claim"
+
+
+def test_each_figure_of_the_comparison_was_measured() -> None:
+    figures = re.findall(r"\b\d+\.\d\d\b", (TOP / "docs/comparison.md").read_text())
+    measured = (TOP / "docs/benchmarks.md").read_text()
+    assert len(figures) > 15
+    assert [figure for figure in figures if not re.search(rf"\| +{re.escape(figure)} +\|", measured)] == []
 
 
 # Each block of the README by its first line: the test that runs it, or why none does.

@@ -1,0 +1,128 @@
+"""The agent: it stands in a container as the container's own process does, and starts one further command after another there.
+
+It is a child of the launcher that has joined from outside, as joining.py does, and then taken the user, the capabilities, the limits
+and the filter of the container's process: a command has all of that from it, so nothing runs between the message and the exec
+but ``posix_spawn``. It isn't in the pid namespace itself, whose children it makes: what runs in the container can't see it,
+signal it or trace it, and its memory isn't dumpable. Its one way out is its socket to the launcher, and the launcher takes from it
+who was started, how that ended, and why it couldn't be. See docs/adr/0017-agent.md.
+Source: setns(2), posix_spawn(3), pid_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from errno import EAGAIN, ENOMEM
+
+from ..errors import InitError
+from ..linux import rlimits, seccomp
+from ..linux.process import (
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    pidfd_open,
+    prctl,
+    set_command_line,
+    set_name,
+    setns,
+)
+from . import users
+from .init import close_others, die_with_launcher, report
+from .layer_mounts import inherited_limits
+from .process import IGNORED, Step, arguments_of, become, begin_session, candidates_of, enter, start_first
+from .wire import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+NAME = "cellwall-agent"
+
+
+def main(sync: socket.socket, pidfd: int, namespaces: int, cgroup_fds: list[int], process: dict[str, Any]) -> NoReturn:
+    """Run the agent: called right after its clone, never returns. The arguments are as joining.main's; ``process`` is the container's."""
+    step = Step("join")
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # In the container's /proc it isn't there.
+        set_name(NAME)
+        set_command_line(NAME)
+        close_others([sync.fileno(), pidfd, *cgroup_fds])
+        for fd in cgroup_fds:
+            os.write(fd, b"0")
+            os.close(fd)
+        setns(pidfd, namespaces)
+        os.close(pidfd)
+        if process["new_user"]:
+            os.setresgid(0, 0, 0)
+            if process["setgroups"]:
+                os.setgroups([])
+            os.setresuid(0, 0, 0)
+        step.name = "session"
+        begin_session()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        step.name = "rlimits"
+        inherited_limits()
+        lowered = rlimits.apply_bundle(process["rlimits"])
+        step.name = "user"
+        uid, gid, groups, home = users.resolve(process["user"], process["groups"])
+        late_filter = become(process, uid, gid, groups, step)
+        die_with_launcher(sync)
+        if process["no_new_privileges"]:
+            step.name = "no_new_privs"
+            prctl(PR_SET_NO_NEW_PRIVS, 1)
+        os.umask(0o022)
+        step.name = "seccomp"
+        if late_filter:
+            seccomp.load(late_filter, process["seccomp_flags"])
+        step.name = "waiting for a command"
+        while True:
+            message, fds = receive(sync)
+            if message is None:  # the launcher, or what it was for, has ended
+                os._exit(0)
+            _serve(sync, message, fds, home, lowered)
+    except BaseException as error:
+        report(sync, step, error)
+    os._exit(125)
+
+
+def _serve(sync: socket.socket, wanted: dict[str, Any], fds: list[int], home: str, lowered: list[str]) -> None:
+    """Start the command of ``wanted`` on ``fds``, and tell the launcher of its start and its end."""
+    step = Step("working folder")
+    try:
+        if lowered:
+            send(sync, {"warnings": lowered})
+        environment: dict[str, str] = wanted["env"]
+        environment.setdefault("HOME", home)
+        enter(wanted["cwd"] or "/", create=False)
+        step.name = "cell"
+        arguments = arguments_of(wanted, environment)
+        step.name = "exec"
+        streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+
+        def spawn(path: str, words: list[str], variables: dict[str, str]) -> int:
+            try:
+                return os.posix_spawn(
+                    path, words, variables, file_actions=streams, setsid=True, setsigmask=(), setsigdef=IGNORED
+                )
+            except OSError as error:
+                if error.errno in (EAGAIN, ENOMEM):
+                    text = f"make a process for {path}: {(error.strerror or '').lower()}"
+                    raise InitError("exec", text, error.errno) from error
+                raise
+
+        pid = start_first(candidates_of(arguments[0], environment), arguments, environment, spawn)
+    except Exception as error:
+        report(sync, step, error)
+        return
+    finally:
+        for fd in fds:
+            os.close(fd)
+        # Where it waits it holds on to nothing.
+        os.chdir("/")
+    pidfd = pidfd_open(pid)
+    send(sync, {"spawned": pid}, [pidfd])
+    os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    send(sync, {"ended": code})

@@ -1,0 +1,300 @@
+"""Further commands in running containers: by an agent that stands in the container already, or by joining it from outside.
+
+An agent (agent.py) starts what does as the container's own process does: the same user, rights and limits, no terminal. It serves
+one command at a time, each in the agent's own control group, so that a kill takes the command with all that it started, and the agent
+too. Where a command has left something running there, the agent goes, and the next one gets a group of its own. One at most waits for
+each container, from its first such command to its end. All else joins from outside (joined.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from ..cgroups import Group
+from ..errors import InitError
+from ..linux.process import CLONE_NEWUSER, clone3, is_running, openat2, pidfd_send_signal
+from . import agent, users
+from .container import Container
+from .joined import Alone, Joined
+from .task import REMOVE_RETRIES_S
+from .wire import complain, pair, receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .server import Server
+
+_USER_FILES = ("/etc/passwd", "/etc/group")
+
+
+def launch(server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+    """Start the command of ``request`` in its container. Raises CellwallError."""
+    if request.get("detached"):
+        Alone(server, request, channel, fds).launch()
+        return
+    found = _agent_for(server, request)
+    if found is None:
+        Joined(server, request, channel, fds).launch()
+    else:
+        Served(server, request, channel, fds, found).launch()
+
+
+def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
+    """An agent that may start the command of ``request``, made where there is none that waits; None: it has to join from outside."""
+    process, container = request["process"], request["container"]
+    known = container["cellwall"]
+    # Another launcher's container may outlive this one, and an agent's command with it.
+    if not process.get("agent") or known["launcher"] != server.owner:
+        return None
+    if not is_running(container["pid"], known["init_started"]):
+        return None
+    is_text = process.get("script") is not None
+    for one in list(server.agents.get(container["id"], ())):
+        if one.task is None:
+            if not one.is_current(container):
+                one.retire()
+            elif one.uid == 0 or not is_text:
+                return one
+            else:
+                return None
+    owner = next((task for task in server.tasks if isinstance(task, Container) and task.id == container["id"]), None)
+    if owner is None or owner.pidfd < 0 or owner.request.get("join"):
+        return None
+    try:
+        made = Agent(server, owner.pidfd, request)
+    except FileNotFoundError:  # its first process has just ended
+        return None
+    # The text of a cell is root's file.
+    if made.uid < 0 or (is_text and made.uid):
+        made.close()
+        return None
+    made.start()
+    return made
+
+
+class Agent:
+    """The launcher's end of one agent. ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows)."""
+
+    def __init__(self, server: Server, target_fd: int, request: dict[str, Any]) -> None:
+        container = request["container"]
+        self.server = server
+        self.id: str = container["id"]
+        self.task: Served | None = None
+        self.group = Group.open(container["cellwall"]["cgroup"])
+        self.leaf = ""
+        self.pid = 0
+        self._pidfd = -1
+        self._sync: socket.socket | None = None
+        self._target_fd = target_fd
+        self._container = container
+        self._retries = list(REMOVE_RETRIES_S)
+        self._process = request["process"] | {
+            "new_user": bool(container["cellwall"]["namespaces"] & CLONE_NEWUSER),
+            "setgroups": container["cellwall"]["setgroups"],
+            "id_count": container["cellwall"]["id_count"],
+        }
+        self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._users = self._user_files()
+        try:
+            self.uid = users.resolve(self._process["user"], self._process["groups"], self.root_fd)[0]
+        except InitError:
+            self.uid = -1
+
+    def _user_files(self) -> list[tuple[int, ...] | None]:
+        """What tells one state of the files that say who a user is from another."""
+        found: list[tuple[int, ...] | None] = []
+        for path in _USER_FILES:
+            try:
+                fd = openat2(self.root_fd, path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                found.append(None)
+                continue
+            try:
+                known = os.fstat(fd)
+            finally:
+                os.close(fd)
+            found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
+        return found
+
+    def is_current(self, container: dict[str, Any]) -> bool:
+        """Whether a command of ``container`` would be the same if it joined by itself now."""
+        return container["cellwall"]["cgroup"] == self.group.paths and self._user_files() == self._users
+
+    def start(self) -> None:
+        """Clone it into a control group of its own. Raises CellwallError."""
+        self.leaf = self.group.leaf(f"agent-{os.urandom(4).hex()}")
+        clone_fd = -1
+        join_fds: list[int] = []
+        try:
+            clone_fd = self.group.clone_fd(self.leaf, partial=True)
+            join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
+            self._sync, other = pair()
+            self.pid, self._pidfd = clone3(0, clone_fd)
+            if self.pid == 0:
+                self._sync.close()
+                agent.main(other, self._target_fd, self._container["cellwall"]["namespaces"], join_fds, self._process)
+            other.close()
+        except BaseException:
+            self.close()
+            self._leave()
+            raise
+        finally:
+            for fd in (clone_fd, *join_fds):
+                if fd >= 0:
+                    os.close(fd)
+        self.server.expected.add(self.pid)
+        self.server.watch(self._sync.fileno(), self._on_sync)
+        self.server.watch(self._pidfd, self._on_exit)
+        self.server.agents.setdefault(self.id, []).append(self)
+
+    def serve(self, task: Served, message: dict[str, Any], fds: list[int]) -> None:
+        """Have it start the command of ``task``, which hears what comes of it."""
+        assert self._sync is not None
+        self.task = task
+        try:
+            send(self._sync, message, fds)
+        except (BrokenPipeError, ConnectionResetError):  # it was killed, which is seen next
+            pass
+
+    def _on_sync(self) -> None:
+        assert self._sync is not None
+        message, fds = receive(self._sync)
+        if message is None:
+            self.server.forget(self._sync.fileno())
+            self._sync.close()
+            self._sync = None
+            return
+        task = self.task
+        try:
+            if task is not None:
+                task.heard(message, fds)
+        except Exception as error:
+            complain(f"{type(error).__name__}: {error}")
+            if task is not None:
+                task.broken(error)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def rest(self) -> None:
+        """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
+        self.task = None
+        others = [one for one in self.server.agents.get(self.id, ()) if one.task is None and one is not self]
+        if others or self.group.pids(self.leaf) != [self.pid]:
+            self.retire()
+
+    def retire(self) -> None:
+        """Let it end by itself; what a command of its left running goes on."""
+        self._forget()
+        self.close()
+
+    def end(self) -> None:
+        """Kill it: its container has ended."""
+        self._forget()
+        self.close()
+        if self._pidfd >= 0:
+            try:
+                pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:  # it ended, which is seen next
+                pass
+
+    def close(self) -> None:
+        """Give up what is held of it, but for what tells of its end. It then ends by itself."""
+        if self._sync is not None:
+            self.server.forget(self._sync.fileno())
+            self._sync.close()
+            self._sync = None
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+            self.root_fd = -1
+
+    def _forget(self) -> None:
+        known = self.server.agents.get(self.id, [])
+        if self in known:
+            known.remove(self)
+            if not known:
+                del self.server.agents[self.id]
+
+    def _on_exit(self) -> None:
+        # What it said last must be read first.
+        while self._sync is not None and self.server.callbacks.get(self._sync.fileno()):
+            self._on_sync()
+        self.server.collect(self.pid, self._pidfd)
+        self._pidfd = -1
+        self._forget()
+        self.close()
+        task, self.task = self.task, None
+        if task is not None:
+            task.agent_gone()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Remove its group; later where what was killed with it is still being taken apart, never while something lives in it."""
+        if self.leaf and not self.group.leave(self.leaf) and self._retries:
+            self.server.after(self._retries.pop(0), self._leave)
+
+
+class Served(Joined):
+    """A further command that an agent starts."""
+
+    def __init__(
+        self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int], starter: Agent
+    ) -> None:
+        super().__init__(server, request, channel, fds)
+        self._agent = starter
+        self._is_over = False
+
+    def launch(self) -> None:
+        self.group, self.leaf = self._agent.group, self._agent.leaf
+        self.baseline = self.group.counts()
+        if self.script:
+            self.root_fd = os.dup(self._agent.root_fd)
+            os.set_inheritable(self.root_fd, False)
+        self.attend()
+        process = self.request["process"]
+        self._agent.serve(self, {key: process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
+
+    def heard(self, message: dict[str, Any], fds: list[int]) -> None:
+        """What the agent says: numbers, and sentences for whoever asked."""
+        if "spawned" in message:
+            self.pid, self.pidfd = int(message["spawned"]), fds.pop(0)
+            self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
+        elif "warnings" in message:
+            self.tell({"event": "warnings", "messages": message["warnings"]})
+        elif "failed" in message:
+            self.failure = message
+            self._over("code", int(message["status"]))
+        elif "ended" in message:
+            code = int(message["ended"])
+            self._over("code" if code >= 0 else "signal", abs(code))
+
+    def agent_gone(self) -> None:
+        """The agent has ended before its command, and whatever that was is killed with it."""
+        if self.group is not None:
+            self.group.kill(self.leaf)
+        self._over("signal", int(signal.SIGKILL))
+
+    def _over(self, how: str, number: int) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self.told(how, number)
+
+    def broken(self, error: Exception) -> None:
+        super().broken(error)
+        if self.pidfd < 0:
+            self.kill()
+
+    def ended(self, message: dict[str, Any]) -> None:
+        super().ended(message)
+        if self._agent.task is self:
+            self._agent.rest()
+
+    def _leave(self) -> None:
+        """The group is the agent's."""
