@@ -22,12 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from threading import Barrier
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import machine
 import report
 import rootfs
-from figures import percentile, ratio
+from budgets import Budget
+from figures import percentile
 from peers import Lineup, RunFailed
 from run_latency import at_least
 from spawner import Spawner
@@ -225,7 +226,9 @@ def main() -> int:
     for name in ways.ways:
         cells = [f"{median(found[str(threads)][name]):.1f}" for threads in AT_ONCE]
         print(f"| {name} | {' | '.join(cells)} |")
-    print("\n| idle, with | processes | PSS MiB | launcher RSS MiB | wake-ups a minute |\n| --- | ---: | ---: | ---: | ---: |")
+    print(
+        "\n| idle, with | processes | PSS MiB | launcher RSS MiB | wake-ups a minute |\n| --- | ---: | ---: | ---: | ---: |"
+    )
     for name, figures in resting.items():
         print(
             f"| {name} | {figures['processes']:.0f} | {figures['pss_mib']:.1f} | {figures['launcher_rss_mib']:.1f} | "
@@ -240,26 +243,29 @@ def main() -> int:
     kept = budgets(resting[CELLWALL], ms, remains)
     print("\nBudgets:")
     for budget in kept:
-        print(f"  {budget['what']}: {budget['measured']:.4g} of {budget['bound']:.4g} {budget['unit']}: {'kept' if budget['kept'] else 'missed'}")
+        print(f"  {budget.line()}")
     for line in report.ending(ways.skipped, {}):
         print(line)
-    more = {"rates": found, "idle": resting, "many_ms": [value * 1e3 for value in many], "row_ms": ms, "budgets": kept}
+    more = {
+        "rates": found,
+        "idle": resting,
+        "many_ms": [value * 1e3 for value in many],
+        "row_ms": ms,
+        "budgets": [budget.to_dict() for budget in kept],
+    }
     report.write(options.json, options, known, {}, {}, ways.skipped, {}, more)
     return 1 if remains else 0
 
 
-def budgets(resting: dict[str, float], row_ms: list[float], remains: list[str]) -> list[dict[str, Any]]:
-    """Each budget with its bound and what was measured."""
+def budgets(resting: dict[str, float], row_ms: list[float], remains: list[str]) -> list[Budget]:
     p50, p99 = median(row_ms), percentile(row_ms, 99)
-    found: list[dict[str, Any]] = [
-        {"what": f"{len(row_ms):,} in a row: p99 below {TAIL} x p50 ({ratio(p99, p50)} x)", "unit": "ms", "bound": TAIL * p50, "measured": p99},
-        {"what": f"{MANY} at once and {len(row_ms):,} in a row: left behind", "unit": "", "bound": 0, "measured": len(remains)},
-        {"what": "idle: launcher and pool", "unit": "MiB", "bound": IDLE_MIB, "measured": resting["pss_mib"]},
-        {"what": "idle: wake-ups a minute", "unit": "", "bound": 0, "measured": resting["wake_ups_a_minute"]},
+    count = f"{len(row_ms):,} in a row"
+    return [
+        Budget(f"{count}: p99", TAIL * p50, p99, rule=f"{TAIL} x p50"),
+        Budget(f"{MANY} at once and {count}: left behind", 0, len(remains), ""),
+        Budget("idle: launcher and pool", IDLE_MIB, resting["pss_mib"], "MiB"),
+        Budget("idle: wake-ups a minute", 0, resting["wake_ups_a_minute"], ""),
     ]
-    for budget in found:
-        budget["kept"] = budget["measured"] <= budget["bound"]
-    return found
 
 
 if __name__ == "__main__":

@@ -122,9 +122,7 @@ def html(view: TraceView) -> Html:
     rows = rows_of(view)
     known = dict(facts(view))
     said: list[tuple[str, str]] = [
-        (key, code(value) if key in ("image", "ran") else value)
-        for key, value in known.items()
-        if key not in _TONES
+        (key, code(value) if key in ("image", "ran") else value) for key, value in known.items() if key not in _TONES
     ]
     said += [(who, toned(f"{tone.sign} {known[who]}", tone)) for who, tone in _TONES.items() if who in known]
     return page(
