@@ -23,10 +23,10 @@ from spawner import Spawner
 WARM = "cellwall, from Python"
 UNPREPARED = "cellwall, from Python, no pool"
 NAMED = "cellwall, next in a named container"
+CRUN_EXEC = "crun exec"
 PODMAN = "podman run --rm"
 BWRAP = "bwrap --unshare-all"
 FLOOR = "C floor of the same kernel work"
-CRUN_EXEC = "crun exec"
 BRIDGE = "cellwall, from Python, on a bridge"
 ORDINARY = "cellwall, from Python, as an ordinary user"
 LOADING = "import cellwall and %load_ext, in IPython"
@@ -331,43 +331,35 @@ class Lineup:
             if self.missing(name, runtime, root=True):
                 continue
             where = self.apart if runtime == "crun" else self.here
-            bundle = rootfs.make_bundle(runtime, self.scratch / f"bundle-{runtime}")
-            layers = self.scratch / f"layers-{runtime}"
-            layers.mkdir()
-            for command in rootfs.mount_overlay(self.rootfs, str(layers), bundle / "rootfs"):
-                where.check(*command)
-            argv = [runtime, "--root", str(self.scratch / f"state-{runtime}"), "run"]
+            start = [runtime, "--root", str(self.scratch / f"state-{runtime}")]
+            bundle = self._bundle(runtime, where, "run", ("/bin/true",))
             yield self._command(
                 name,
-                [*argv, "--bundle", str(bundle), f"{self.group}-{runtime}"],
+                [*start, "run", "--bundle", str(bundle), f"{self.group}-{runtime}"],
                 "no image, no user namespace, no seccomp filter; overlay mounted beforehand, memory and pids limits",
                 where,
             )
-            if runtime == "crun":
-                yield from self._exec(bundle, argv[:-1])
+            stays = f"{self.group}-{runtime}-stays"
+            name = CRUN_EXEC if runtime == "crun" else f"{runtime} exec"
+            bundle = self._bundle(runtime, where, "stays", ("/bin/busybox", "sleep", "100000"))
+            self.stack.callback(where.run, [*start, "delete", "--force", stays])
+            try:
+                where.check(*start, "run", "--detach", "--bundle", str(bundle), stays)
+            except RuntimeError as error:
+                self.skipped.append(Skipped(name, str(error)))
+                continue
+            yield self._command(
+                name, [*start, "exec", stays, "/bin/true"], "a further command in a container that runs", where
+            )
 
-    def _exec(self, bundle: Path, start: list[str]) -> Iterator[Peer]:
-        """A further command in a container of crun's that runs; the bundle's command is another one while that is started."""
-        path, name = bundle / "config.json", f"{self.group}-exec"
-        spec = json.loads(path.read_text())
-        args = spec["process"]["args"]
-        spec["process"]["args"] = ["/bin/busybox", "sleep", "99999"]
-        path.write_text(json.dumps(spec))
-        try:
-            self.apart.check(*start, "run", "--detach", "--bundle", str(bundle), name)
-        except RuntimeError as error:
-            self.skipped.append(Skipped(CRUN_EXEC, str(error)))
-            return
-        finally:
-            spec["process"]["args"] = args
-            path.write_text(json.dumps(spec))
-        self.stack.callback(self.apart.run, [*start, "delete", "--force", name])
-        yield self._command(
-            CRUN_EXEC,
-            [*start, "exec", name, "/bin/true"],
-            "a further command in a container that runs",
-            self.apart,
-        )
+    def _bundle(self, runtime: str, where: Spawner, name: str, command: tuple[str, ...]) -> Path:
+        """A bundle of ``runtime`` whose root is an overlay that is mounted where ``where`` runs things."""
+        bundle = rootfs.make_bundle(runtime, self.scratch / f"bundle-{runtime}-{name}", command)
+        layers = self.scratch / f"layers-{runtime}-{name}"
+        layers.mkdir()
+        for words in rootfs.mount_overlay(self.rootfs, str(layers), bundle / "rootfs"):
+            where.check(*words)
+        return bundle
 
     # -- sandboxes
 

@@ -87,13 +87,13 @@ def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
 
 
-def make_bundle(runtime: str, folder: Path) -> Path:
-    """An OCI bundle of ``runtime spec``'s own default that runs /bin/true in ``folder/rootfs``, with a memory and a pids limit."""
+def make_bundle(runtime: str, folder: Path, command: tuple[str, ...] = ("/bin/true",)) -> Path:
+    """An OCI bundle of ``runtime spec``'s own default that runs ``command`` in ``folder/rootfs``, with a memory and a pids limit."""
     (folder / "rootfs").mkdir(parents=True)
     subprocess.run([runtime, "spec"], cwd=folder, check=True, capture_output=True)
     path = folder / "config.json"
     spec = json.loads(path.read_text())
-    spec["process"] |= {"terminal": False, "args": ["/bin/true"], "env": ["PATH=/bin"]}
+    spec["process"] |= {"terminal": False, "args": list(command), "env": ["PATH=/bin"]}
     spec["root"] = {"path": "rootfs"}
     spec["linux"].setdefault("resources", {}).update({"memory": {"limit": MEMORY_BYTES}, "pids": {"limit": PIDS}})
     path.write_text(json.dumps(spec))

@@ -169,10 +169,9 @@ class Crun:
         if os.path.ismount("/sys/fs/cgroup/unified"):
             self.where.check("umount", "/sys/fs/cgroup/unified")
         self.where.check("mount", "-t", "tmpfs", "tmpfs", "/run")
-        self.bundle = rootfs.make_bundle("crun", scratch / "bundle")
+        self.bundle = rootfs.make_bundle("crun", scratch / "bundle", tuple(SLEEP))
         self.where.check("mount", "--bind", str(tree), str(self.bundle / "rootfs"))
         self.spec = json.loads((self.bundle / "config.json").read_text())
-        self.spec["process"]["args"] = SLEEP
         self.started = 0
         self.alive: list[str] = []
         stack.callback(self.remove)

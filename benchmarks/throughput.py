@@ -183,7 +183,7 @@ def left(root: Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=at_least(1), default=10, help="of each way (default 10)")
-    parser.add_argument("--each", type=at_least(1), default=10, help="containers of a thread in a round (default 10)")
+    parser.add_argument("--each", type=at_least(1), default=5, help="containers of a thread in a round (default 5)")
     parser.add_argument("--row", type=at_least(1), default=1000, help="containers one after another (default 1000)")
     parser.add_argument("--idle-s", type=float, default=20.0, help="for how long it is idle (default 20 s)")
     parser.add_argument(
