@@ -27,6 +27,9 @@ CRUN_EXEC = "crun exec"
 PODMAN = "podman run --rm"
 BWRAP = "bwrap --unshare-all"
 FLOOR = "C floor of the same kernel work"
+BRIDGE = "cellwall, from Python, on a bridge"
+ORDINARY = "cellwall, from Python, as an ordinary user"
+LOADING = "import cellwall and %load_ext, in IPython"
 FIRST = "cellwall, first in a process"
 FIRST_RUN = f"{FIRST}: its run()"
 _CODE = """
@@ -39,6 +42,17 @@ result = run(sys.argv[1], ["/bin/true"])
 ended = time.perf_counter()
 print(json.dumps([result.exit_status, imported - begin, ended - imported]))
 sys.exit(result.exit_status)
+"""
+
+
+_LOADING = """
+import time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+begin = time.perf_counter()
+import cellwall
+shell.run_line_magic("load_ext", "cellwall")
+print(time.perf_counter() - begin)
 """
 
 
@@ -196,7 +210,9 @@ class Lineup:
             "a further command in a named container that runs",
             timed(lambda: box.run(["/bin/true"], check=False)),
         )
+        yield from self._elsewhere()
         yield self._first()
+        yield self._loading()
         script = Path(sys.executable).with_name("cellwall")
         start = [str(script)] if script.exists() else [sys.executable, "-m", "cellwall"]
         yield self._command(
@@ -211,6 +227,44 @@ class Lineup:
             "the interpreter alone: what the two above can't go below",
             self.here,
         )
+
+    def _elsewhere(self) -> Iterator[Peer]:
+        """The same where it has to be another process that runs it: on a bridge, and as an ordinary user."""
+        from resident import OrdinaryUser, Resident
+
+        if not self.root:
+            self.skipped += [Skipped(name, "needs root") for name in (BRIDGE, ORDINARY)]
+            return
+        environment = {**os.environ, "CELLWALL_ROOT": str(self.scratch / "cellwall-bridge")}
+        there = ["nsenter", "--target", str(self.apart.pid), "--mount", "--net"]
+        bridged = Resident(self.image, environment, prefix=there, options={"network": "bridge"})
+        self.stack.callback(bridged.close)
+        note = "a veth pair, an address, names, NAT rules; no sandbox made beforehand"
+        yield Peer(BRIDGE, 'cellwall.run(…, network="bridge")', note, bridged.run)
+        user = OrdinaryUser(self.scratch / "layout")
+        self.stack.callback(user.close)
+        ordinary = user.resident()
+        self.stack.callback(ordinary.close)
+        note = "the machine's own Python; one id, and no control group where none is delegated"
+        yield Peer(ORDINARY, "cellwall.run(…) as uid 64123", note, ordinary.run)
+
+    def _loading(self) -> Peer:
+        peer = self._command(
+            LOADING,
+            [sys.executable, "-c", _LOADING],
+            "timed inside: IPython is there already",
+            self.here,
+            {**os.environ, "IPYTHONDIR": str(self.scratch / "ipython")},
+        )
+        load = peer.run
+
+        def run() -> float:
+            load()
+            return float(self.here.output().split()[-1])
+
+        peer.run = run
+        peer.command = 'python -c \'import cellwall; shell.run_line_magic("load_ext", "cellwall")\''
+        return peer
 
     def _first(self) -> Peer:
         imports: list[float] = []

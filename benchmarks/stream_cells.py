@@ -13,10 +13,12 @@ from typing import Any
 from peers import RunFailed
 
 _PATIENCE_S = 120.0
-BASH, CONTAINER, NAMED = "%%bash", "%%container", "%%container --name"
+BASH, CONTAINER, NAMED, CALL = "%%bash", "%%container", "%%container --name", "cellwall.run in a cell"
+NOTHING = "true"
 # Each: what the cell runs, and the words of the magics that keep the output, where it is kept. ``{box}`` is busybox.
 # Few bytes: %%bash reads a hundred at a time, and takes ten seconds for 4 MiB on a busy machine.
 CELLS = {
+    NOTHING: ("true", ""),
     "1 MiB of lines shown": ("{box} head -c 1048576 {data}/lines", ""),
     "20,000 small writes shown": (
         "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
@@ -45,7 +47,7 @@ class Cells:
         self._client: Any = self._manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=_PATIENCE_S)
-        self.run("%load_ext cellwall")
+        self.run("%load_ext cellwall\nimport cellwall")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +84,9 @@ class Cells:
         keep = f" --out {variable}" if variable else ""
         magic = f"%%container {self._image} -v {data}:/data --lang sh"
         # busybox's shell in all of them: bash itself would run a loop at another pace.
+        call = f"cellwall.run({self._image!r}, script='true', lang='sh', volume=['{data}:/data']).check()"
         return {
+            **({CALL: f"_ = {call}"} if script == NOTHING else {}),
             BASH: f"%%bash{keep}\n{box} sh -c '{here}'",
             CONTAINER: f"{magic}{keep}\n{inside}",
             NAMED: f"{magic} --name streams{keep}\n{inside}",
@@ -104,6 +108,7 @@ class Cells:
                     elif variable:
                         _, shown = self.run(f"print('x' * (len({variable}) >> 10))")
                     sizes.setdefault(magic, shown)
+            # A line below a container's cell tells how it ended: that is a display, and none of these characters.
             if len(set(sizes.values())) > 1:
                 raise RunFailed(f"{name}: not the same output: {sizes}")
         return times

@@ -21,17 +21,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import machine
 import report
+from budgets import Budget
 from docker_daemon import CLIENT, start_daemon
 from figures import Figures, ratio, table
 from peers import Lineup, RunFailed, Skipped
 from run_latency import at_least
-from stream_cells import Cells
+from stream_cells import BASH, CALL, CONTAINER, NOTHING, Cells
 
 RUN = "cellwall.run"
 PLAIN = "subprocess.run"
+# What a cell may take over a call of cellwall.run.
+CELL_MS = 5
 # One line of 28 bytes on average, so that lines are what costs, not bytes.
 _LINE = "%09d abcdefghijklmnopqr\n"
 _READER = """
@@ -182,6 +186,28 @@ def rates(times: dict[str, dict[str, list[float]]], streams: list[Stream]) -> st
     return "\n".join(rows)
 
 
+def budgets(
+    times: dict[str, dict[str, list[float]]], cells: dict[str, dict[str, list[float]]], streams: list[Stream]
+) -> list[Budget]:
+    """Of bytes as bytes, and of lines as text, which is what is read so."""
+    found = []
+    for stream, text, size, most, unit in (
+        (streams[0], False, streams[0].size, 500, "MB/s"),
+        (streams[1], True, streams[1].lines, 1, "million lines/s"),
+    ):
+        got = times[shown(stream, text)][RUN]
+        found.append(Budget(f"{RUN}: {shown(stream, text)}", most, size / median(got) / 1e3, unit, least=True))
+    for name, magics in cells.items():
+        if name == NOTHING:
+            most_ms = median(magics[CALL]) + CELL_MS
+            found.append(
+                Budget(f"a cell: {name}", most_ms, median(magics[CONTAINER]), rule=f"cellwall.run + {CELL_MS} ms")
+            )
+        else:
+            found.append(Budget(f"a cell: {name}", median(magics[BASH]), median(magics[CONTAINER]), rule="as %%bash"))
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=at_least(1), default=10, help="how often each reads each (default 10)")
@@ -223,11 +249,15 @@ def main() -> int:
     for kind, found in times.items():
         rows = [(name, Figures.of(got)) for name, got in found.items() if got]
         print(f"### {kind}\n\n{table(rows, [('subprocess.run', PLAIN)])}\n")
-    print(f"{rates(times, streams)}\n\nBudgets: 500 MB/s of bytes, 1 million lines/s; a cell no slower than %%bash.\n")
+    print(f"{rates(times, streams)}\n")
     for kind, found in cells.items():
         print(
             f"### a cell: {kind}\n\n{table([(name, Figures.of(got)) for name, got in found.items()], [('%%bash', '%%bash')])}\n"
         )
+    kept = budgets(times, cells, streams)
+    print("Budgets (medians):")
+    for budget in kept:
+        print(f"  {budget.line()}")
     for line in report.ending(readers.skipped, {}):
         print(line)
     amounts = {
@@ -235,7 +265,8 @@ def main() -> int:
         for stream in streams
         for text in (False, True)
     }
-    report.write(options.json, options, known, times, {}, readers.skipped, {}, {"amounts": amounts, "cells_ms": cells})
+    more = {"amounts": amounts, "cells_ms": cells, "budgets": [budget.to_dict() for budget in kept]}
+    report.write(options.json, options, known, times, {}, readers.skipped, {}, more)
     return 0
 
 

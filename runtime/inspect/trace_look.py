@@ -22,7 +22,7 @@ _WORDS = {
 }
 # A step of a smaller part of the whole has no row of its own.
 _LEAST_SHARE = 0.012
-_WIDTH, _NAMES, _ROW, _TOP = 720, 250, 17, 20
+_WIDTH, _NAMES, _ROW, _TOP = 740, 280, 17, 20
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 60000)
 
 
@@ -69,7 +69,7 @@ def facts(view: TraceView) -> list[tuple[str, str]]:
     began = "made ahead: it waited for this container" if view.prepared else "made for this container"
     return [
         ("image", view.image),
-        ("command", shlex.join(view.command)),
+        ("ran", shlex.join(view.command)),
         ("ended", view.reason),
         ("sandbox", began),
         *((who, f"{took:.2f} ms, {took / (view.total_ms or 1):.0%}") for who, took in shares(view).items()),
@@ -122,9 +122,7 @@ def html(view: TraceView) -> Html:
     rows = rows_of(view)
     known = dict(facts(view))
     said: list[tuple[str, str]] = [
-        (key, code(value) if key in ("image", "command") else value)
-        for key, value in known.items()
-        if key not in _TONES
+        (key, code(value) if key in ("image", "ran") else value) for key, value in known.items() if key not in _TONES
     ]
     said += [(who, toned(f"{tone.sign} {known[who]}", tone)) for who, tone in _TONES.items() if who in known]
     return page(
