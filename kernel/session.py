@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ..runtime.results import Exit
     from .spare import Spare
 
+# A client that restarts a dead kernel has asked that one to shut down, and closes this socket only then; ZMQ tries for 100 ms more to
+# deliver it. A kernel that is there as soon as that would take it for its own. Source: KernelManager._connect_control_socket.
+_STALE_S = 0.25
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
 # What is kept of the kernel's raw output, for the message about its end.
@@ -86,6 +89,8 @@ class Session:
         self._inside: Inside | None = None
         self._asks: Asks | None = None
         self._iopub_fd = -1
+        # When connections to the control channel are joined to the kernel; None once they are.
+        self._control_at: float | None = None
         self._process: Process | None = None
         self._memory: MemoryWatch | None = None
         self._output_fd = -1
@@ -174,6 +179,7 @@ class Session:
         for channel in CHANNELS:
             if channel != "iopub":
                 self._relays.append(Relay(self._loop, channel, self._connection.listen(channel)))
+        self._control_at = time.monotonic() + _STALE_S
         self._process, self._output_fd = self._container(cancelled)
         process = self._process
         self.container_id = process.container_id
@@ -263,11 +269,13 @@ class Session:
             self._loop.watch(self._output_fd, self._read_output)
             self._loop.watch(self._inside.watch.fileno(), self._appeared)
             for relay in self._relays:
-                relay.reach(self._inside)
+                if relay.channel != "control":
+                    relay.reach(self._inside)
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                self._loop.turn(_earlier(_LOOK_MS if busy else None, self._asks.timeout_ms()))
+                waits_ms = _earlier(self._asks.timeout_ms(), self._reach_control())
+                self._loop.turn(_earlier(_LOOK_MS if busy else None, waits_ms))
                 self._asks.tick()
                 if busy:
                     self._look_at_memory()
@@ -275,6 +283,19 @@ class Session:
             self._log.exception("cellwall: the kernel's connections failed")
         finally:
             self._give_up()
+
+    def _reach_control(self) -> int | None:
+        """Join what waits on the control channel once it is time; returns how many milliseconds there are till then, None where it was done."""
+        if self._control_at is None or self._inside is None:
+            return None
+        left_s = self._control_at - time.monotonic()
+        if left_s > 0:
+            return int(left_s * 1000) + 1
+        self._control_at = None
+        for relay in self._relays:
+            if relay.channel == "control":
+                relay.reach(self._inside)
+        return None
 
     def _asked(self, _: int) -> None:
         """Another thread wants something."""
