@@ -111,8 +111,14 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
     assert done["errors"] == ["KeyboardInterrupt"]
     assert first in client.text("%container")
-    # Another one waits by then, and is said to be no kernel yet.
-    spare(home, first)
+    # Another one waits by then, and follows at once where this one dies. What that was asked for reaches its successor no more.
+    second = spare(home, first)
+    assert client.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")["status"] == "dead"
+    client.tell("restart")
+    assert client.tell("container") == second
+    assert client.text("import time; time.sleep(0.5); print(2)") == "2\n"
+    # What waits is said to be no kernel yet.
+    spare(home, first, second)
     assert "(spare kernel)" in home.cli("ps")
     assert json.loads(home.cli("info", "--format", "json"))["Spares"]["Kernels"] == 1
     # Nothing is left, also of what waits, where the client is killed.

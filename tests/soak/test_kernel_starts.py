@@ -36,8 +36,17 @@ def test_starts_and_ends(home: Home) -> None:
     assert failed == []
     assert home.left() == []
     assert [path for path in home.root.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)] == []
+    assert _groups_of_containers(home) == []
     assert len(ports) > STARTS / 10
     assert [port for port in sorted(ports) if _is_taken(port)] == []
+
+
+def _groups_of_containers(home: Home) -> list[Path]:
+    """The control groups that are still there of the containers that were made, of which there were many; others may make theirs meanwhile."""
+    events = [json.loads(line) for line in (home.run / "events.jsonl").read_text().splitlines()]
+    made = {event["Actor"]["ID"] for event in events if event["Action"] == "create"}
+    assert len(made) > STARTS / 2
+    return [path for path in Path("/sys/fs/cgroup").glob("*/cellwall/*") if path.name in made]
 
 
 def _is_taken(port: int) -> bool:
