@@ -5,7 +5,6 @@ What each does differs, and the table's reader has to know: ``Peer.note`` says w
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -32,28 +31,6 @@ ORDINARY = "cellwall, from Python, as an ordinary user"
 LOADING = "import cellwall and %load_ext, in IPython"
 FIRST = "cellwall, first in a process"
 FIRST_RUN = f"{FIRST}: its run()"
-_CODE = """
-import json, sys, time
-begin = time.perf_counter()
-import cellwall
-run = cellwall.run
-imported = time.perf_counter()
-result = run(sys.argv[1], ["/bin/true"])
-ended = time.perf_counter()
-print(json.dumps([result.exit_status, imported - begin, ended - imported]))
-sys.exit(result.exit_status)
-"""
-
-
-_LOADING = """
-import time
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-begin = time.perf_counter()
-import cellwall
-shell.run_line_magic("load_ext", "cellwall")
-print(time.perf_counter() - begin)
-"""
 
 
 class RunFailed(Exception):
@@ -149,7 +126,7 @@ class Lineup:
             return False
         return True
 
-    def _command(
+    def command(
         self, name: str, argv: list[str], note: str, where: Spawner, environment: dict[str, str] | None = None
     ) -> Peer:
         def run() -> float:
@@ -210,81 +187,24 @@ class Lineup:
             "a further command in a named container that runs",
             timed(lambda: box.run(["/bin/true"], check=False)),
         )
-        yield from self._elsewhere()
-        yield self._first()
-        yield self._loading()
+        from starts import elsewhere, first, loading
+
+        yield from elsewhere(self)
+        yield first(self)
+        yield loading(self)
         script = Path(sys.executable).with_name("cellwall")
         start = [str(script)] if script.exists() else [sys.executable, "-m", "cellwall"]
-        yield self._command(
+        yield self.command(
             "cellwall run --rm",
             [*start, "run", "--rm", self.image, "/bin/true"],
             "a new Python process and a new launcher each time",
             self.here,
         )
-        yield self._command(
+        yield self.command(
             "python -c pass",
             [sys.executable, "-c", "pass"],
             "the interpreter alone: what the two above can't go below",
             self.here,
-        )
-
-    def _elsewhere(self) -> Iterator[Peer]:
-        """The same where it has to be another process that runs it: on a bridge, and as an ordinary user."""
-        from resident import OrdinaryUser, Resident
-
-        if not self.root:
-            self.skipped += [Skipped(name, "needs root") for name in (BRIDGE, ORDINARY)]
-            return
-        environment = {**os.environ, "CELLWALL_ROOT": str(self.scratch / "cellwall-bridge")}
-        there = ["nsenter", "--target", str(self.apart.pid), "--mount", "--net"]
-        bridged = Resident(self.image, environment, prefix=there, options={"network": "bridge"})
-        self.stack.callback(bridged.close)
-        note = "a veth pair, an address, names, NAT rules; no sandbox made beforehand"
-        yield Peer(BRIDGE, 'cellwall.run(…, network="bridge")', note, bridged.run)
-        user = OrdinaryUser(self.scratch / "layout")
-        self.stack.callback(user.close)
-        ordinary = user.resident()
-        self.stack.callback(ordinary.close)
-        note = "the machine's own Python; one id, and no control group where none is delegated"
-        yield Peer(ORDINARY, "cellwall.run(…) as uid 64123", note, ordinary.run)
-
-    def _loading(self) -> Peer:
-        peer = self._command(
-            LOADING,
-            [sys.executable, "-c", _LOADING],
-            "timed inside: IPython is there already",
-            self.here,
-            {**os.environ, "IPYTHONDIR": str(self.scratch / "ipython")},
-        )
-        load = peer.run
-
-        def run() -> float:
-            load()
-            return float(self.here.output().split()[-1])
-
-        peer.run = run
-        peer.command = 'python -c \'import cellwall; shell.run_line_magic("load_ext", "cellwall")\''
-        return peer
-
-    def _first(self) -> Peer:
-        imports: list[float] = []
-        runs: list[float] = []
-
-        def first() -> float:
-            seconds, status = self.here.run([sys.executable, "-c", _CODE, self.image])
-            if status:
-                raise RunFailed(f"status {status}: {self.here.error()}")
-            _, import_s, run_s = json.loads(self.here.output())
-            imports.append(import_s * 1e3)
-            runs.append(run_s * 1e3)
-            return seconds
-
-        return Peer(
-            f"{FIRST}: the whole process",
-            "python -c 'import cellwall; cellwall.run(...)'",
-            "from before the interpreter starts to after it ended, launcher's start and end included",
-            first,
-            {f"{FIRST}: its import": imports, FIRST_RUN: runs},
         )
 
     # -- engines and runtimes
@@ -312,13 +232,13 @@ class Lineup:
             return
         run, image = words
         runtime = "crun" if shutil.which("crun") else "runc"
-        yield self._command(
+        yield self.command(
             name,
             [*run, image, "/bin/true"],
             f"its default network (a bridge, a veth pair, NAT rules), {runtime} and conmon; overlay on the scratch folder's disk",
             self.apart,
         )
-        yield self._command(
+        yield self.command(
             f"{name} --network none",
             [*run, "--network", "none", image, "/bin/true"],
             "the like of cellwall's default: no network but lo",
@@ -333,7 +253,7 @@ class Lineup:
             where = self.apart if runtime == "crun" else self.here
             start = [runtime, "--root", str(self.scratch / f"state-{runtime}")]
             bundle = self._bundle(runtime, where, "run", ("/bin/true",))
-            yield self._command(
+            yield self.command(
                 name,
                 [*start, "run", "--bundle", str(bundle), f"{self.group}-{runtime}"],
                 "no image, no user namespace, no seccomp filter; overlay mounted beforehand, memory and pids limits",
@@ -348,7 +268,7 @@ class Lineup:
             except RuntimeError as error:
                 self.skipped.append(Skipped(name, str(error)))
                 continue
-            yield self._command(
+            yield self.command(
                 name, [*start, "exec", stays, "/bin/true"], "a further command in a container that runs", where
             )
 
@@ -367,7 +287,7 @@ class Lineup:
         tree = str(self.rootfs)
         name = BWRAP
         if not self.missing(name, "bwrap"):
-            yield self._command(
+            yield self.command(
                 name,
                 ["bwrap", "--unshare-all", "--bind", tree, "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"],
                 "no image, no overlay, no control group, no seccomp filter",
@@ -376,7 +296,7 @@ class Lineup:
         name = "unshare + chroot"
         if not self.missing(name, "unshare"):
             flags = "-fpmuinC" if self.root else "-rfpmuinC"
-            yield self._command(
+            yield self.command(
                 name,
                 ["unshare", flags, f"--mount-proc={tree}/proc", "chroot", tree, "/bin/true"],
                 "namespaces only",
@@ -396,12 +316,12 @@ class Lineup:
                 self.skipped.append(Skipped(name, said[0]))
             else:
                 yield self._timed_inside(name, [str(program), str(self.rootfs), *self._group_words()])
-        yield self._command(
+        yield self.command(
             "posix_spawn of true", [f"{self.rootfs}/bin/true"], "no container at all: the floor", self.here
         )
 
     def _timed_inside(self, name: str, argv: list[str]) -> Peer:
-        peer = self._command(
+        peer = self.command(
             name,
             argv,
             "floor.c; timed inside, from the first control group to the end of true, as it has no launcher",

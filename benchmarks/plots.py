@@ -49,7 +49,15 @@ class Page:
 def facts(document: Document) -> str:
     known = document["facts"]
     said = [f"{name} {known[name]}" for name in _FACTS if known.get(name)]
+    options = document.get("options", {})
+    said += [f"{options[name]} rounds" for name in ("rounds", "runs") if name in options]
     return f"*{'; '.join(said)}.*"
+
+
+def is_busy(document: Document) -> bool:
+    """Whether others had the machine's processors when it began, by the load average of a minute."""
+    load = document["facts"].get("load before")
+    return load is not None and float(load.split()[0]) > document["facts"]["cores"]
 
 
 def left_out(document: Document) -> Iterable[str]:
@@ -222,6 +230,10 @@ def main(words: list[str] | None = None) -> int:
         "# A reading of all benchmarks",
         "Made by `make bench` of one run's figures, and by nobody's hand. How they are taken stands in [Benchmarks](../benchmarks.md); peers take turns, so ratios say more than milliseconds.",
     )
+    if any(map(is_busy, documents.values())):
+        page.say(
+            "**Taken while others used the machine** (see the load below each part): milliseconds are several times those of an idle one, and only ratios say something."
+        )
     known = [one for document in documents.values() for one in document.get("budgets", [])]
     page.say("## Budgets", budgets.rows(known) if known else "None was measured.")
     missing = [name for name in PARTS if name not in documents]

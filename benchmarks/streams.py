@@ -30,6 +30,7 @@ from docker_daemon import CLIENT, start_daemon
 from figures import Figures, ratio, table
 from peers import Lineup, RunFailed, Skipped
 from run_latency import at_least
+from spawner import Spawner
 from stream_cells import BASH, CALL, CONTAINER, NOTHING, Cells
 
 RUN = "cellwall.run"
@@ -130,15 +131,13 @@ class Readers(Lineup):
             return
         yield name, [*start, "run", "--rm", *common, "streams"]
 
-    def _read(self, argv: list[str], stream: Stream, text: bool, where: object) -> float:
+    def _read(self, argv: list[str], stream: Stream, text: bool, where: Spawner) -> float:
         """A small Python process that captures the output of ``argv``, as ``subprocess.run`` does anywhere."""
-        assert where in (self.here, self._apart)
-        spawner = self.here if where is self.here else self.apart
         kind = "text" if text else "bytes"
-        _, status = spawner.run([sys.executable, "-I", "-S", "-c", _READER, kind, *argv])
+        _, status = where.run([sys.executable, "-I", "-S", "-c", _READER, kind, *argv])
         if status:
-            raise RunFailed(f"status {status}: {spawner.error()}")
-        seconds, size = json.loads(spawner.output())
+            raise RunFailed(f"status {status}: {where.error()}")
+        seconds, size = json.loads(where.output())
         if size != stream.size:
             raise RunFailed(f"{size} of {stream.size} bytes")
         return float(seconds)
