@@ -16,7 +16,6 @@ from ..runtime.cli.table import add_format, listing, printable
 from ..runtime.errors import SpecError, UnsupportedError
 from . import image_kernel, kernelspec, python_layer, spare
 from .image_kernel import Choice
-from .launch import launch
 from .words import KernelWords, add_words, words_of
 
 if TYPE_CHECKING:
@@ -172,4 +171,4 @@ def _say(text: str) -> None:
     sys.stderr.write(f"cellwall: {printable(text)}\n")
 
 
-__all__ = ["install", "launch", "list_", "remove"]
+__all__ = ["install", "list_", "remove"]

@@ -62,9 +62,12 @@ class CellwallProvisioner(KernelProvisionerBase):
         manager = self.parent
         if manager is None:
             raise KernelStartError("the provisioner cellwall needs a KernelManager")
+        engine = Engine.default()
         try:
+            # The first one's start takes as long as what comes before its first request.
+            engine.launcher_for(own_users="--userns=host" not in self.words).start()
             if self._place is None:
-                self._place = Place(Engine.default().paths.run / "k")
+                self._place = Place(engine.paths.run / "k")
             else:
                 self._place.make()
         except CellwallError as error:

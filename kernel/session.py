@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ..runtime.results import Exit
     from .spare import Spare
 
+# A client that restarts a dead kernel has asked that one to shut down, and closes this socket only then; ZMQ tries for 100 ms more to
+# deliver it. A kernel that is there as soon as that would take it for its own. Source: KernelManager._connect_control_socket.
+_STALE_S = 0.25
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
 # A socket appears a moment before it takes connections, and nothing tells of that: it is tried again so often, so many milliseconds apart.
@@ -88,6 +91,8 @@ class Session:
         self._inside: Inside | None = None
         self._asks: Asks | None = None
         self._iopub_fd = -1
+        # When connections to the control channel are joined to the kernel; None once they are.
+        self._control_at: float | None = None
         self._process: Process | None = None
         self._memory: MemoryWatch | None = None
         self._output_fd = -1
@@ -177,6 +182,7 @@ class Session:
         for channel in CHANNELS:
             if channel != "iopub":
                 self._relays.append(Relay(self._loop, channel, self._connection.listen(channel)))
+        self._control_at = time.monotonic() + _STALE_S
         self._process, self._output_fd = self._container(cancelled)
         process = self._process
         self.container_id = process.container_id
@@ -266,12 +272,14 @@ class Session:
             self._loop.watch(self._output_fd, self._read_output)
             self._loop.watch(self._inside.watch.fileno(), self._appeared)
             for relay in self._relays:
-                relay.reach(self._inside)
+                if relay.channel != "control":
+                    relay.reach(self._inside)
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
                 again = self._again > 0 and any(relay.waits for relay in self._relays)
                 wait_ms = _AGAIN_MS if again else _LOOK_MS if busy else None
+                wait_ms = _earlier(wait_ms, self._reach_control())
                 self._loop.turn(_earlier(wait_ms, self._asks.timeout_ms()))
                 self._asks.tick()
                 if again:
@@ -284,6 +292,19 @@ class Session:
             self._log.exception("cellwall: the kernel's connections failed")
         finally:
             self._give_up()
+
+    def _reach_control(self) -> int | None:
+        """Join what waits on the control channel once it is time; returns how many milliseconds there are till then, None where it was done."""
+        if self._control_at is None or self._inside is None:
+            return None
+        left_s = self._control_at - time.monotonic()
+        if left_s > 0:
+            return int(left_s * 1000) + 1
+        self._control_at = None
+        for relay in self._relays:
+            if relay.channel == "control":
+                relay.reach(self._inside)
+        return None
 
     def _asked(self, _: int) -> None:
         """Another thread wants something."""

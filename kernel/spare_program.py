@@ -1,7 +1,7 @@
 """The program of a spare container, run by the image's own Python: it loads what a kernel loads, waits, and becomes the kernel.
 
 It comes as text over its standard input, a socket, so no file of it lies in the container. It may import the standard library and what an
-ipykernel brings, from Python 3.8 on; here it is read as text and never imported. What it becomes has the arguments, environment,
+ipykernel brings, from Python 3.8 on; here it is read as text, and nothing but its list is imported. What it becomes has the arguments, environment,
 streams and import path of a kernel that was started cold. Source: runpy (``python -m``), proc_pid_stat(5), unix(7).
 """
 

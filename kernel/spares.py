@@ -95,8 +95,9 @@ class Spares:
             except (CellwallError, OSError) as error:
                 with self._lock:
                     self._making.remove(kind)
-                    self._failed(kind)
-                log.warning("cellwall: no spare container for kernel %s: %s", kind.spec, error)
+                    last = self._failed(kind) >= _FAILURES
+                more = "; it isn't tried again" if last else ""
+                log.warning("cellwall: no spare container for kernel %s: %s%s", kind.spec, error, more)
                 return
             with self._lock:
                 self._making.remove(kind)
@@ -117,9 +118,11 @@ class Spares:
         _close(gone)
         return True
 
-    def _failed(self, kind: Kind) -> None:
+    def _failed(self, kind: Kind) -> int:
+        """Count a failure; returns how many there were in a row."""
         key = (kind.spec, kind.made_of)
         self._failures[key] = self._failures.get(key, 0) + 1
+        return self._failures[key]
 
 
 def _close(spares: list[Spare]) -> None:

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comparison import difference, unfailed
+from comparison import difference, lacks, unfailed
 from ordinary_user import Unusable, account_of, run_as
 from real_kernel import CellExecutionError, execute, read
 
@@ -56,14 +56,6 @@ def executed(path: Path, kernel: str) -> Any:
     if missing := unfailed(notebook):
         raise Failed(missing)
     return notebook
-
-
-def lacks(notebook: Any) -> bool:
-    """Whether it is a cell tagged ``needed`` that failed."""
-    return any(
-        "needed" in cell.metadata.get("tags", []) and any(output.output_type == "error" for output in cell.outputs)
-        for cell in notebook.cells
-    )
 
 
 def rounds(paths: list[Path], kernel: str, base: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a notebook's cells show, without what can't be the same in two runs, and where two runs differ.
+"""What a notebook's cells show, without what can't be the same in two runs; where two runs differ, and which cells went another way than their tags say.
 
 A cell's outputs are the same in both when their kinds are, in their order, and their texts but for what can't stay the same:
 
@@ -65,6 +65,14 @@ def unfailed(notebook: Any) -> str | None:
         ):
             return f"cell {number} was to fail and didn't"
     return None
+
+
+def lacks(notebook: Any) -> bool:
+    """Whether it is a cell tagged ``needed`` that failed."""
+    return any(
+        "needed" in cell.metadata.get("tags", []) and any(output.output_type == "error" for output in cell.outputs)
+        for cell in notebook.cells
+    )
 
 
 def difference(first: Any, second: Any) -> str | None:

@@ -184,7 +184,8 @@ class Containers:
 
     def named(self, name: str) -> dict[str, Any] | None:
         """The record of the kept container ``name``; one that was found before is one look on disk, however many there are."""
-        record = self.record(self._found[name]) if name in self._found else None
+        known = self._found.get(name)
+        record = self.record(known) if known else None
         if record is None or record["name"] != name:
             self._found.pop(name, None)
             record = next((one for one in self.records() if one["name"] == name), None)
@@ -197,7 +198,7 @@ class Containers:
         record = self.record(name_or_id) if len(name_or_id) == ID_LENGTH and name_or_id.isalnum() else None
         record = record or self.named(name_or_id)
         if record is None or record.get("hidden"):
-            container = self.find(name_or_id)
+            container = self._search(name_or_id)
             return container, self.state(container.id)
         found = state.load(str(self.paths.running), record["id"])
         container = self._container(record, found)
@@ -207,6 +208,9 @@ class Containers:
 
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
+        return self.look(name_or_id)[0]
+
+    def _search(self, name_or_id: str) -> Container:
         containers = self.list(all=True)
         for container in containers:
             if name_or_id in (container.name, container.id):

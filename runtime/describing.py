@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str, Any]:
     """See ``Engine.inspect``."""
-    container = engine.known.find(name_or_id)
-    running = (engine.known.state(container.id) or {}).get("cellwall", {})
+    container, found = engine.known.look(name_or_id)
+    running = (found or {}).get("cellwall", {})
     record = engine.known.record(container.id)
     known = record or running
     options = _options(known)

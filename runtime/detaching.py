@@ -6,7 +6,6 @@ The shim is spawned, never forked: this may be a notebook's process, with thread
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ def create(engine: Engine, options: RunOptions, image: Image) -> dict[str, Any]:
     Raises SpecError and the like now, not at the start; launching.ImageGone.
     """
     launching.check_it_stays(engine, options, image)
-    container_id = secrets.token_hex(32)
+    container_id = os.urandom(32).hex()
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, mounts=attached, **engine.limits())
     record = new_record(engine, container_id, options, image, made.argv, kept=True, mounts=attached)

@@ -36,6 +36,8 @@ def frozen(cls: Any = None, /, *, kw_only: bool = False) -> Any:
 
 # What each class's __init__ does, made at its first object: name, default, factory, whether it may be said.
 _PLANS: dict[type, tuple[tuple[str, Any, Any, bool], ...]] = {}
+# By which fields each class's objects are compared, the same way.
+_COMPARED: dict[type, tuple[str, ...]] = {}
 
 
 def _init(self: Any, /, *args: Any, **said: Any) -> None:
@@ -75,7 +77,11 @@ def _repr(self: Any) -> str:
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, one.name) for one in dataclasses.fields(self) if one.compare)
+    cls = type(self)
+    names = _COMPARED.get(cls)
+    if names is None:
+        names = _COMPARED[cls] = tuple(one.name for one in dataclasses.fields(cls) if one.compare)
+    return tuple(getattr(self, name) for name in names)
 
 
 def _eq(self: Any, other: object) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +57,7 @@ def run(
     It must do so until the command has started: the launcher mounts the layers. Raises ImageGone.
     """
     check_it_stays(engine, options, image)
-    container_id = secrets.token_hex(32)
+    container_id = os.urandom(32).hex()
     attached = resolve(engine, options, image)
     made = plan(options, image.config, container_id, script=script, size=size, mounts=attached, **engine.limits())
     made.files.update(files or {})
@@ -99,7 +98,7 @@ def new_keeper(engine: Engine, options: RunOptions, image: Image) -> dict[str, A
     """
     check_it_stays(engine, options, image)
     attached = resolve(engine, options, image)
-    record = new_record(engine, secrets.token_hex(32), options, image, [], keeper=True, mounts=attached)
+    record = new_record(engine, os.urandom(32).hex(), options, image, [], keeper=True, mounts=attached)
     keep(engine, record)
     try:
         check_it_stays(engine, options, image, recorded=True)

@@ -6,7 +6,6 @@ A record is what is known of a container whether it runs or not: a kept one's is
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +32,12 @@ _ADJECTIVES = "calm clear bold brave keen kind quick quiet bright early eager fr
 _NOUNS = "ash bay birch brook cedar cliff cove dale dune elm fern fjord glen grove hazel heath lake moor pine reed ridge shore vale".split()
 
 
+def _name_of(container_id: str) -> str:
+    """A name for a person to say, made of the id, which is random: ``calm-fern-3f2a``."""
+    number = int(container_id[-8:], 16)
+    return f"{_ADJECTIVES[number % len(_ADJECTIVES)]}-{_NOUNS[number // 64 % len(_NOUNS)]}-{container_id[:4]}"
+
+
 def new_record(
     engine: Engine,
     container_id: str,
@@ -54,7 +59,7 @@ def new_record(
     config = image.config.get("config") or {}
     return {
         "id": container_id,
-        "name": options.name or f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{container_id[:4]}",
+        "name": options.name or _name_of(container_id),
         "image": options.image,
         "image_id": str(image.id),
         "command": argv,

@@ -1,4 +1,4 @@
-"""Kill a notebook kernel, a launcher or a container's first process at a random moment, and look at what the next start leaves."""
+"""Kill a notebook kernel, a launcher, a container's first process, an agent or a spare sandbox at a random moment, and look at what the next start leaves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from pathlib import Path
 
 from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
+from cellwall.runtime.launcher.agent import NAME as AGENT_NAME
+from cellwall.runtime.launcher.init import SPARE_NAME
 from cellwall.runtime.linux.process import is_running, start_time
 
-TARGETS = ("kernel", "launcher", "init")
+from .leaks import descendants
+
+TARGETS = ("kernel", "launcher", "init", "helper")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
@@ -48,7 +52,10 @@ Launcher = tuple[int, int]
 
 
 def _kill_a_part(target: str, seed: int, image: str, root: Path, chance: random.Random) -> tuple[Launcher, int]:
-    """Kill the launcher or an init of a client that goes on for a moment; returns the launcher and the client's session."""
+    """Kill the launcher, an init, or an agent or a spare sandbox of a client that goes on for a moment.
+
+    Returns the launcher and the client's session.
+    """
     environment = {**os.environ, "PYTHONPATH": str(_SOURCE), "CELLWALL_ROOT": str(root)}
     victim = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("victim.py")), image, str(seed)],
@@ -63,7 +70,8 @@ def _kill_a_part(target: str, seed: int, image: str, root: Path, chance: random.
         assert word == "launcher", word
         launcher = int(pid), start_time(int(pid))
         time.sleep(chance.uniform(0.0, 0.2))
-        _kill(launcher[0] if target == "launcher" else _an_init(root, chance))
+        found = {"launcher": lambda: launcher[0], "init": lambda: _an_init(root, chance)}
+        _kill(found.get(target, lambda: _a_helper(launcher[0], chance))())
         # What goes on after a part was killed is put to the test too.
         time.sleep(chance.uniform(0.0, 0.1))
     finally:
@@ -96,6 +104,17 @@ def _an_init(root: Path, chance: random.Random) -> int:
     """The first process of one of the containers that run; 0 where none does."""
     running = [s for s in state.each(str(root / "run" / "containers")) if s["pid"] and state.runs(s)]
     return int(chance.choice(running)["pid"]) if running else 0
+
+
+def _a_helper(launcher: int, chance: random.Random) -> int:
+    """An agent or a spare sandbox of the launcher; 0 where it has none, or has ended."""
+    found = []
+    for pid in descendants(launcher):
+        with suppress(OSError):  # it ended while we looked
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if name in (AGENT_NAME, SPARE_NAME):
+                found.append(pid)
+    return chance.choice(sorted(found)) if found else 0
 
 
 def _kill(pid: int) -> None:

@@ -6,13 +6,15 @@ Nothing is unpacked: a member of a tar is read in place, links within the archiv
 from __future__ import annotations
 
 import posixpath
-import tarfile
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from ..errors import ImageError, NotFound
 from .job import Stop
 from .manifest import layer_media_type
+
+if TYPE_CHECKING:
+    import tarfile
 
 _CHUNK = 1 << 20
 _LINKS = 8
@@ -45,6 +47,8 @@ class TarFiles:
     """The members of a tar, by name; a compressed one is decompressed first, to a file without a name."""
 
     def __init__(self, path: Path, scratch: Path | None, stop: Stop) -> None:
+        import tarfile
+
         self._path = path
         self._tar: tarfile.TarFile | None = None
         try:

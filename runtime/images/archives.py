@@ -1,6 +1,6 @@
 """Images that lie on this machine: OCI layouts (``oci:``), and archives of docker (``docker-archive:``) or OCI (``oci-archive:``).
 
-Nothing is unpacked to read one, see archive_files.py.
+Nothing is unpacked to read one, see archive_files.py. tarfile is imported where a blob is read: mostly a layout is looked at only.
 
 Source: image-spec image-layout.md; the archive format of ``docker save``; containers-transports(5).
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +83,8 @@ class _FileOrigin:
         return raw
 
     def fetch(self, blob: Descriptor, path: Path, stop: Stop, came: Callable[[int], object]) -> None:
+        import tarfile
+
         name = self._file_of(blob.digest)
         hasher = blob.digest.hasher()
         size = 0
@@ -213,6 +214,8 @@ class DockerArchiveOrigin(_FileOrigin):
         return Resolved(manifest)
 
     def _layer(self, name: object, stop: Stop) -> Descriptor:
+        import tarfile
+
         if not isinstance(name, str):
             raise ImageError(f"manifest.json of {self.name}: a layer is a path, not {name!r:.60}")
         with self._files.open(name) as file:

@@ -17,7 +17,7 @@ from ..errors import InitError
 from ..linux.process import CLONE_NEWUSER, clone3, is_running, openat2, pidfd_send_signal
 from . import agent, users
 from .container import Container
-from .joined import Alone, Joined
+from .joined import Alone, Joined, open_root
 from .task import REMOVE_RETRIES_S
 from .wire import complain, pair, receive, send
 
@@ -52,24 +52,19 @@ def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
     if not is_running(container["pid"], known["init_started"]):
         return None
     is_text = process.get("script") is not None
-    for one in list(server.agents.get(container["id"], ())):
-        if one.task is None:
-            if not one.is_current(container):
-                one.retire()
-            elif one.uid == 0 or not is_text:
-                return one
-            else:
-                return None
-    owner = next((task for task in server.tasks if isinstance(task, Container) and task.id == container["id"]), None)
-    if owner is None or owner.pidfd < 0 or owner.request.get("join"):
-        return None
     try:
+        for one in [one for one in server.agents.get(container["id"], ()) if one.task is None]:
+            if one.is_current(container):
+                return one if one.uid == 0 or not is_text else None
+            one.retire()
+        owner = next((one for one in server.tasks if isinstance(one, Container) and one.id == container["id"]), None)
+        if owner is None or owner.pidfd < 0 or owner.request.get("join"):
+            return None
         made = Agent(server, owner.pidfd, request)
     except FileNotFoundError:  # its first process has just ended
         return None
     # The text of a cell is root's file.
     if made.uid < 0 or (is_text and made.uid):
-        made.close()
         return None
     made.start()
     return made
@@ -96,32 +91,24 @@ class Agent:
             "setgroups": container["cellwall"]["setgroups"],
             "id_count": container["cellwall"]["id_count"],
         }
-        self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._users = self._user_files()
+        root_fd = open_root(container["pid"])
         try:
-            self.uid = users.resolve(self._process["user"], self._process["groups"], self.root_fd)[0]
+            self._users = _user_files(root_fd)
+            self.uid = users.resolve(self._process["user"], self._process["groups"], root_fd)[0]
         except InitError:
             self.uid = -1
-
-    def _user_files(self) -> list[tuple[int, ...] | None]:
-        """What tells one state of the files that say who a user is from another."""
-        found: list[tuple[int, ...] | None] = []
-        for path in _USER_FILES:
-            try:
-                fd = openat2(self.root_fd, path, os.O_PATH | os.O_CLOEXEC)
-            except OSError:
-                found.append(None)
-                continue
-            try:
-                known = os.fstat(fd)
-            finally:
-                os.close(fd)
-            found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
-        return found
+        finally:
+            os.close(root_fd)
 
     def is_current(self, container: dict[str, Any]) -> bool:
-        """Whether a command of ``container`` would be the same if it joined by itself now."""
-        return container["cellwall"]["cgroup"] == self.group.paths and self._user_files() == self._users
+        """Whether a command of ``container`` would be the same if it joined by itself now. Raises FileNotFoundError where that has ended."""
+        if container["cellwall"]["cgroup"] != self.group.paths:
+            return False
+        root_fd = open_root(container["pid"])
+        try:
+            return _user_files(root_fd) == self._users
+        finally:
+            os.close(root_fd)
 
     def start(self) -> None:
         """Clone it into a control group of its own. Raises CellwallError."""
@@ -183,7 +170,8 @@ class Agent:
         """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
         self.task = None
         others = [one for one in self.server.agents.get(self.id, ()) if one.task is None and one is not self]
-        if others or self.group.pids(self.leaf) != [self.pid]:
+        # Without a control group (an ordinary user's, where none was delegated) a kill reaches the command alone, as always there.
+        if others or (self.leaf and self.group.pids(self.leaf) != [self.pid]):
             self.retire()
 
     def retire(self) -> None:
@@ -207,9 +195,6 @@ class Agent:
             self.server.forget(self._sync.fileno())
             self._sync.close()
             self._sync = None
-        if self.root_fd >= 0:
-            os.close(self.root_fd)
-            self.root_fd = -1
 
     def _forget(self) -> None:
         known = self.server.agents.get(self.id, [])
@@ -237,6 +222,23 @@ class Agent:
             self.server.after(self._retries.pop(0), self._leave)
 
 
+def _user_files(root_fd: int) -> list[tuple[int, ...] | None]:
+    """What tells one state of the files that say who a user is from another; ``root_fd`` is the container's root."""
+    found: list[tuple[int, ...] | None] = []
+    for path in _USER_FILES:
+        try:
+            fd = openat2(root_fd, path, os.O_PATH)
+        except OSError:
+            found.append(None)
+            continue
+        try:
+            known = os.fstat(fd)
+        finally:
+            os.close(fd)
+        found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
+    return found
+
+
 class Served(Joined):
     """A further command that an agent starts."""
 
@@ -251,8 +253,7 @@ class Served(Joined):
         self.group, self.leaf = self._agent.group, self._agent.leaf
         self.baseline = self.group.counts()
         if self.script:
-            self.root_fd = os.dup(self._agent.root_fd)
-            os.set_inheritable(self.root_fd, False)
+            self.root_fd = open_root(self.container["pid"])
         self.attend()
         process = self.request["process"]
         self._agent.serve(self, {key: process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
@@ -273,8 +274,7 @@ class Served(Joined):
 
     def agent_gone(self) -> None:
         """The agent has ended before its command, and whatever that was is killed with it."""
-        if self.group is not None:
-            self.group.kill(self.leaf)
+        self.kill()
         self._over("signal", int(signal.SIGKILL))
 
     def _over(self, how: str, number: int) -> None:

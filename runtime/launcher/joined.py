@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from .server import Server
 
 
+def open_root(pid: int) -> int:
+    """The root folder of process ``pid``, for looking names up in it; the caller closes it. Raises FileNotFoundError where it has ended."""
+    return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 class Joined(Task):
     """A further command in a container, which this launcher may or may not have made."""
 
@@ -58,7 +63,7 @@ class Joined(Task):
             join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
             opened += join_fds
             if self.script:
-                self.root_fd = os.open(f"/proc/{container['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self.root_fd = open_root(container["pid"])
             self.sync, other = pair()
             namespaces = container["cellwall"]["namespaces"]
             process = self.request["process"] | {

@@ -19,7 +19,6 @@ import ipaddress
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -137,7 +136,7 @@ class Definitions:
                 raise AlreadyExists(
                     f"the name {name} is taken by a network: remove it (cellwall network rm {name}) or take another name"
                 )
-            network_id = secrets.token_hex(32)
+            network_id = os.urandom(32).hex()
             chosen = pools.read(subnets, gateways, ranges)
             for one in chosen:
                 pools.check_free(one, known)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
-import secrets
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +78,7 @@ def free(known: Iterable[dict[str, Any]], *, default: bool = False) -> dict[str,
 
 def unique_local(network_id: str) -> dict[str, str]:
     """A /64 with a random 40-bit global id. Source: RFC 4193, section 3."""
-    number = (0xFD << 120) | (int(secrets.token_hex(5), 16) << 80)
+    number = (0xFD << 120) | (int(os.urandom(5).hex(), 16) << 80)
     return _entry(ipaddress.IPv6Network((number, 64)), None, None)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ LOCK = "lock"
 
 def new_name() -> str:
     """A name that says that its folder isn't finished, or on its way out."""
-    return f"{TMP}{secrets.token_hex(8)}"
+    return f"{TMP}{os.urandom(8).hex()}"
 
 
 class Scratch:

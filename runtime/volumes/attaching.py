@@ -13,7 +13,6 @@ Source: docker run reference (--volume, --mount, --volumes-from); docker volume 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ def _attached(engine: Engine, mount: Mount, locked: bool | None = None) -> Attac
         return entry | {"image": _image(engine, mount, locked)}
     if mount.type == "tmpfs":
         return entry
-    name = check_name(mount.flag, mount.source) if mount.source else secrets.token_hex(32)
+    name = check_name(mount.flag, mount.source) if mount.source else os.urandom(32).hex()
     store = engine.volumes
     driver_options = local_driver.check(dict(_pairs(mount.driver_options)), rootless=engine.identity.rootless)
     there = {one.name: one for one in ([store.get(name)] if mount.source and store.data(name).is_dir() else ())}

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -117,7 +116,7 @@ class VolumeStore:
             check_name("volume create", name)
         with self.locked():
             return self.ensure(
-                name or secrets.token_hex(32), labels=labels, options=options, anonymous=name is None, asked=True
+                name or os.urandom(32).hex(), labels=labels, options=options, anonymous=name is None, asked=True
             )
 
     def ensure(
@@ -206,7 +205,7 @@ class VolumeStore:
         maker = f"{os.getpid()}:{start_time(os.getpid())}"
         for name in names:
             # A later start of the same container takes its claim over.
-            temporary = f"{self.places.claims}/.{secrets.token_hex(8)}"
+            temporary = f"{self.places.claims}/.{os.urandom(8).hex()}"
             os.symlink(f"{maker}:{'rm' if name in own else 'keep'}", temporary)
             os.rename(temporary, f"{self.places.claims}/{name}@{container_id}")
 

@@ -99,13 +99,17 @@ def test_a_named_container_and_a_second_launcher(user: User) -> None:
         "from cellwall.runtime.api import Box\n"
         "box = cellwall.container(image, name='lab')\n"
         "box.run('echo hi > /root/file')\n"
+        "box.run('true')\n"
+        "pid = Engine.default().launcher.pid\n"
+        "children = open(f'/proc/{pid}/task/{pid}/children').read().split()\n"
+        "agents = sum(open(f'/proc/{child}/comm').read() == 'cellwall-agent\\n' for child in children)\n"
         "other = Engine()\n"
         "said = Box(other, 'lab').run('cat /root/file; id -u').stdout.split()\n"
         "other.close()\n"
         "box.remove()\n"
-        "print(json.dumps(said))"
+        "print(json.dumps([*said, agents]))"
     )
-    assert found == ["hi", "0"]
+    assert found == ["hi", "0", 1]
 
 
 def test_the_view_of_layers(user: User) -> None:

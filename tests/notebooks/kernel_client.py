@@ -15,8 +15,10 @@ from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from jupyter_client.multikernelmanager import MultiKernelManager
 
 from cellwall.kernel import spares
+from cellwall.runtime.engine import Engine
 
 PATIENCE_S = 60.0
 
@@ -107,6 +109,16 @@ class Client:
             provisioner: Any = manager.provisioner
             found.append(provisioner._session.container_id)
             manager.shutdown_kernel(now=True)
+        return found
+
+    def start_of_many(self, name: str, folder: str) -> list[str]:
+        """Start one kernel as a notebook server does, and end it; the spare containers that there are then."""
+        managers = MultiKernelManager()
+        started = managers.start_kernel(kernel_name=name, cwd=folder)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := spares.Spares.of(Engine.default()).waiting) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        managers.shutdown_kernel(started, now=True)
         return found
 
     def container(self) -> str:

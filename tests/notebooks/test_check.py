@@ -86,3 +86,12 @@ def test_a_cell_that_was_to_fail_and_did_not() -> None:
     cells = (("1", ["raises-exception"]),)
     assert rules.unfailed(notebook(*cells, outputs=[error])) is None
     assert rules.unfailed(notebook(*cells, outputs=said("1"))) == "cell 0 was to fail and didn't"
+
+
+def test_a_notebook_that_is_not_for_this_user() -> None:
+    """A cell that asks for what the notebook needs is the one that failed, and no other."""
+    rules = comparison()
+    error = {"output_type": "error", "ename": "A", "evalue": "b", "traceback": []}
+    assert rules.lacks(notebook(("1", ["varies", "needed"]), outputs=[error]))
+    assert not rules.lacks(notebook(("1", ["needed"]), outputs=said("there")))
+    assert not rules.lacks(notebook(("1", ["varies"]), outputs=[error]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +25,7 @@ from cellwall.runtime.containers import SPARE_LABEL
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.options import Mount, RunOptions
 
+from ..integration.test_rootless import user_with_subordinate_ids
 from .kernel_home import PATIENCE_S, Client, Home, home, image
 
 __all__ = ["home", "image"]
@@ -108,8 +111,14 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
     assert done["errors"] == ["KeyboardInterrupt"]
     assert first in client.text("%container")
-    # Another one waits by then, and is said to be no kernel yet.
-    spare(home, first)
+    # Another one waits by then, and follows at once where this one dies. What that was asked for reaches its successor no more.
+    second = spare(home, first)
+    assert client.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")["status"] == "dead"
+    client.tell("restart")
+    assert client.tell("container") == second
+    assert client.text("import time; time.sleep(0.5); print(2)") == "2\n"
+    # What waits is said to be no kernel yet.
+    spare(home, first, second)
     assert "(spare kernel)" in home.cli("ps")
     assert json.loads(home.cli("info", "--format", "json"))["Spares"]["Kernels"] == 1
     # Nothing is left, also of what waits, where the client is killed.
@@ -123,10 +132,8 @@ def test_not_taken(client: Client, home: Home) -> None:
     folder = str(home.notebooks)
     home.cli("tag", "kernel:1", "kernel:w")
     home.cli("kernel", "install", "--image", "kernel:w", "--name", "warm", "-m", "200m", "--cpus", "1", "--warm", "1")
-    client.tell("start", "warm", folder, {})
-    client.tell("restart")
-    first = spare(home)
-    client.tell("shutdown")
+    # A notebook server is expected to start another one.
+    (first,) = client.tell("start_of_many", "warm", folder)
     # Two that start at once don't share one.
     assert client.tell("start_two", "warm", folder).count(first) == 1
 
@@ -169,6 +176,29 @@ def test_jupyters_own_suite(home: Home) -> None:
     said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v", *(f"-k=test_{name}" for name in tests))
     assert said.count("... ok") >= 4, said
     assert home.left() == []
+
+
+@pytest.mark.soak
+@pytest.mark.needs("root", "user-namespaces", "overlay-userns")
+def test_an_ordinary_users(image: Path) -> None:
+    account = user_with_subordinate_ids()
+    root = Path(tempfile.mkdtemp(prefix="cw-k", dir="/tmp"))
+    try:
+        home = Home(root, image, (account.pw_uid, account.pw_gid))
+        home.cli("kernel", "install", "--image", "kernel:1", "--name", "warm", "-m", "200m", "--warm", "1")
+        client = Client(home)
+        client.tell("start", "warm", str(home.notebooks), {})
+        cold = json.loads(client.text(SEEN).splitlines()[-1])
+        client.tell("restart")
+        first = spare(home)
+        client.tell("restart")
+        assert client.tell("container") == first
+        assert json.loads(client.text(SEEN).splitlines()[-1]) == cold
+        spare(home, first)
+        client.kill()
+        assert home.left() == []
+    finally:
+        shutil.rmtree(root)
 
 
 @pytest.mark.parametrize(
