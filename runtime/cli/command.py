@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CellwallError, InitError, SpecError
 from .parser import HelpRequested, Parser
-from .views import SUMMARIES
+from .views import RUNS, VIEWS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -85,11 +85,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "kernel list": ("..kernel.command", "list_", "List kernels"),
     "kernel remove": ("..kernel.command", "remove", "Remove kernels"),
     "kernel launch": ("..kernel.command", "launch", "Run a kernel: what a kernelspec calls"),
-    **{name: ("views", "command", summary) for name, summary in SUMMARIES.items()},
+    **{name: ("views", "command", summary) for name, summary in VIEWS.items()},
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
     "version": ("system", "version", "Print the version"),
+    **{name: ("views", "command", summary) for name, summary in RUNS.items()},
 }
 # docker's long forms of the same.
 GROUPS: dict[str, dict[str, str]] = {
