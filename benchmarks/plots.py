@@ -195,6 +195,11 @@ def _steps(title: str, name: str, base: str) -> Callable[[Page, Document], None]
     return part
 
 
+def views(page: Page, document: Document) -> None:
+    page.say("## Views", "The facts, the HTML and the text of a view of a usual container.")
+    page.say(table([(f"`%{view}`", Figures.of(steps["whole"])) for view, steps in document["times_ms"].items()], []))
+
+
 PARTS: dict[str, Callable[[Page, Document], None]] = {
     "latency": latency,
     "throughput": throughput,
@@ -203,6 +208,7 @@ PARTS: dict[str, Callable[[Page, Document], None]] = {
     "pull": _steps("Pull to runnable", "pull", "podman"),
     "build": _steps("Builds", "build", "podman build"),
     "kernels": _steps("Kernel start", "kernels", "plain ipykernel"),
+    "views": views,
 }
 
 

@@ -32,6 +32,7 @@ from pathlib import Path
 
 import machine
 import report
+from budgets import Budget
 from figures import Figures, table
 from rootfs import make_layout, make_rootfs
 
@@ -209,6 +210,7 @@ def main() -> None:
     os.environ["CELLWALL_ROOT"] = str(root)
     busy = machine.Busy()
     known = machine.facts()
+    known["load before"] = machine.load()
     print(report.facts(known))
     try:
         with usual_container(root, options.base):
@@ -223,11 +225,18 @@ def main() -> None:
                 print("\n| watching | of a core | budget 1 % |\n| --- | ---: | --- |")
                 for way, share in shares.items():
                     print(f"| {way} | {share:.2%} | {'kept' if share < 0.01 else '**missed**'} |")
+                kept = [
+                    Budget(f"%{view}", BUDGET_MS, Figures.of(steps["whole"]).median_ms) for view, steps in times.items()
+                ]
+                kept += [
+                    Budget(f"%cgroups --watch {way}", 1, 100 * share, "% of a core") for way, share in shares.items()
+                ]
                 print(f"\n- one look: {look_us(engine):.0f} µs")
             finally:
                 engine.close()
         print(f"- processors busy: {busy.share():.0%}; load {machine.load()}")
-        report.write(options.json, options, known, times, {}, [], {})
+        more = {"budgets": [budget.to_dict() for budget in kept]}
+        report.write(options.json, options, known, times, {}, [], {}, more)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CellwallError, InitError, SpecError
 from .parser import HelpRequested, Parser
-from .views import VIEWS
+from .views import RUNS, VIEWS
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -90,6 +90,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),
     "info": ("system", "info", "What is in force, and from where"),
     "version": ("system", "version", "Print the version"),
+    **{name: ("views", "command", summary) for name, summary in RUNS.items()},
 }
 # docker's long forms of the same.
 GROUPS: dict[str, dict[str, str]] = {

@@ -28,8 +28,12 @@ VIEWS = {
     "namespaces": "Show the namespaces of containers beside this machine's",
     "cgroups": "Show the limits of a container, what it uses of them, and its control groups",
     "mounts": "Show what is mounted in a container",
+}
+# What runs a container to show it: a command, and no magic of its own. A container's own kernel answers those above, and must never take this.
+RUNS = {
     "trace": "Run a container and show where its time goes, step by step",
 }
+SUMMARIES = VIEWS | RUNS
 # A terminal that is wider gets longer lines, up to where they are hard to read.
 _MOST_COLUMNS = 120
 
@@ -52,7 +56,7 @@ def module_of(name: str) -> Any:
 def parser_of(name: str, command: str) -> Parser:
     """The options of a view; ``command`` is what it is called in messages: ``cellwall layers`` or ``%layers``."""
     module: ViewModule = module_of(name)
-    parser = Parser(command, module.USAGE, f"{VIEWS[name]}.")
+    parser = Parser(command, module.USAGE, f"{SUMMARIES[name]}.")
     module.add_options(parser)
     parser.value("--format", metavar="FORMAT", help="json, or text")
     return parser

@@ -173,7 +173,7 @@ def _drawn(view: TraceView, rows: Sequence[Row]) -> Html:
     for number, row in enumerate(rows):
         y = _TOP + number * _ROW
         tone = _tone(row.who)
-        shapes.append(label(0, y + 11, f"{tone.sign} {row.what}", most=42))
+        shapes.append(label(0, y + 11, f"{tone.sign} {row.what}", most=40))
         x, width = _NAMES + row.begin_ms * scale, max(1.5, row.took_ms * scale)
         shapes.append(rectangle(x, y + 2, width, _ROW - 5, tone, f"{row.who}: {row.what}: {row.took_ms:.2f} ms"))
         shapes.append(label(x + width + 4, y + 11, f"{row.took_ms:.2f}", faint=True))

@@ -32,7 +32,7 @@ SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
 # What of its request and of its record is asked for once the command runs.
-_AFTER_START = ("id", "run", "running", "ids", "exit_path", "record_changes", "scratch", "timeout_s", "kind")
+_AFTER_START = ("id", "run", "running", "ids", "exit_path", "record_changes", "scratch", "timeout_s", "kind", "join")
 _IN_EVENTS = ("name", "image", "labels", "hidden", "started")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cellwall.kernel.shell.own import OwnContainer
+from cellwall.runtime.cli.views import VIEWS
 from cellwall.runtime.inspect.trace import COMMAND, view_of
 from cellwall.runtime.inspect.trace_look import rows_of, shares
 from cellwall.runtime.tracing import Stamp, Trace
@@ -76,3 +78,11 @@ def test_a_sandbox_that_waited_and_nothing_at_all() -> None:
     empty = view_of(Known(), "a", ("b",), 125, "the launcher ended")
     assert empty.steps == () and empty.total_ms == 0
     assert "the launcher ended" in empty.text() and "the launcher ended" in str(empty.html())
+
+
+def test_a_containers_own_kernel_never_runs_one() -> None:
+    """It answers what only looks: ``trace`` takes run options, and would be run by a process of the machine."""
+    own = OwnContainer(None)  # type: ignore[arg-type]
+    assert own.is_meant("%layers") and own.is_meant("%container stats")
+    assert not own.is_meant("%trace -v /:/host host true")
+    assert "trace" not in VIEWS
