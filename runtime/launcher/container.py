@@ -269,13 +269,17 @@ class Container(Sandbox):
         ``scratch`` is removed with it from now on, as one that was in its request is.
         """
         self.request["scratch"] = told["scratch"]
-        known = self.state["cellwall"]
+        self.request["record"]["labels"].pop(told["without_label"], None)
+        # What was known of it here was let go of when it began to run.
+        found = state.load(self.request["running"], self.id) if self.has_state else None
+        if found is None:
+            return
+        known = found["cellwall"]
         if told["scratch"]:
             known["scratch"] = told["scratch"]
-        known["command"] = self.request["record"]["command"] = told["command"]
+        known["command"] = told["command"]
         known["labels"].pop(told["without_label"], None)
-        if self.has_state:
-            state.save(self.request["running"], self.id, self.state)
+        state.save(self.request["running"], self.id, found)
 
     def finish(self) -> None:
         super().finish()
