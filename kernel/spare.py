@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..runtime.containers import SPARE_LABEL
 from ..runtime.errors import CellwallError, SpecError
 from .connection import INSIDE_FILE
-from .session import open_kernel
+from .container import open_kernel
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine

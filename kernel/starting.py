@@ -13,8 +13,9 @@ from ..runtime.cli.told import worth_telling
 from ..runtime.errors import NotFound, SpecError
 from .asked import asked
 from .connection import Connection
+from .container import LATE, PullLog
 from .folder import is_home, mounts_of
-from .session import LATE, PullLog, Session
+from .session import Session
 from .spare import Command, Kind
 from .words import REPOSITORY, KernelWords
 
