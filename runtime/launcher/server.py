@@ -212,6 +212,10 @@ class Server:
                 task.abandon()
             return
         channel = socket.socket(fileno=fds.pop(0))
+        self.serve(message, channel, fds)
+
+    def serve(self, message: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+        """Do what ``message`` asks for, and say on ``channel`` what kept it from being done; ``fds`` are closed."""
         try:
             self._dispatch(message, channel, fds)
         except Exception as error:
