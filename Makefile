@@ -19,7 +19,7 @@ help: ## list the targets
 quickstart: ## set up, run notebooks/quickstart.ipynb in a real kernel and show what it prints
 	@sh scripts/quickstart.sh
 
-notebooks: ## run the tutorials twice in real kernels and compare what they show (ARGS='notebooks/02-*.ipynb' for some)
+notebooks: ## run the tutorials twice in real kernels, as root also as an ordinary user, and compare (ARGS='notebooks/02-*.ipynb' for some)
 	@sh scripts/system-packages.sh tests/system-packages.txt
 	@sh scripts/venv.sh test
 	@$(PYTHON) notebooks/check.py $(ARGS)
@@ -55,13 +55,10 @@ pictures: ## make the pictures of docs/gallery.md anew, in JupyterLab and a real
 	@sh scripts/venv.sh test browser
 	@$(PYTHON) scripts/pictures.py $(ARGS)
 
-bench: ## measure latency, builds and pulls beside podman, crun, buildah, docker and others; and views
+bench: ## measure everything beside podman, crun, docker and others, and write docs/measured (ARGS='--rounds 3 --only latency')
 	@sh scripts/system-packages.sh tests/system-packages.txt
 	@sh scripts/venv.sh test
-	@$(PYTHON) benchmarks/run_latency.py $(ARGS)
-	@$(PYTHON) benchmarks/build.py $(ARGS)
-	@$(PYTHON) benchmarks/pull.py $(ARGS)
-	@$(PYTHON) benchmarks/views.py
+	@$(PYTHON) benchmarks/everything.py $(ARGS)
 
 vm: ## run the tests as root and as an ordinary user in a virtual machine with systemd and cgroup v2 only
 	@bash scripts/vm/run.sh $(ARGS)

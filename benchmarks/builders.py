@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import tarfile
 import time
@@ -18,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peers import Lineup, RunFailed, Skipped, remove_groups
+from docker_daemon import CLIENT, start_daemon
+from peers import Lineup, RunFailed, Skipped
 from spawner import Spawner
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ PODMAN = "podman build"
 BASE = "localhost/base"
 STEPS = 10
 _FILES = 200
-_START_S = 30.0
 
 
 def write_context(folder: Path) -> None:
@@ -106,11 +103,6 @@ class Builders(Lineup):
                 else:
                     self.builders.append(builder)
 
-    def close(self) -> None:
-        super().close()
-        # Of its own, for dockerd leaves a parent without processors or memory nodes, in which crun can't start anything.
-        remove_groups(Path("/sys/fs/cgroup").glob(f"*/{self.group}-docker"))
-
     def _builder(
         self,
         name: str,
@@ -179,12 +171,12 @@ class Builders(Lineup):
 
     def _podman_and_buildah(self) -> Iterator[Builder]:
         limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--cgroup-parent", f"/{self.group}"]
-        if not self._missing(PODMAN, "podman"):
+        if not self.missing(PODMAN, "podman"):
             home = self.scratch / "podman"
             start = ["podman", "--root", f"{home}/root", "--runroot", f"{home}/runroot", "--tmpdir", f"{home}/tmp"]
             start += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
             yield from self._like_podman(PODMAN, start, "build", limits)
-        if not self._missing("buildah bud", "buildah"):
+        if not self.missing("buildah bud", "buildah"):
             home = self.scratch / "buildah"
             start = ["buildah", "--root", f"{home}/root", "--runroot", f"{home}/runroot"]
             yield from self._like_podman("buildah bud", start, "bud", limits)
@@ -205,17 +197,16 @@ class Builders(Lineup):
 
     def _docker(self) -> Iterator[Builder]:
         name = "docker build"
-        client = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
-        if self._missing(name, "dockerd", root=True) or self._missing(name, client):
+        if self.missing(name, "dockerd", root=True) or self.missing(name, CLIENT):
             return
-        socket = self._start_docker(name)
+        socket = start_daemon(self, name)
         if socket is None:
             return
         archive = self.scratch / "rootfs.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(self.rootfs, arcname=".")
         environment = {**os.environ, "DOCKER_CONFIG": str(self.scratch / "docker-config"), "DOCKER_BUILDKIT": "0"}
-        start = [client, "-H", f"unix://{socket}"]
+        start = [CLIENT, "-H", f"unix://{socket}"]
         _, status = self.here.run([*start, "import", "--change", "ENV PATH=/bin", str(archive), BASE], environment)
         if status:
             self.skipped.append(Skipped(name, self.here.error()))
@@ -239,52 +230,3 @@ class Builders(Lineup):
             (1, 6),
             {**environment, "DOCKER_BUILDKIT": "1"},
         )
-
-    def _start_docker(self, name: str) -> str | None:
-        """The socket of a daemon with a store of its own that ends with this; None where it doesn't start, which is noted."""
-        # Containerd's sockets lie deep below it, and their names may have 107 bytes.
-        home = Path("/tmp", self.group)
-        home.mkdir(mode=0o700)
-        self.stack.callback(shutil.rmtree, home)
-        (home / "none.json").write_text("{}")
-        command = [
-            *("unshare", "--mount", "--propagation", "private", "sh", "-ec", _OWN_FOLDERS, "sh"),
-            *(
-                "dockerd",
-                "--config-file",
-                f"{home}/none.json",
-                "--data-root",
-                f"{home}/data",
-                "--exec-root",
-                f"{home}/exec",
-            ),
-            *("--pidfile", f"{home}/pid", "-H", f"unix://{home}/d.sock", "--cgroup-parent", f"/{self.group}-docker"),
-            *("--exec-opt", "native.cgroupdriver=cgroupfs", "--storage-driver", "overlay2", "--bridge", "none"),
-            *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
-        ]
-        with open(home / "log", "wb") as log:
-            daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.stack.callback(_end, daemon)
-        deadline = time.monotonic() + _START_S
-        while "API listen on" not in (home / "log").read_text(errors="replace"):
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                lines = (home / "log").read_text(errors="replace").strip().splitlines()
-                self.skipped.append(
-                    Skipped(name, f"dockerd doesn't start: {lines[-1] if lines else 'it said nothing'}")
-                )
-                return None
-            time.sleep(0.05)
-        return f"{home}/d.sock"
-
-
-# What a daemon keeps for the whole machine goes with its mount namespace.
-_OWN_FOLDERS = 'mount -t tmpfs tmpfs /run; [ ! -d /etc/docker ] || mount -t tmpfs tmpfs /etc/docker; exec "$@"'
-
-
-def _end(daemon: subprocess.Popen[bytes]) -> None:
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        daemon.wait(_START_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()

@@ -5,7 +5,6 @@ What each does differs, and the table's reader has to know: ``Peer.note`` says w
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -27,19 +26,11 @@ CRUN_EXEC = "crun exec"
 PODMAN = "podman run --rm"
 BWRAP = "bwrap --unshare-all"
 FLOOR = "C floor of the same kernel work"
+BRIDGE = "cellwall, from Python, on a bridge"
+ORDINARY = "cellwall, from Python, as an ordinary user"
+LOADING = "import cellwall and %load_ext, in IPython"
 FIRST = "cellwall, first in a process"
 FIRST_RUN = f"{FIRST}: its run()"
-_CODE = """
-import json, sys, time
-begin = time.perf_counter()
-import cellwall
-run = cellwall.run
-imported = time.perf_counter()
-result = run(sys.argv[1], ["/bin/true"])
-ended = time.perf_counter()
-print(json.dumps([result.exit_status, imported - begin, ended - imported]))
-sys.exit(result.exit_status)
-"""
 
 
 class RunFailed(Exception):
@@ -126,7 +117,7 @@ class Lineup:
             [*Path("/sys/fs/cgroup").glob(self.group), *Path("/sys/fs/cgroup").glob(f"*/{self.group}"), *self.groups]
         )
 
-    def _missing(self, name: str, program: str, *, root: bool = False) -> bool:
+    def missing(self, name: str, program: str, *, root: bool = False) -> bool:
         if shutil.which(program) is None:
             self.skipped.append(Skipped(name, f"{program} is not installed"))
         elif root and not self.root:
@@ -135,7 +126,7 @@ class Lineup:
             return False
         return True
 
-    def _command(
+    def command(
         self, name: str, argv: list[str], note: str, where: Spawner, environment: dict[str, str] | None = None
     ) -> Peer:
         def run() -> float:
@@ -196,49 +187,32 @@ class Lineup:
             "a further command in a named container that runs",
             timed(lambda: box.run(["/bin/true"], check=False)),
         )
-        yield self._first()
+        from starts import elsewhere, first, loading
+
+        yield from elsewhere(self)
+        yield first(self)
+        yield loading(self)
         script = Path(sys.executable).with_name("cellwall")
         start = [str(script)] if script.exists() else [sys.executable, "-m", "cellwall"]
-        yield self._command(
+        yield self.command(
             "cellwall run --rm",
             [*start, "run", "--rm", self.image, "/bin/true"],
             "a new Python process and a new launcher each time",
             self.here,
         )
-        yield self._command(
+        yield self.command(
             "python -c pass",
             [sys.executable, "-c", "pass"],
             "the interpreter alone: what the two above can't go below",
             self.here,
         )
 
-    def _first(self) -> Peer:
-        imports: list[float] = []
-        runs: list[float] = []
-
-        def first() -> float:
-            seconds, status = self.here.run([sys.executable, "-c", _CODE, self.image])
-            if status:
-                raise RunFailed(f"status {status}: {self.here.error()}")
-            _, import_s, run_s = json.loads(self.here.output())
-            imports.append(import_s * 1e3)
-            runs.append(run_s * 1e3)
-            return seconds
-
-        return Peer(
-            f"{FIRST}: the whole process",
-            "python -c 'import cellwall; cellwall.run(...)'",
-            "from before the interpreter starts to after it ended, launcher's start and end included",
-            first,
-            {f"{FIRST}: its import": imports, FIRST_RUN: runs},
-        )
-
     # -- engines and runtimes
 
-    def _podman(self) -> Iterator[Peer]:
-        name = PODMAN
-        if self._missing(name, "podman"):
-            return
+    def podman_words(self, name: str) -> tuple[list[str], str] | None:
+        """``podman run`` with what it needs here, to be run ``apart``, and the image's name; None where it can't be had, which is noted."""
+        if self.missing(name, "podman"):
+            return None
         home = self.scratch / "podman"
         start = ["podman", "--root", f"{home}/root", "--runroot", f"{home}/runroot", "--tmpdir", f"{home}/tmp"]
         start += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
@@ -246,18 +220,25 @@ class Lineup:
             self.apart.check(*start, "pull", "--quiet", self.image)
         except RuntimeError as error:
             self.skipped.append(Skipped(name, str(error)))
-            return
+            return None
         image = self.apart.output().strip().splitlines()[-1]
         limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", "--cgroup-parent", f"/{self.group}"]
-        run = [*start, "run", "--rm", "--log-driver", "k8s-file", *limits]
+        return [*start, "run", "--rm", "--log-driver", "k8s-file", *limits], image
+
+    def _podman(self) -> Iterator[Peer]:
+        name = PODMAN
+        words = self.podman_words(name)
+        if words is None:
+            return
+        run, image = words
         runtime = "crun" if shutil.which("crun") else "runc"
-        yield self._command(
+        yield self.command(
             name,
             [*run, image, "/bin/true"],
             f"its default network (a bridge, a veth pair, NAT rules), {runtime} and conmon; overlay on the scratch folder's disk",
             self.apart,
         )
-        yield self._command(
+        yield self.command(
             f"{name} --network none",
             [*run, "--network", "none", image, "/bin/true"],
             "the like of cellwall's default: no network but lo",
@@ -267,12 +248,12 @@ class Lineup:
     def _runtimes(self) -> Iterator[Peer]:
         for runtime in ("crun", "runc"):
             name = f"{runtime} run"
-            if self._missing(name, runtime, root=True):
+            if self.missing(name, runtime, root=True):
                 continue
             where = self.apart if runtime == "crun" else self.here
             start = [runtime, "--root", str(self.scratch / f"state-{runtime}")]
             bundle = self._bundle(runtime, where, "run", ("/bin/true",))
-            yield self._command(
+            yield self.command(
                 name,
                 [*start, "run", "--bundle", str(bundle), f"{self.group}-{runtime}"],
                 "no image, no user namespace, no seccomp filter; overlay mounted beforehand, memory and pids limits",
@@ -287,7 +268,7 @@ class Lineup:
             except RuntimeError as error:
                 self.skipped.append(Skipped(name, str(error)))
                 continue
-            yield self._command(
+            yield self.command(
                 name, [*start, "exec", stays, "/bin/true"], "a further command in a container that runs", where
             )
 
@@ -305,17 +286,17 @@ class Lineup:
     def _sandboxes(self) -> Iterator[Peer]:
         tree = str(self.rootfs)
         name = BWRAP
-        if not self._missing(name, "bwrap"):
-            yield self._command(
+        if not self.missing(name, "bwrap"):
+            yield self.command(
                 name,
                 ["bwrap", "--unshare-all", "--bind", tree, "/", "--proc", "/proc", "--dev", "/dev", "/bin/true"],
                 "no image, no overlay, no control group, no seccomp filter",
                 self.here,
             )
         name = "unshare + chroot"
-        if not self._missing(name, "unshare"):
+        if not self.missing(name, "unshare"):
             flags = "-fpmuinC" if self.root else "-rfpmuinC"
-            yield self._command(
+            yield self.command(
                 name,
                 ["unshare", flags, f"--mount-proc={tree}/proc", "chroot", tree, "/bin/true"],
                 "namespaces only",
@@ -326,7 +307,7 @@ class Lineup:
 
     def _floor(self) -> Iterator[Peer]:
         name = FLOOR
-        if not self._missing(name, "cc", root=True):
+        if not self.missing(name, "cc", root=True):
             program = self.scratch / "floor"
             source = Path(__file__).with_name("floor.c")
             built = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True)
@@ -335,12 +316,12 @@ class Lineup:
                 self.skipped.append(Skipped(name, said[0]))
             else:
                 yield self._timed_inside(name, [str(program), str(self.rootfs), *self._group_words()])
-        yield self._command(
+        yield self.command(
             "posix_spawn of true", [f"{self.rootfs}/bin/true"], "no container at all: the floor", self.here
         )
 
     def _timed_inside(self, name: str, argv: list[str]) -> Peer:
-        peer = self._command(
+        peer = self.command(
             name,
             argv,
             "floor.c; timed inside, from the first control group to the end of true, as it has no launcher",

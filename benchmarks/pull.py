@@ -23,7 +23,8 @@ from pathlib import Path
 
 import machine
 import report
-from figures import Figures, ratio, table
+from budgets import Budget
+from figures import Figures, table
 from pull_image import MakingFailed, described, make_image, served
 from pull_peers import DOCKER, PODMAN, Puller, Pullers
 
@@ -114,14 +115,13 @@ def measure(pullers: Pullers, options: argparse.Namespace, scratch: Path) -> tup
     return times, failures
 
 
-def verdict(default: str, times: Times) -> str:
-    """Whether the default driver keeps to the budget."""
+def budgets(default: str, times: Times) -> list[Budget]:
+    """What the default driver may take; nothing where podman is missing."""
     medians = {name: Figures.of(found).median_ms for name, found in times.get(RUNNABLE, {}).items()}
     if default not in medians or PODMAN not in medians:
-        return "budget: not measured"
-    found = medians[default] / medians[PODMAN]
-    word = "kept" if found <= BUDGET else f"missed, {found / BUDGET:.1f} times that"
-    return f"budget: {default}: at most {BUDGET:g} of podman's {RUNNABLE}: {ratio(found, 1)}: {word}"
+        return []
+    rule = f"{BUDGET:g} x {PODMAN}"
+    return [Budget(f"{RUNNABLE}: {default}", BUDGET * medians[PODMAN], medians[default], rule=rule)]
 
 
 def main() -> int:
@@ -161,7 +161,11 @@ def main() -> int:
     for step, by_peer in times.items():
         rows = [(peer.name, Figures.of(by_peer[peer.name])) for peer in pullers.peers if peer.name in by_peer]
         print(f"\n### {step}\n\n{table(rows, [('podman', PODMAN), ('docker', DOCKER)])}")
-    print(f"\n{verdict(pullers.default, times)}\n\nWhat was run:")
+    kept = budgets(pullers.default, times)
+    print("\nBudgets (medians):")
+    for budget in kept:
+        print(f"  {budget.line()}")
+    print("\nWhat was run:")
     commands = {
         peer.name: [pullers.shown(argv) for argv in (peer.pull, peer.true, peer.remove)] for peer in pullers.peers
     }
@@ -169,7 +173,8 @@ def main() -> int:
         print("\n      ".join([f"  {peer.name}: {peer.note}", *commands[peer.name]]))
     for line in report.ending(pullers.skipped, failures):
         print(line)
-    report.write(options.json, options, known, times, commands, pullers.skipped, failures)
+    more = {"budgets": [budget.to_dict() for budget in kept]}
+    report.write(options.json, options, known, times, commands, pullers.skipped, failures, more)
     return 1 if failures else 0
 
 

@@ -39,8 +39,9 @@ def write(
     commands: Mapping[str, Any],
     skipped: Iterable[Skipped],
     failures: Mapping[str, Sequence[str]],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Everything as JSON at ``path``; nothing where that is None."""
+    """Everything as JSON at ``path``; nothing where that is None. ``more`` is what only this benchmark has."""
     if path is None:
         return
     document = {
@@ -50,5 +51,6 @@ def write(
         "times_ms": times,
         "skipped": {peer.name: peer.reason for peer in skipped},
         "failures": failures,
+        **(more or {}),
     }
     path.write_text(json.dumps(document, indent=1))

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 
 class Spawner:
-    """One such process. ``unshare`` are the options of unshare(1) that it is started with; none: no new namespace."""
+    """One such process. ``unshare`` are the options of unshare(1) that it is started with; none: no new namespace.
 
-    def __init__(self, scratch: str, name: str, *, unshare: Sequence[str] = ()) -> None:
+    ``prefix`` are the words of another program that starts it, such as nsenter(1).
+    """
+
+    def __init__(self, scratch: str, name: str, *, unshare: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
         import subprocess
 
         self.error_path = os.path.join(scratch, f"{name}.stderr")
         self.output_path = os.path.join(scratch, f"{name}.stdout")
-        prefix = ["unshare", *unshare] if unshare else []
+        prefix = [*prefix, *(["unshare", *unshare] if unshare else [])]
         # A session of its own: Ctrl-C is the benchmark's, which then closes the pipe.
         self._process = subprocess.Popen(
             [*prefix, sys.executable, "-I", "-S", os.path.abspath(__file__), self.output_path, self.error_path],
@@ -37,6 +40,11 @@ class Spawner:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
+
+    @property
+    def pid(self) -> int:
+        """Whose namespaces are this one's: unshare(1) and nsenter(1) become the program."""
+        return self._process.pid
 
     def run(self, argv: Sequence[str], environment: dict[str, str] | None = None) -> tuple[float, int]:
         """``(seconds, status)`` of one run of ``argv`` with stdin from /dev/null; a negative status is a signal's number."""

@@ -34,6 +34,8 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = os.environ.get("CELLWALL_DOCS_EXECUTE", "off")
 nb_execution_timeout = 300
+# The quickstart runs on the kernel that `make quickstart` installs.
+nb_kernel_rgx_aliases = {"cellwall": "python3"}
 nb_execution_raise_on_error = True
 # A cell's own languages have no lexer: %%container is neither Python nor a shell.
 suppress_warnings = ["misc.highlighting_failure", "mystnb.unknown_mime_type"]
@@ -53,6 +55,7 @@ def setup(app: Any) -> None:
     folder = HERE / "notebooks"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    shutil.copytree(HERE.parent / "notebooks/pictures", folder / "pictures")
     names = sorted(path.name for path in (HERE.parent / "notebooks").glob("*.ipynb"))
     for name in names:
         shutil.copy(HERE.parent / "notebooks" / name, folder / name)

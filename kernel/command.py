@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.cli.progress import Progress
 from ..runtime.cli.table import add_format, listing, printable
 from ..runtime.errors import SpecError, UnsupportedError
-from . import image_kernel, kernelspec, python_layer
+from . import image_kernel, kernelspec, python_layer, spare
 from .image_kernel import Choice
-from .launch import launch
 from .words import KernelWords, add_words, words_of
 
 if TYPE_CHECKING:
@@ -51,12 +50,16 @@ def install(context: Context, words: list[str]) -> int:
     if said.shell:
         if command:
             raise SpecError("--shell", "a shell kernel finds the image's shell itself: say no command")
+        if made.warm:
+            raise SpecError("--warm", "is for isolated kernels: a shell is there at once; leave it out")
         if not _has_shell_kernel():
             raise UnsupportedError("--shell", "this build of cellwall has no shell kernel")
         spec = kernelspec.shell(made, said.display_name or f"Shell ({made.image})", said.language or "")
         _image(context, made, said)
     else:
         made, choice = _isolated(context, said, made, command)
+        if made.warm:
+            spare.check(made.command, made.options())
         display_name = said.display_name or f"{choice.title} ({said.image})"
         spec = kernelspec.isolated(made, choice, display_name, said.image)
     parent = kernelspec.parent_of(sys_prefix=said.sys_prefix, prefix=said.prefix)
@@ -93,10 +96,12 @@ def _isolated(context: Context, said: Namespace, made: KernelWords, command: lis
     image = _image(context, made, said)
     if command:
         choice = image_kernel.of_command(command, said.language or "")
-        return replace(made, command=choice.command), choice
+        return replace(made, command=choice.command, transport=said.transport or choice.transport), choice
     found = image_kernel.look(engine, replace(made.options(), pull="never"))
     choice = image_kernel.choose(found, made.image, said.language or "")
-    made = replace(made, command=choice.command, ids=said.ids or found.ids)
+    made = replace(
+        made, command=choice.command, ids=said.ids or found.ids, transport=said.transport or choice.transport
+    )
     made.check_user(engine.identity.rootless)
     made = replace(made, run=(*(f"--env={key}={value}" for key, value in choice.env.items()), *made.run))
     wheels = None if said.wheels is None else Path(said.wheels).absolute()
@@ -166,4 +171,4 @@ def _say(text: str) -> None:
     sys.stderr.write(f"cellwall: {printable(text)}\n")
 
 
-__all__ = ["install", "launch", "list_", "remove"]
+__all__ = ["install", "list_", "remove"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +73,12 @@ class Connection:
             raise CellwallError(f"connection file {path}: no JSON object")
         return cls.read(info)
 
-    def inside(self) -> bytes:
-        """The connection file that the kernel reads in the container."""
+    def inside(self, ports: Sequence[int] = ()) -> bytes:
+        """The connection file that the kernel reads in the container: for Unix sockets, or for TCP at ``ports``, in the order of CHANNELS."""
         info = {
-            "transport": "ipc",
-            "ip": f"{INSIDE}/k",
-            **{f"{name}_port": number for number, name in enumerate(CHANNELS, 1)},
+            "transport": "tcp" if ports else "ipc",
+            "ip": "127.0.0.1" if ports else f"{INSIDE}/k",
+            **{f"{name}_port": number for name, number in zip(CHANNELS, ports or range(1, 6), strict=True)},
             "key": self.key.decode(),
             "signature_scheme": self.signature_scheme,
             "kernel_name": self.kernel_name,

@@ -14,31 +14,45 @@ _LINES = 12
 
 
 class MemoryWatch:
-    """Looks at the memory of one kernel while a cell runs. ``paths`` are those of its control group."""
+    """Looks at the memory of one kernel while a cell runs. ``paths`` are those of its control group; ``who`` is killed at the limit."""
 
-    def __init__(self, paths: dict[str, str]) -> None:
+    def __init__(self, paths: dict[str, str], who: str = "it") -> None:
         self._paths = {key: path for key, path in paths.items() if key == "unified" or "memory" in key.split(",")}
+        self._who = who
         self._warned = False
         self._oom_kills = 0
         self._killed = False
 
     def look(self) -> str:
-        """What is to be said now; mostly nothing."""
-        memory = stats_of(self._paths).get("memory") or {}
+        """What is to be said now, of how full it is and of processes that were killed; mostly nothing."""
+        memory = self._memory()
         kills, before = memory.get("oom_kills") or 0, self._oom_kills
         self._oom_kills = kills
-        use, limit = _use(memory), memory.get("limit_bytes")
-        if use is None or not limit or limit > 1 << 60:
-            return ""
+        limit = memory.get("limit_bytes")
         # Where it was the kernel itself, that is said in a moment by ``death``, and nobody looks here again.
         told, self._killed = self._killed, kills > before
-        if told:
-            return f"cellwall: a process of this kernel was killed, as its {size(limit)} of memory were full; {_mend()}"
+        if told and limit:
+            return f"a process of this kernel was killed, as its {size(limit)} of memory were full; {_mend()}"
+        return self._fullness(memory)
+
+    def fullness(self) -> str:
+        """What is to be said now of how full it is alone: once, until it has become emptier."""
+        return self._fullness(self._memory())
+
+    def _memory(self) -> dict[str, Any]:
+        memory = stats_of(self._paths).get("memory") or {}
+        # What the kernel writes for "no limit" is none.
+        return memory if (memory.get("limit_bytes") or 0) <= 1 << 60 else memory | {"limit_bytes": None}
+
+    def _fullness(self, memory: dict[str, Any]) -> str:
+        use, limit = _use(memory), memory.get("limit_bytes")
+        if use is None or not limit:
+            return ""
         if use < _CALM * limit:
             self._warned = False
         elif use >= _WARN * limit and not self._warned:
             self._warned = True
-            return f"cellwall: this kernel uses {size(use)} of its {size(limit)} of memory; at the limit it is killed: {_mend()}"
+            return f"this kernel uses {size(use)} of its {size(limit)} of memory; at the limit {self._who} is killed: {_mend()}"
         return ""
 
 

@@ -50,11 +50,22 @@ def mounts_of(folder: str, mode: str, private: Iterable[Path]) -> tuple[Mount, .
                 "or install the kernel with --folder none",
             )
     found = [Mount("bind", os.path.normpath(folder), source=real, read_only=mode == "ro", flag="--folder")]
-    for path in sorted({os.path.realpath(one) for one in private}):
-        if path.startswith(f"{real}/") and os.path.isdir(path):
+    below = {path for path in map(os.path.realpath, private) if path.startswith(f"{real}/")}
+    for path in _outermost(below):
+        if os.path.isdir(path):
             target = os.path.normpath(folder) + path.removeprefix(real)
             found.append(Mount("tmpfs", target, read_only=True, options=("size=4k", "mode=0555"), flag="--folder"))
     return tuple(found)
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """``paths`` without those that lie below another one: what is emptied has no place to mount anything at."""
+    kept: list[str] = []
+    # A folder comes before all that lies below it, but not at once: /a, /a-b, /a/c.
+    for path in sorted(paths):
+        if not any(path.startswith(f"{one}/") for one in kept):
+            kept.append(path)
+    return kept
 
 
 def is_home(folder: str) -> bool:

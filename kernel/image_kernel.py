@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # A kernelspec of a few lines; an image that prints more than this isn't asked on.
 _LONGEST_BYTES = 1 << 20
 
+# What a kernel of Python's is called by.
+_PYTHONS = ("ipykernel", "xpython")
 _PYTHON = """
 import importlib.metadata as m, importlib.util as u, json, os, platform, sys, sysconfig
 try: libc = os.confstr("CS_GNU_LIBC_VERSION")
@@ -95,6 +97,11 @@ class Choice:
     env: dict[str, str] = field(default_factory=dict)
     debugger: bool = False
     needs_ipykernel: bool = False
+
+    @property
+    def transport(self) -> str:
+        """How it listens. All kernels know tcp; those that are known to know ipc, which needs nobody between, are Python's."""
+        return "ipc" if any(word.startswith(_PYTHONS) for word in self.command) else "tcp"
 
 
 def look(engine: Engine, options: RunOptions) -> Found:
@@ -198,7 +205,7 @@ def _there(found: Found) -> str:
 
 
 def _is_python(spec: dict[str, Any]) -> bool:
-    return any(word.startswith(("ipykernel", "xpython")) for word in spec["argv"])
+    return any(word.startswith(_PYTHONS) for word in spec["argv"])
 
 
 def _of_spec(spec: dict[str, Any]) -> Choice:

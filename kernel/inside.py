@@ -42,6 +42,11 @@ class Inside:
             self.close()
             raise CellwallError(f"the kernel's folder {INSIDE} in its container: {error.strerror or error}") from error
 
+    @property
+    def folder_fd(self) -> int:
+        """A descriptor of the folder, which stays this object's."""
+        return self._dir_fd
+
     def close(self) -> None:
         if self.watch is not None:
             self.watch.close()
@@ -52,7 +57,9 @@ class Inside:
 
     def open(self, channel: str) -> int:
         """A descriptor of the socket file of ``channel``, which the caller closes; -1 where it isn't there, or is no socket."""
-        name = f"k-{CHANNELS.index(channel) + 1}"
+        return self._open(_name(channel))
+
+    def _open(self, name: str) -> int:
         try:
             fd = openat2(self._dir_fd, name, os.O_PATH | os.O_NOFOLLOW, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
         except OSError:
@@ -64,7 +71,11 @@ class Inside:
 
     def connect(self, channel: str) -> socket.socket | None:
         """A connection to ``channel``; None where nobody listens there (yet)."""
-        fd = self.open(channel)
+        return self.connect_to(_name(channel))
+
+    def connect_to(self, name: str) -> socket.socket | None:
+        """A connection to the socket ``name`` of the folder; None where nobody listens there. Nothing here waits for it."""
+        fd = self._open(name)
         if fd < 0:
             return None
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -76,3 +87,7 @@ class Inside:
         finally:
             os.close(fd)
         return made
+
+
+def _name(channel: str) -> str:
+    return f"k-{CHANNELS.index(channel) + 1}"

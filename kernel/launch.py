@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
 from ..runtime.linux.files import readable
-from ..runtime.linux.process import pidfd_open
-from .connection import Connection
-from .starting import start
+from .client_process import client_fds
 from .words import add_words, words_of
 
 if TYPE_CHECKING:
@@ -38,10 +36,17 @@ def launch(context: Context, words: list[str]) -> int:
     log.addHandler(logging.StreamHandler(sys.stderr))
     log.setLevel(logging.INFO)
     log.propagate = False
-    _end_with(os.getppid())
+    _end_with_client()
+    made = words_of(parser, words, said, command)
+    engine = context.engine
+    # The launcher's start takes as long as what is loaded here: side by side.
+    engine.launcher_for(own_users=made.options().userns != "host").start()
+    from .connection import Connection
+    from .starting import start
+
     session = start(
-        context.engine,
-        words_of(parser, words, said, command),
+        engine,
+        made,
         Connection.load(said.connection_file),
         folder=os.getcwd(),
         environment=os.environ,
@@ -56,17 +61,15 @@ def launch(context: Context, words: list[str]) -> int:
     return 0 if ended is None else ended.status
 
 
-def _end_with(parent: int) -> None:
-    """Have this process end by SIGTERM when its parent does; a kernel of process 1 lives on."""
-    if parent == 1:
-        return
-    pidfd = pidfd_open(parent)
+def _end_with_client() -> None:
+    """Have this process end by SIGTERM when its client does. Raises CellwallError where it has ended."""
+    for pidfd in client_fds(os.environ):
+        threading.Thread(target=_end_after, args=(pidfd,), name="client", daemon=True).start()
 
-    def watch() -> None:
-        readable(pidfd)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+def _end_after(pidfd: int) -> None:
+    readable(pidfd)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 __all__: list[Any] = ["launch"]

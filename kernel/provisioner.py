@@ -13,6 +13,7 @@ import signal
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.multikernelmanager import MultiKernelManager
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from tornado.web import HTTPError
 from traitlets import List, Unicode
@@ -22,6 +23,7 @@ from ..runtime.errors import CellwallError
 from .connection import CHANNELS, Connection
 from .place import Place
 from .session import Session
+from .spares import Spares
 from .starting import start
 from .words import of_config
 
@@ -60,9 +62,12 @@ class CellwallProvisioner(KernelProvisionerBase):
         manager = self.parent
         if manager is None:
             raise KernelStartError("the provisioner cellwall needs a KernelManager")
+        engine = Engine.default()
         try:
+            # The first one's start takes as long as what comes before its first request.
+            engine.launcher_for(own_users="--userns=host" not in self.words).start()
             if self._place is None:
-                self._place = Place(Engine.default().paths.run / "k")
+                self._place = Place(engine.paths.run / "k")
             else:
                 self._place.make()
         except CellwallError as error:
@@ -84,17 +89,24 @@ class CellwallProvisioner(KernelProvisionerBase):
         assert place is not None
         environment = dict(kwargs.get("env") or os.environ)
         folder = str(kwargs.get("cwd") or os.getcwd())
+        manager = self.parent
+        connection = {**self.connection_info, "kernel_name": "" if manager is None else manager.kernel_name}
+        # A notebook server's; a program that runs one notebook has a manager alone.
+        many = manager is not None and isinstance(manager.parent, MultiKernelManager)
 
         def begin() -> Session:
+            engine = Engine.default()
             return start(
-                Engine.default(),
+                engine,
                 of_config({"words": list(self.words)}),
-                Connection.read(dict(self.connection_info)),
+                Connection.read(connection),
                 folder=folder,
                 environment=environment,
                 log=self.log,
                 arguments=cmd,
                 scratch=str(place.path),
+                spares=Spares.of(engine),
+                many=many,
             )
 
         try:

@@ -119,6 +119,7 @@ class Publisher:
             ValueError,
             KeyError,
             TypeError,
+            RecursionError,
         ):  # not what a kernel should send: not ours to judge
             return None
         if not self.busy:

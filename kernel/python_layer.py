@@ -20,6 +20,7 @@ from ..runtime.build.results import BuildRequest
 from ..runtime.cli.table import printable
 from ..runtime.errors import BuildError, CellwallError, NotFound, UnsupportedError
 from .image_kernel import Python
+from .spare_program import LOADED
 from .words import REPOSITORY
 
 if TYPE_CHECKING:
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
 REQUIREMENT = "ipykernel>=6.29,<8"
 # Run once while the layer is made, so that what a kernel loads lies compiled in it: a fresh container would compile it at each start.
 _NEEDED = "ipykernel.kernelapp"
-_LOADED = (
-    _NEEDED,
-    "ipykernel.ipkernel",
-    "ipykernel.debugger",
-    "ipykernel.subshell_manager",
-    "IPython.core.magics",
-    "jedi",
-    "debugpy",
-)
+_LOADED = (*LOADED, "ipykernel.ipkernel", "ipykernel.subshell_manager", "IPython.core.magics", "jedi", "debugpy")
 _MANYLINUX = {"2_5": "1", "2_12": "2010", "2_17": "2014"}
 
 

@@ -59,6 +59,11 @@ class Relay:
         self._inside = inside
         self.look()
 
+    @property
+    def waits(self) -> bool:
+        """Whether somebody waits for the kernel's socket."""
+        return bool(self._waiting)
+
     def look(self) -> None:
         """Something has appeared in the kernel's folder."""
         waiting, self._waiting = self._waiting, []

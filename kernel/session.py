@@ -22,26 +22,36 @@ import zmq
 
 from ..runtime.errors import CellwallError, InitError
 from ..runtime.options import Mount
+from .asking import ASK, STARTUP_FILE, Asks, startup_files
 from .connection import CHANNELS, INSIDE, INSIDE_FILE, Connection
 from .explaining import MemoryWatch, death, last_lines
 from .inside import Inside
+from .ports import Ports
 from .publisher import Publisher
 from .relay import Loop, Relay
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
-    from ..runtime.images.image import PullEvent
+    from ..runtime.images.image import Progress, PullEvent
     from ..runtime.launcher.client import Process
     from ..runtime.options import RunOptions
     from ..runtime.results import Exit
+    from .spare import Spare
 
+# A client that restarts a dead kernel has asked that one to shut down, and closes this socket only then; ZMQ tries for 100 ms more to
+# deliver it. A kernel that is there as soon as that would take it for its own. Source: KernelManager._connect_control_socket.
+_STALE_S = 0.25
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
+# A socket appears a moment before it takes connections, and nothing tells of that: it is tried again so often, so many milliseconds apart.
+_AGAIN, _AGAIN_MS = 50, 20
 # What is kept of the kernel's raw output, for the message about its end.
 _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
 _LOGGED_BYTES = 1 << 18
 LAUNCH_TIMEOUT_S = 60.0
+# Variables that are one kernel's own: a spare container learns them when it is taken.
+LATE = ("JPY_SESSION_NAME",)
 # A kernel whose folder isn't there any more is about to be told as ended.
 _END_S = 5.0
 
@@ -58,23 +68,31 @@ class Session:
         ids: tuple[int, int],
         log: logging.Logger | logging.LoggerAdapter[Any],
         scratch: str | None = None,
+        spare: Spare | None = None,
+        tcp: bool = False,
     ) -> None:
         """``options`` are the container's, the kernel's command with them; ``ids`` are the numbers of its user.
 
-        ``scratch`` is a folder that is removed with the container.
+        ``scratch`` is a folder that is removed with the container. ``spare``, this object's from now on, is a container that
+        was made ahead of the kernel. ``tcp``: the kernel listens at TCP ports in its container.
         """
         self._engine = engine
-        self._options = kernel_options(options, ids)
+        self._options = options
         self._connection = connection
         self._ids = ids
         self._log = log
         self._scratch = scratch
+        self._spare = spare
+        self._ports = Ports() if tcp else None
         self._loop = Loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._publisher: Publisher | None = None
         self._relays: list[Relay] = []
         self._inside: Inside | None = None
+        self._asks: Asks | None = None
         self._iopub_fd = -1
+        # When connections to the control channel are joined to the kernel; None once they are.
+        self._control_at: float | None = None
         self._process: Process | None = None
         self._memory: MemoryWatch | None = None
         self._output_fd = -1
@@ -85,6 +103,7 @@ class Session:
         self._asked_to_end = False
         self._closing = False
         self._missing = set(CHANNELS)
+        self._again = 0
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -163,24 +182,8 @@ class Session:
         for channel in CHANNELS:
             if channel != "iopub":
                 self._relays.append(Relay(self._loop, channel, self._connection.listen(channel)))
-        null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._output_fd, write_fd = os.pipe()
-        uid, gid = self._ids
-        file = {"data": self._connection.inside().decode("latin-1"), "mode": 0o600, "uid": uid, "gid": gid}
-        try:
-            self._process = self._engine.run(
-                self._options,
-                stdin_fd=null_fd,
-                stdout_fd=write_fd,
-                stderr_fd=write_fd,
-                files={INSIDE_FILE: file},
-                scratch=self._scratch,
-                progress=_PullLog(self._log, self._options.image),
-                cancelled=cancelled,
-            )
-        finally:
-            os.close(null_fd)
-            os.close(write_fd)
+        self._control_at = time.monotonic() + _STALE_S
+        self._process, self._output_fd = self._container(cancelled)
         process = self._process
         self.container_id = process.container_id
         process.wait_started()
@@ -199,6 +202,10 @@ class Session:
             if ended is None:
                 raise
             raise self._ended_at_once(ended) from None
+        if self._ports is not None:
+            self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
+        root = str(self._engine.paths.data) if self._engine.config.root else ""
+        self._asks = Asks(self._loop, self._inside, root, process.container_id)
         found = self._engine.known.state(process.container_id) or {"cellwall": {}}
         self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
         os.set_blocking(self._output_fd, False)
@@ -206,6 +213,31 @@ class Session:
             target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True
         )
         self._thread.start()
+
+    def _container(self, cancelled: Callable[[], bool] | None) -> tuple[Process, int]:
+        """The container, from the spare one or made for this kernel, and where its raw output comes."""
+        spare, self._spare = self._spare, None
+        content = self._connection.inside(() if self._ports is None else self._ports.numbers)
+        if spare is not None:
+            # The session's name stands in the options of a container that is made for it.
+            late = {name: self._options.env[name] for name in LATE if name in self._options.env}
+            if spare.hand_over(content, late, self._scratch):
+                return spare.process, spare.output_fd
+            spare.close()
+        null_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return open_kernel(
+                self._engine,
+                self._options,
+                self._ids,
+                content,
+                stdin_fd=null_fd,
+                scratch=self._scratch,
+                progress=PullLog(self._log, self._options.image),
+                cancelled=cancelled,
+            )
+        finally:
+            os.close(null_fd)
 
     def _ended_at_once(self, ended: Exit) -> CellwallError:
         """The error of a kernel that ended, or wasn't found, before anybody followed it."""
@@ -233,23 +265,46 @@ class Session:
 
     def _main(self) -> None:
         assert self._inside is not None and self._inside.watch is not None and self._process is not None
+        assert self._asks is not None
         try:
             self._loop.watch(self._woken.fileno(), self._asked)
             self._loop.watch(self._process.fileno(), self._news)
             self._loop.watch(self._output_fd, self._read_output)
             self._loop.watch(self._inside.watch.fileno(), self._appeared)
             for relay in self._relays:
-                relay.reach(self._inside)
+                if relay.channel != "control":
+                    relay.reach(self._inside)
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                self._loop.turn(_LOOK_MS if busy else None)
+                again = self._again > 0 and any(relay.waits for relay in self._relays)
+                wait_ms = _AGAIN_MS if again else _LOOK_MS if busy else None
+                wait_ms = _earlier(wait_ms, self._reach_control())
+                self._loop.turn(_earlier(wait_ms, self._asks.timeout_ms()))
+                self._asks.tick()
+                if again:
+                    self._again -= 1
+                    for relay in self._relays:
+                        relay.look()
                 if busy:
                     self._look_at_memory()
         except Exception:  # nothing here is expected to fail: a kernel that nobody follows is worse than none
             self._log.exception("cellwall: the kernel's connections failed")
         finally:
             self._give_up()
+
+    def _reach_control(self) -> int | None:
+        """Join what waits on the control channel once it is time; returns how many milliseconds there are till then, None where it was done."""
+        if self._control_at is None or self._inside is None:
+            return None
+        left_s = self._control_at - time.monotonic()
+        if left_s > 0:
+            return int(left_s * 1000) + 1
+        self._control_at = None
+        for relay in self._relays:
+            if relay.channel == "control":
+                relay.reach(self._inside)
+        return None
 
     def _asked(self, _: int) -> None:
         """Another thread wants something."""
@@ -260,7 +315,8 @@ class Session:
     def _appeared(self, _: int) -> None:
         """The kernel has made a socket, perhaps."""
         assert self._inside is not None and self._inside.watch is not None and self._publisher is not None
-        self._inside.watch.read()
+        if self._asks is not None and any(name == ASK for _, name in self._inside.watch.read()):
+            self._asks.appeared()
         for channel in sorted(self._missing):
             fd = self._inside.open(channel)
             if fd < 0:
@@ -273,6 +329,7 @@ class Session:
             self._missing.discard(channel)
         for relay in self._relays:
             relay.look()
+        self._again = _AGAIN
         if not self._missing:
             self._ready.set()
 
@@ -326,16 +383,24 @@ class Session:
     def _look_at_memory(self) -> None:
         assert self._memory is not None and self._publisher is not None
         if text := self._memory.look():
-            self._publisher.say(text)
+            self._publisher.say(f"cellwall: {text}")
 
     def _give_up(self) -> None:
         """Close everything; the container's end is waited for."""
         for relay in self._relays:
             relay.close()
         self._relays.clear()
+        if self._asks is not None:
+            self._asks.close()
+            self._asks = None
+        if self._ports is not None:
+            self._ports.close()
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         if self._process is not None:
             self._process.kill()
             self._process.wait_gone()
@@ -358,6 +423,42 @@ class Session:
             event.set()
 
 
+def open_kernel(
+    engine: Engine,
+    options: RunOptions,
+    ids: tuple[int, int],
+    connection: bytes,
+    *,
+    stdin_fd: int,
+    scratch: str | None = None,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Process, int]:
+    """Start a kernel's container; returns it and the reading end of its raw output, which the caller closes.
+
+    ``connection`` is the content of its connection file.
+    """
+    read_fd, write_fd = os.pipe()
+    try:
+        file = {"data": connection.decode("latin-1"), "mode": 0o600, "uid": ids[0], "gid": ids[1]}
+        process = engine.run(
+            kernel_options(options, ids),
+            stdin_fd=stdin_fd,
+            stdout_fd=write_fd,
+            stderr_fd=write_fd,
+            files={INSIDE_FILE: file, **startup_files(ids)},
+            scratch=scratch,
+            progress=progress,
+            cancelled=cancelled,
+        )
+    except BaseException:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
+    return process, read_fd
+
+
 def kernel_options(options: RunOptions, ids: tuple[int, int]) -> RunOptions:
     """What every kernel's container is: ephemeral, below a small init, with a folder for its sockets."""
     sockets = Mount(
@@ -371,11 +472,15 @@ def kernel_options(options: RunOptions, ids: tuple[int, int]) -> RunOptions:
         network=options.network or "none",
         mounts=(*options.mounts, sockets),
         # A kernel watches its parent, and takes process 1 for its own death unless it is told so.
-        env={"JPY_PARENT_PID": "1", **options.env},
+        env={"JPY_PARENT_PID": "1", "PYTHONSTARTUP": STARTUP_FILE, **options.env},
     )
 
 
-class _PullLog:
+def _earlier(one: int | None, other: int | None) -> int | None:
+    return one if other is None else other if one is None else min(one, other)
+
+
+class PullLog:
     """What a pull tells, in the log: what was done, not how far it is."""
 
     def __init__(self, log: logging.Logger | logging.LoggerAdapter[Any], image: str) -> None:

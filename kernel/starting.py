@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.cli.told import worth_telling
-from ..runtime.errors import NotFound
+from ..runtime.errors import NotFound, SpecError
 from .asked import asked
 from .connection import Connection
 from .folder import is_home, mounts_of
-from .session import Session
+from .session import LATE, PullLog, Session
+from .spare import Command, Kind
 from .words import REPOSITORY, KernelWords
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
+    from ..runtime.images.image import Image
+    from ..runtime.options import RunOptions
+    from .spares import Spares
 
 HOME_NOTE = (
     "cellwall: this kernel sees the whole home folder, as the notebook lies in it; keep notebooks in a folder of their own, "
@@ -36,10 +40,13 @@ def start(
     log: logging.Logger | logging.LoggerAdapter[Any],
     arguments: Sequence[str] = (),
     scratch: str | None = None,
+    spares: Spares | None = None,
+    many: bool = False,
 ) -> Session:
     """A session of the kernel that ``words`` say, which has its sockets. ``folder`` is the notebook's, ``environment`` the client's.
 
-    ``arguments`` are added to the kernel's command. Raises CellwallError with what mends it.
+    ``arguments`` are added to the kernel's command. ``spares`` are those of a process that goes on, ``many`` is whether it starts kernels
+    again and again. Raises CellwallError with what mends it.
     """
     shown = None if words.folder == "none" else os.path.abspath(folder)
     words.check_user(engine.identity.rootless)
@@ -53,8 +60,6 @@ def start(
         mounts=(*mounts, *wanted.options.mounts),
         labels={"org.cellwall.kernel": connection.kernel_name or "1", **wanted.options.labels},
     )
-    if session_name := environment.get("JPY_SESSION_NAME"):
-        options = replace(options, env={"JPY_SESSION_NAME": session_name, **options.env})
     if options.image.startswith(f"{REPOSITORY}:"):
         # It was made here, and no registry has it.
         options = replace(options, pull="never")
@@ -64,13 +69,42 @@ def start(
             raise NotFound(
                 f"image {options.image}, which this kernel was installed with, has been removed: run cellwall kernel install again"
             ) from None
-    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch)
+    if words.transport == "tcp" and options.network == "host":
+        raise SpecError(
+            "--network",
+            "host has no ports for this kernel alone, and it listens at ports: take another network, or --transport ipc if it knows that",
+        )
+    kind = None
+    if spares is not None and words.warm and Command.of(options.command) is not None:
+        image = _image(engine, options, log)
+        kind = Kind.of(connection.kernel_name, words.words(), str(image.id), options, words.ids)
+        # It has just been asked for.
+        options = replace(options, pull="missing")
+    late = {name: environment[name] for name in LATE if environment.get(name)}
+    options = replace(options, env={**late, **options.env})
+    spare = None if spares is None or kind is None else spares.take(kind)
+    tcp = words.transport == "tcp"
+    made = Session(engine, options, connection, ids=words.ids, log=log, scratch=scratch, spare=spare, tcp=tcp)
     made.start(timeout_s=wanted.timeout_s)
+    if spares is not None and kind is not None:
+        spares.started(kind, words.warm, log, many=many)
     for warning in worth_telling(made.warnings, words.asked_flags, engine.paths.run):
         made.note(f"cellwall: {warning}")
     if shown is not None and words.folder == "rw" and is_home(shown):
         made.note(HOME_NOTE)
     return made
+
+
+def _image(engine: Engine, options: RunOptions, log: logging.Logger | logging.LoggerAdapter[Any]) -> Image:
+    """The image that ``options`` name by now: a spare container of another one is out of date."""
+    return engine.image(
+        options.image,
+        pull=options.pull,
+        platform=options.platform,
+        storage_driver=options.storage_driver,
+        locked=options.locked,
+        progress=PullLog(log, options.image),
+    )
 
 
 def _private() -> list[Path]:

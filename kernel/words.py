@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..runtime.options import RunOptions
 
 FOLDER_MODES = ("rw", "ro", "none")
+# Each holds the memory of a kernel that has done nothing.
+MOST_SPARES = 8
+TRANSPORTS = ("ipc", "tcp")
 # Images that were given an ipykernel (python_layer.py) have this name; no registry has them.
 REPOSITORY = "localhost/cellwall-kernel"
 # Run options that say what a kernel's container is by its nature: one that ends with the kernel, without a terminal.
@@ -36,7 +39,8 @@ class KernelWords:
     """``run`` are the run options as words; ``command`` is the kernel's in the image, with the connection file's place in it.
 
     ``folder`` is how the notebook's folder is mounted: rw, ro, none. ``ids`` are the numbers of the kernel's user in the image.
-    ``allow_images`` are patterns of images that a client may ask for instead.
+    ``allow_images`` are patterns of images that a client may ask for instead. ``transport`` is how the kernel itself listens: ipc, tcp.
+    ``warm`` is how many spare containers wait (spares.py).
     """
 
     image: str
@@ -45,11 +49,15 @@ class KernelWords:
     folder: str = "rw"
     ids: tuple[int, int] = (0, 0)
     allow_images: tuple[str, ...] = ()
+    transport: str = "ipc"
+    warm: int = 0
 
     def words(self) -> list[str]:
         """The words that ``read_words`` makes this of."""
         own = [f"--image={self.image}", f"--folder={self.folder}", f"--ids={self.ids[0]}:{self.ids[1]}"]
         own += [f"--allow-image={pattern}" for pattern in self.allow_images]
+        own += [f"--transport={self.transport}"] if self.transport != "ipc" else []
+        own += [f"--warm={self.warm}"] if self.warm else []
         return [*own, *self.run, "--", *self.command]
 
     def options(self, environment: Mapping[str, str] | None = None) -> RunOptions:
@@ -93,6 +101,19 @@ def add_words(parser: Parser) -> None:
         repeated=True,
         help="an image that clients may ask for by KERNEL_IMAGE, such as 'python:3.*'",
     )
+    parser.value(
+        "--transport",
+        metavar="ipc|tcp",
+        read=values.choice(*TRANSPORTS),
+        help="how the kernel itself listens in its container: ipc where it is Python, else tcp",
+    )
+    parser.value(
+        "--warm",
+        metavar="N",
+        read=values.integer(0, MOST_SPARES),
+        default=0,
+        help="containers that a notebook server keeps ready for its next kernels (0)",
+    )
     add_run_options(parser, omit=NOT_FOR_KERNELS)
 
 
@@ -109,6 +130,8 @@ def words_of(parser: Parser, words: Sequence[str], said: argparse.Namespace, com
         said.folder,
         said.ids or (0, 0),
         tuple(said.allow_image),
+        said.transport or "ipc",
+        said.warm,
     )
     made.options()
     return made

@@ -89,11 +89,13 @@ class CellRun:
         finally:
             self.stdout.finish()
             self.stderr.finish()
-            self._set(self.asked.stdout_variable, self.stdout.text)
-            self._set(self.asked.stderr_variable, self.stderr.text)
+            # Decoded once: it may be large.
+            stdout, stderr = self.stdout.text, self.stderr.text
+            self._set(self.asked.stdout_variable, stdout)
+            self._set(self.asked.stderr_variable, stderr)
         if self.asked.diff and ended.changes is None:
             ended = replace(ended, changes=tuple(self.engine.diff(container_id)))
-        result = Result(list(process.argv) or ["(script)"], ended, self.stdout.text, self.stderr.text, container_id)
+        result = Result(list(process.argv) or ["(script)"], ended, stdout, stderr, container_id)
         self._set(self.asked.result_variable, result)
         if self._line:
             self._line(self, process, result)

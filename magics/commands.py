@@ -50,9 +50,17 @@ _ONLY_THEIR_OWN = ("volume", "network")
 GRACE_S = 0.6
 
 
-def container(session: Session, line: str) -> None:
-    """Called by IPython for ``%container``. Raises CellError where the command fails."""
+def container(session: Session, line: str) -> Any:
+    """Called by IPython for ``%container``. Raises CellError where the command fails.
+
+    ``trace`` is a value: its container is started by this process, as a cell's is, for that is what is asked.
+    """
+    if line.split(maxsplit=1)[:1] == ["trace"]:
+        from .views import view_line
+
+        return view_line(session, "trace", line.strip().removeprefix("trace"), "%container trace")
     run(session, "container", line)
+    return None
 
 
 def image(session: Session, line: str) -> None:

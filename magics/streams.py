@@ -98,6 +98,9 @@ class Screen:
 
     def flush(self) -> None:
         """Send what waits, and return when it has been handed over."""
+        if not self._pending:
+            # In a kernel a flush waits for another thread, and most cells end with nothing to send.
+            return
         self._files[self._last].flush()
         self._pending = 0
         self._flushed = time.monotonic()

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from . import Session
 
 
-def view_line(session: Session, name: str, line: str) -> View | None:
+def view_line(session: Session, name: str, line: str, command: str = "") -> View | None:
     """Called by IPython for a view's magic; returns the view, which IPython shows. None behind ``--help`` and ``--format json``.
+
+    ``command`` is what it is called in messages, where that isn't ``%NAME``.
 
     A view that is watched is shown while it changes, until it ends or is interrupted; it isn't shown again as the magic's value.
     """
     with in_one_line(session.shell):
         try:
-            said, words = views.asked(name, f"%{name}", split(line, f"%{name}"))
+            command = command or f"%{name}"
+            said, words = views.asked(name, command, split(line, command))
         except HelpRequested as help:
             print(help.text, end="")
             return None

@@ -9,20 +9,13 @@ changed.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")  # jupyter_core warns without it
-
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from traitlets.config import Config
+from real_kernel import CellExecutionError, NotebookClient, execute, read
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -59,22 +52,11 @@ def show_output(output: Any) -> None:
 
 def run(path: Path, kernel: str) -> int:
     """0 where every cell succeeded or was allowed to fail, else 1."""
-    notebook = nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
-    # Sockets in a private folder: over TCP every user of the machine could listen in. A socket's path has 107 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="cw-", dir="/tmp") as sockets:
-        client = Printer(
-            notebook,
-            kernel_name=kernel,
-            timeout=600,
-            resources={"metadata": {"path": str(path.parent)}},
-            on_cell_start=show_cell,
-            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
-        )
-        try:
-            client.execute()
-        except CellExecutionError as error:
-            print(f"\n{path}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
-            return 1
+    try:
+        execute(read(path), path.parent, kernel, Printer, on_cell_start=show_cell)
+    except CellExecutionError as error:
+        print(f"\n{path}: a cell failed: {error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,23 +107,25 @@ def _followed(
         with Log(process.log_path, process.log_config) if process.log_path else nullcontext() as log:
             ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
     argv = process.argv or ["(script)"]
-    return Result(argv, ended, b"".join(captured.out), b"".join(captured.err), process.container_id)
+    return Result(argv, ended, captured.out.getvalue(), captured.err.getvalue(), process.container_id)
 
 
 class _Capture:
+    """All that came. What it costs is new memory, so there is one copy: a BytesIO grows in place, and gives its own bytes away."""
+
     def __init__(self, on_stdout: Sink | None, on_stderr: Sink | None) -> None:
-        self.out: list[bytes] = []
-        self.err: list[bytes] = []
+        self.out = BytesIO()
+        self.err = BytesIO()
         self._on_stdout = on_stdout
         self._on_stderr = on_stderr
 
     def stdout(self, data: bytes) -> None:
-        self.out.append(data)
+        self.out.write(data)
         if self._on_stdout is not None:
             self._on_stdout(data)
 
     def stderr(self, data: bytes) -> None:
-        self.err.append(data)
+        self.err.write(data)
         if self._on_stderr is not None:
             self._on_stderr(data)
 

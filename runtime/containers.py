@@ -24,6 +24,8 @@ from .paths import Paths
 from .pausing import is_paused
 from .results import Exit
 
+# On a container that waits for the kernel that it is to be (kernel/spare.py).
+SPARE_LABEL = "org.cellwall.kernel.spare"
 # Hexadecimal digits of a whole id.
 ID_LENGTH = 64
 # Records and states that are held in memory, some 30 KB each: those of the containers that somebody works with.

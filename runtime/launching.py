@@ -353,6 +353,8 @@ def request_of(engine: Engine, record: dict[str, Any], made: Plan, options: RunO
             **{key: record.get(key) for key in keys},
             # A kept one's are in its record.
             **({"options": options_to_dict(options)} if record["ephemeral"] else {}),
+            # Removed with the container; by the next start, where its launcher was killed.
+            **({"scratch": record["scratch"]} if record.get("scratch") else {}),
             "hidden": bool(record.get("hidden")),
             "started": time.time(),
         },

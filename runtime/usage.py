@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import state
 from .cgroups.group import Group
 from .cgroups.stats import stats_of
+from .containers import SPARE_LABEL
 from .linux.process import CLONE_NEWNET
 from .resources import total_memory_bytes
 
@@ -71,6 +72,16 @@ def spares(folder: str) -> tuple[int, int]:
         if state.owner_lives(owner):
             count += 1
             held += (stats_of(Group.find(name).paths).get("memory") or {}).get("usage_bytes") or 0
+    return count, held
+
+
+def spare_kernels(known: Containers) -> tuple[int, int]:
+    """The containers that wait for the kernels that they are to be (kernel/spares.py): how many, and the bytes of memory they hold."""
+    count = held = 0
+    for box in known.list():
+        if SPARE_LABEL in box.labels and (found := known.state(box.id)) is not None:
+            count += 1
+            held += sample(found).memory_bytes or 0
     return count, held
 
 

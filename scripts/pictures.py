@@ -51,6 +51,7 @@ CELLS: dict[str, tuple[str, bool]] = {
     "namespaces": ("%namespaces web", False),
     "cgroups": ("%cgroups web", False),
     "mounts": ("%mounts web", False),
+    "trace": ("%container trace -m 64m lab:2 true", False),
     "network": ("%network inspect demo", False),
     "ps": ("%container ps", False),
     "stats": ("%container stats --no-stream", False),

@@ -16,6 +16,7 @@ from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
+from ..explaining import MemoryWatch
 from ..folder import is_home, mounts_of
 from .folder import INSIDE, Folder
 from .terminal import COLUMNS, ROWS
@@ -123,9 +124,7 @@ class Box:
         if wanted.command:
             raise SpecError("COMMAND", "a shell kernel runs the shell: say no command")
         paths = self.engine.paths
-        private = [Path(jupyter_runtime_dir()), paths.data]
-        if not paths.run.is_relative_to(paths.data):  # else it is hidden with it
-            private.append(paths.run)
+        private = [Path(jupyter_runtime_dir()), paths.data, paths.run]
         seen = () if shown is None else mounts_of(shown, self._words.folder, private)
         if shown is not None and self._words.folder == "rw" and is_home(shown):
             self.engine.warn(_HOME_NOTE)
@@ -172,6 +171,11 @@ class Box:
         if found is None:
             return 0
         return int(Group.open(found["cellwall"]["cgroup"]).events().get("oom_kills") or 0)
+
+    def memory_watch(self) -> MemoryWatch:
+        """Looks at the memory of the container that runs."""
+        found = self.engine.known.state(self.container_id) or {"cellwall": {}}
+        return MemoryWatch(found["cellwall"].get("cgroup") or {}, "one of its processes")
 
     def container_end(self, patience_s: float) -> Exit | None:
         """How the container itself ended, or None where it still runs after ``patience_s``."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ...runtime.errors import CellwallError
 from ...runtime.results import Exit
+from ..explaining import MemoryWatch
 from .box import Box
 from .loop import Loop
 from .output import Output
@@ -66,6 +67,7 @@ class Cells:
         self._carried = b""
         self._reply: list[bytes] = []
         self._warned: set[str] = set()
+        self._memory: MemoryWatch | None = None
         self._heard = 0.0
         self._interrupts: list[float] = []
         self._before: list[int] = []
@@ -99,6 +101,7 @@ class Cells:
             return
         self._ended = None
         self._terminal = Terminal(found)
+        self._memory = self.box.memory_watch()
         self._loop.watch(found, self._on_terminal)
         if self.box.shell is not None:
             self._loop.watch(self.box.shell.fileno(), self._on_process)
@@ -180,6 +183,8 @@ class Cells:
             now = time.monotonic()
             if now < next_look:
                 continue
+            if self._memory is not None and (full := self._memory.fullness()):
+                self._say(full)
             if now - self._heard < _LOOK_S:
                 look_s = _LOOK_S
             elif job.begun and not self._asked:

@@ -6,32 +6,21 @@ container's name. What they show can't change anything.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import shlex
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...runtime.cli import views
 from ...runtime.cli.parser import HelpRequested
 from ...runtime.errors import SpecError
+from .. import looks
 from .cells import Ending
 
 if TYPE_CHECKING:
     from .cells import Cells
     from .output import Output
 
-# What may be asked of a container by %container: looks, each with its words before the container's id.
-_LOOKS = {
-    "": ["ps", "--no-trunc", "--filter"],
-    "top": ["top"],
-    "stats": ["stats", "--no-stream"],
-    "diff": ["diff"],
-    "inspect": ["inspect"],
-    "port": ["port"],
-}
-_MEANT = re.compile(rf"\s*%({'|'.join((*views.VIEWS, 'container'))})(?:[ \t]+([^\n]*))?\s*")
+_MEANT = re.compile(rf"\s*%({'|'.join(looks.MAGICS)})(?:[ \t]+([^\n]*))?\s*")
 
 
 class OwnContainer:
@@ -64,17 +53,9 @@ class OwnContainer:
             return Ending(0)
 
     def _view(self, name: str, words: list[str], output: Output) -> Ending:
-        said, others = views.asked(name, f"%{name}", words)
-        if others:
-            raise SpecError(f"%{name}", f"shows this kernel's own container: leave {others[0]!r} out")
-        view = views.read(name, self._cells.box.engine, said, [self._cells.box.container_id])
-        if isinstance(view, Iterator):
-            # One that is watched: a shell's cell shows it once.
-            shown = next(view)
-            if close := getattr(view, "close", None):
-                close()
-            view = shown
-        if said.format == "json":
+        box = self._cells.box
+        view, as_data = looks.view(box.engine, box.container_id, name, words)
+        if as_data:
             output.feed("stdout", views.as_json(view).encode())
             output.finish()
         else:
@@ -82,20 +63,9 @@ class OwnContainer:
         return Ending(0)
 
     def _container(self, words: list[str], output: Output) -> Ending:
-        asked = words[0] if words else ""
-        if asked not in _LOOKS or len(words) > 1:
-            known = ", ".join(word for word in _LOOKS if word)
-            raise SpecError("%container", f"takes one of {known} here, and shows this kernel's own container")
         box = self._cells.box
-        # Loaded where it is wanted: it is the whole command line.
-        from ...runtime.cli import command
-
-        target = f"id={box.container_id}" if not asked else box.container_id
-        printed, failed = io.StringIO(), io.StringIO()
-        root = ["--root", str(box.engine.paths.data)] if box.engine.config.root else []
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(failed):
-            status = command.main([*root, *_LOOKS[asked], target])
-        output.feed("stdout", printed.getvalue().encode("utf-8", "replace"))
-        output.feed("stderr", failed.getvalue().encode("utf-8", "replace"))
+        status, printed, failed = looks.container(box.engine, box.container_id, words)
+        output.feed("stdout", printed.encode("utf-8", "replace"))
+        output.feed("stderr", failed.encode("utf-8", "replace"))
         output.finish()
         return Ending(status, f"exit status {status}" if status else "")

@@ -87,6 +87,8 @@ class Placement:
         self.taken: dict[bytes, tuple[Source, Item, bytes]] = {}
         self.written: dict[bytes, tuple[bytes, int]] = {}
         self.directories: dict[bytes, os.stat_result | None] = {}
+        # Directories that were seen to with all above them.
+        self._complete = {b""}
 
     def place(self, items: Sequence[tuple[Source, Item]], files: Sequence[tuple[bytes, bytes, int]]) -> None:
         """Find a place for all ``items`` and ``files`` (name, content, mode). Raises SelectionFault where one can't go."""
@@ -206,6 +208,8 @@ class Placement:
 
     def _inside(self, base: bytes, below: bytes) -> bytes:
         """``below`` in the directory ``base``, through links to directories that were met on the way."""
+        if not self._resolved:
+            return base + b"/" + below if base else below
         path = base
         for name in below.split(b"/"):
             path = self._resolved.get(path, path)
@@ -219,9 +223,12 @@ class Placement:
 
     def _directory(self, path: bytes) -> None:
         """See to it that the directory ``path`` and those above it are there."""
-        parts = path.split(b"/") if path else []
-        for count in range(1, len(parts) + 1):
-            part = b"/".join(parts[:count])
+        missing: list[bytes] = []
+        while path not in self._complete:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        for part in reversed(missing):
+            self._complete.add(part)
             if part in self.directories or part in self.taken:
                 continue
             found = self._target.status(part)

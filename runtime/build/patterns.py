@@ -47,11 +47,9 @@ class Matcher:
 
     def matches(self, path: str) -> bool:
         """Whether ``path`` (relative, with slashes) is meant. The top itself (``.``) never is."""
-        path = clean(path)
-        if path == ".":
+        if not self.patterns or (path := clean(path)) == ".":
             return False
-        parts = path.split("/")
-        candidates = [path, *("/".join(parts[:count]) for count in range(1, len(parts)))]
+        candidates = [path, *(path[: found.start()] for found in re.finditer("/", path) if found.start())]
         matched = False
         for pattern in self.patterns:
             # Only a pattern that would turn the verdict is looked at.

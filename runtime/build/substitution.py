@@ -91,6 +91,10 @@ class _Reader:
         self._lookup = lookup
         self._escape = escape
         self._quotes = quotes
+        # What means nothing is read as a whole: a label may have millions of characters.
+        means = re.escape(f"$/}}{escape}" + ("'\"" if quotes else ""))
+        self._plain = re.compile(f"[^{means}]+")
+        self._plain_quoted = re.compile(f'[^$"{re.escape(escape)}]+')
         self._depth = 0
         self._size = 0
         # Where the outermost substitution or quote begins that is being read.
@@ -106,16 +110,25 @@ class _Reader:
         self._at += 1
         return character
 
+    def _run(self, plain: re.Pattern[str]) -> str:
+        found = plain.match(self._source, self._at)
+        if found is None:
+            return ""
+        self._at = found.end()
+        return found.group()
+
     def until(self, stop: str, keep_escapes: bool) -> tuple[str, list[str]]:
-        """Reads up to and over ``stop`` (empty: the end). ``keep_escapes``: the text is a pattern, which unescapes by itself."""
+        """Reads up to and over ``stop`` (empty, ``/`` or ``}``). ``keep_escapes``: the text is a pattern, which unescapes by itself."""
         parts = _Parts()
         while character := self._peek():
             if self._depth == 0:
                 self.begin = self._at
-            if character == stop:
+            if text := self._run(self._plain):
+                parts.add(text, splits=True)
+            elif character == stop:
                 self._at += 1
                 return parts.finish()
-            if character == "$":
+            elif character == "$":
                 parts.add(self._dollar(keep_escapes), splits=True)
             elif self._quotes and character == "'":
                 parts.add(self._single_quoted(), splits=False)
@@ -147,6 +160,9 @@ class _Reader:
         self._at += 1
         parts: list[str] = []
         while character := self._peek():
+            if text := self._run(self._plain_quoted):
+                parts.append(text)
+                continue
             if character == "$":
                 parts.append(self._dollar(keep_escapes))
                 continue

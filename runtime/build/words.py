@@ -47,24 +47,25 @@ def split_words(text: str, escape: str, start: int = 0) -> list[Word]:
     """
     words: list[Word] = []
     at, size = start, len(text)
-    while at < size:
-        if text[at] in WHITESPACE:
-            at += 1
-            continue
+    # Runs of characters that mean nothing, by the quote that they stand in.
+    plain = {
+        quote: re.compile(f"[^{re.escape(meaning)}]+")
+        for quote, meaning in (("", f"{WHITESPACE}'\"{escape}"), ("'", "'"), ('"', f'"{escape}'))
+    }
+    while (at := skip_spaces(text, at)) < size:
         begin, quote, parts = at, "", []
         while at < size:
+            if run := plain[quote].match(text, at):
+                parts.append(run.group())
+                at = run.end()
+                continue
             character = text[at]
-            if quote:
-                if character == quote:
-                    quote = ""
-                    parts.append(character)
-                    at += 1
-                    continue
-                if quote == "'":
-                    parts.append(character)
-                    at += 1
-                    continue
-            elif character in WHITESPACE:
+            if quote and character == quote:
+                quote = ""
+                parts.append(character)
+                at += 1
+                continue
+            if not quote and character in WHITESPACE:
                 break
             if character == escape:
                 # An escape at the very end stands for nothing.

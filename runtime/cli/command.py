@@ -84,7 +84,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "kernel install": ("..kernel.command", "install", "Make an image's kernel one of Jupyter's kernels"),
     "kernel list": ("..kernel.command", "list_", "List kernels"),
     "kernel remove": ("..kernel.command", "remove", "Remove kernels"),
-    "kernel launch": ("..kernel.command", "launch", "Run a kernel: what a kernelspec calls"),
+    "kernel launch": ("..kernel.launch", "launch", "Run a kernel: what a kernelspec calls"),
     **{name: ("views", "command", summary) for name, summary in VIEWS.items()},
     "bootstrap": ("images", "bootstrap", "Build a base image from a distribution's own archive"),
     "doctor": ("system", "doctor", "What this machine can and cannot do, and what mends it"),

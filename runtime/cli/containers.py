@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..containers import SPARE_LABEL
 from ..errors import CellwallError, SpecError
 from ..signal_names import signal_name
 from . import table, values
@@ -145,6 +146,8 @@ def status(box: Container) -> str:
         started = table.epoch(box.started)
         up = "Up" if started is None else f"Up {table.human_duration(max(0.0, time.time() - started))}"
         told = "Paused" if box.status == "paused" else _HEALTH.get(box.health, box.health) if box.health else ""
+        if SPARE_LABEL in box.labels:
+            told = "spare kernel"
         return f"{up} ({told})" if told else up
     if box.status == "restarting":
         code = f" ({box.exit.status})" if box.exit else ""

@@ -11,7 +11,7 @@ import platform
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SpecError
+from ..errors import SpecError, UnsupportedError
 from . import table, values
 from .parser import Parser
 
@@ -49,8 +49,11 @@ def _versions() -> dict[str, str]:
 
 
 def doctor(context: Context, words: list[str]) -> int:
-    """Print what this machine can do: ok, limited or missing, and the one command that mends it."""
-    parser = context.parser("[OPTIONS]")
+    """Print what this machine can do: ok, limited or missing, and the one command that mends it.
+
+    With names, only these, and UnsupportedError for the first of them that isn't ok.
+    """
+    parser = context.parser("[OPTIONS] [NAME...]")
     parser.value(
         "--format",
         read=values.choice("json", "text"),
@@ -58,17 +61,20 @@ def doctor(context: Context, words: list[str]) -> int:
         help="data, or text for a person",
         default="text",
     )
-    said, rest = parser.parse(words)
-    _no_words(parser, rest)
+    said, names = parser.parse(words)
     from ..inspect.machine import look
 
-    view = look()
+    view = look(names)
     if said.format == "json":
         print(json.dumps(view.to_dict(), indent=2))
     elif table.has_view():
         table.write_view({"text": view.text(), "html": view.html()})
     else:
         print(view.text(shutil.get_terminal_size((100, 24)).columns), end="")
+    if names and (lacking := [probe for probe in view.probes if probe["status"] != "ok"]):
+        raise UnsupportedError(
+            f"{lacking[0]['name']} is {lacking[0]['status']}: {lacking[0]['detail']}", lacking[0]["mend"]
+        )
     return 0
 
 
@@ -106,12 +112,13 @@ def info(context: Context, words: list[str]) -> int:
 
 
 def _information(context: Context) -> dict[str, Any]:
-    from ..usage import spares
+    from ..usage import spare_kernels, spares
 
     engine, config = context.engine, context.config
     containers = engine.containers(all=True)
     uname = os.uname()
     ready, held = spares(str(engine.paths.spares))
+    kernels, held_by_kernels = spare_kernels(engine.known)
     return {
         "Version": _versions()["Version"],
         "Containers": {
@@ -120,7 +127,12 @@ def _information(context: Context) -> dict[str, Any]:
             "Paused": sum(box.status == "paused" for box in containers),
             "Stopped": sum(not box.runs for box in containers),
         },
-        "Spares": {"Sandboxes": ready, "Memory": table.human_size(held)},
+        "Spares": {
+            "Sandboxes": ready,
+            "Memory": table.human_size(held),
+            "Kernels": kernels,
+            "KernelMemory": table.human_size(held_by_kernels),
+        },
         "Images": len({image.id for image in engine.images.list()}),
         "StorageDriver": engine.driver.name,
         "Rootless": os.geteuid() != 0,

@@ -28,6 +28,7 @@ VIEWS = {
     "namespaces": "Show the namespaces of containers beside this machine's",
     "cgroups": "Show the limits of a container, what it uses of them, and its control groups",
     "mounts": "Show what is mounted in a container",
+    "trace": "Run a container and show where its time goes, step by step",
 }
 # A terminal that is wider gets longer lines, up to where they are hard to read.
 _MOST_COLUMNS = 120

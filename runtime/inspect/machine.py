@@ -5,6 +5,7 @@ Imports the probes and the package's own files.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -45,7 +46,7 @@ class MachineView(View):
         return join(probe["detail"], element("div", "→ ", code(probe["mend"])))
 
 
-def look() -> MachineView:
-    """Try what this machine can do."""
-    found = doctor.report()
+def look(names: Collection[str] = ()) -> MachineView:
+    """Try what this machine can do; with ``names``, only these of doctor's lines. Raises SpecError for a name that it doesn't have."""
+    found = doctor.report(names)
     return MachineView(tuple(found["probes"]), found["counts"])

@@ -269,7 +269,9 @@ def legend(tones: Iterable[Tone | tuple[Tone, str]]) -> Html:
         element("span", _sign(tone), " ", word, style=f"margin-right:{SECTION}px;white-space:nowrap")
         for tone, word in said
     ]
-    return element("div", *parts, style=f"color:{FAINT};font-size:{SMALL};margin:{ROW}px 0")
+    # A line may end at the blanks between them, and nowhere else.
+    between = [piece for part in parts for piece in (part, " ")]
+    return element("div", *between, style=f"color:{FAINT};font-size:{SMALL};margin:{ROW}px 0")
 
 
 def cut(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:

@@ -286,6 +286,10 @@ class Process:
         """Kill the command and everything that it started."""
         self._say({"kill": True})
 
+    def become(self, told: dict[str, Any]) -> None:
+        """Say what a container that was made ahead of its use is from now on: see ``Container.become`` of the launcher."""
+        self._say({"become": told})
+
     def _say(self, message: dict[str, Any]) -> None:
         if self._channel.fileno() < 0:
             return

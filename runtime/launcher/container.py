@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 SHARED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 # What is listed at once: it takes less than the fork of a child that would do it.
 _FEW_CHANGES = 64
+# What of its request and of its record is asked for once the command runs.
+_AFTER_START = ("id", "run", "running", "ids", "exit_path", "record_changes", "scratch", "timeout_s", "kind")
+_IN_EVENTS = ("name", "image", "labels", "hidden", "started")
 
 
 def claim_place(request: dict[str, Any], first: dict[str, Any]) -> None:
@@ -260,6 +263,24 @@ class Container(Sandbox):
         else:
             self.server.pool.unregister(self)
 
+    def become(self, told: dict[str, Any]) -> None:
+        """Be what it was made ahead for: another ``command`` for those who look, without the label that said it waits.
+
+        ``scratch`` is removed with it from now on, as one that was in its request is.
+        """
+        self.request["scratch"] = told["scratch"]
+        # For its events; all else that is known of it is in its state alone by now.
+        self.request["record"]["labels"].pop(told["without_label"], None)
+        found = state.load(self.request["running"], self.id) if self.has_state else None
+        if found is None:
+            return
+        known = found["cellwall"]
+        if told["scratch"]:
+            known["scratch"] = told["scratch"]
+        known["command"] = told["command"]
+        known["labels"].pop(told["without_label"], None)
+        state.save(self.request["running"], self.id, found)
+
     def finish(self) -> None:
         super().finish()
         if not self.is_spare:
@@ -275,6 +296,20 @@ class Container(Sandbox):
 
     def on_running(self) -> None:
         emit_container(self.request["run"], "start", self.id, self.request["record"])
+        if self.channel is not None:
+            # A shim has one container, and asks for its state.
+            self._shed()
+
+    def _shed(self) -> None:
+        """Let go of what only its start needed: it would be most of what a running container costs the launcher."""
+        request, record = self.request, self.request["record"]
+        self.request = {key: request[key] for key in _AFTER_START if key in request}
+        self.request["record"] = {key: record[key] for key in _IN_EVENTS if key in record}
+        self.spec = {}
+        self.user_mounts = []
+        self.files = {}
+        if self.state:
+            self.state = {"cellwall": {"cgroup": self.state["cellwall"]["cgroup"]}}
 
     def ended(self, message: dict[str, Any]) -> None:
         self.mark("end seen")

@@ -15,6 +15,8 @@ from ..storage.erofs_mount import mount_lower
 
 # How long an unused layer stays mounted; its files keep their space on disk so long after they are removed.
 IDLE_S = 20.0
+# Descriptors that a start may take besides those of many layers.
+_ROOM = 512
 
 
 class LayerMount:
@@ -28,13 +30,16 @@ class LayerMount:
 
 
 _mounts: dict[str, LayerMount] = {}
-# Of open descriptors, soft and hard, before ``_make_room`` raised the first.
+# Of open descriptors, soft and hard, before ``make_room`` raised the first.
 _limits: tuple[int, int] | None = None
 
 
 def paths_of(lowers: list[str | dict[str, str]], taken: list[LayerMount]) -> list[str]:
     """Where the lowers of a plan (see storage/driver.py) are to be found; what is mounted for them is added to ``taken``."""
-    _make_room(len(lowers))
+    if len(lowers) > _ROOM // 4:
+        held = os.dup(2)  # the lowest that is free: about as many are open
+        os.close(held)
+        make_room(held + 2 * len(lowers))
     paths = []
     for lower in lowers:
         if isinstance(lower, str):
@@ -79,21 +84,22 @@ def expire() -> None:
             os.close(mount.fd)
 
 
-def _make_room(count: int) -> None:
-    """Let the launcher hold ``count`` more descriptors than programs start with (1024), as far as its hard limit goes.
+def make_room(held: int) -> None:
+    """Let the launcher hold ``held`` descriptors and what a start takes, as far as its hard limit goes.
 
-    500 layers take two each while an overlay is made of them. Containers don't get it: see ``inherited_limits``.
-    Source: getrlimit(2) RLIMIT_NOFILE.
+    Programs start with 1024. A container takes four, and 500 layers take two each while an overlay is made of them.
+    Containers don't get it: see ``inherited_limits``. Source: getrlimit(2) RLIMIT_NOFILE.
     """
     global _limits
     soft, hard = getrlimit("RLIMIT_NOFILE")
-    wanted = 512 + 2 * count + len(_mounts)
+    wanted = held + _ROOM
     if wanted > min(soft, hard):
         _limits = _limits or (soft, hard)
-        setrlimit("RLIMIT_NOFILE", min(wanted, hard), hard)
+        # More than is needed now, so that it isn't raised at every start.
+        setrlimit("RLIMIT_NOFILE", min(2 * wanted, hard), hard)
 
 
 def inherited_limits() -> None:
-    """Take back ``_make_room`` in a process that is about to become a container's."""
+    """Take back ``make_room`` in a process that is about to become a container's."""
     if _limits is not None:
         setrlimit("RLIMIT_NOFILE", *_limits)

@@ -36,6 +36,7 @@ from ..linux.process import (
     start_time,
     unshare,
 )
+from .layer_mounts import make_room
 from .wire import complain, receive, send
 
 TYPE_CHECKING = False
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from ..network.client import Worker
     from .agents import Agent
     from .task import Task
+
+
+# Of what most programs may open (1024) so many are taken before more room is asked for.
+_MANY_FDS = 256
 
 
 class Server:
@@ -212,6 +217,9 @@ class Server:
                 task.abandon()
             return
         channel = socket.socket(fileno=fds.pop(0))
+        if channel.fileno() >= _MANY_FDS:
+            # It is the lowest that was free: about as many are open.
+            make_room(channel.fileno())
         self.serve(message, channel, fds)
 
     def serve(self, message: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:

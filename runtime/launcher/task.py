@@ -81,6 +81,8 @@ class Task:
             self.send_signal(int(message["signal"]))  # type: ignore[call-overload]
         elif "kill" in message:
             self.kill()
+        elif "become" in message:
+            self.become(message["become"])  # type: ignore[arg-type]
 
     def close_channel(self) -> None:
         if self.channel is not None:
@@ -201,6 +203,9 @@ class Task:
 
     def on_running(self) -> None:
         """The command runs, and its client has been told."""
+
+    def become(self, told: dict[str, Any]) -> None:
+        """The client says what it was made for."""
 
     def is_followed(self) -> bool:
         """Whether somebody is still to be told of its end."""

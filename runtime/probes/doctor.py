@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
 
+from ..errors import SpecError
 from . import Probe, sections
 
 _MARK = {"ok": "ok     ", "limited": "limited", "missing": "missing"}
 
 
-def report() -> dict[str, Any]:
-    """Doctor's list as data: ``probes`` in order, each with its section, and ``counts`` by status."""
+def report(names: Collection[str] = ()) -> dict[str, Any]:
+    """Doctor's list as data: ``probes`` in order, each with its section, and ``counts`` by status.
+
+    With ``names`` only these. Raises SpecError for a name that isn't in the list.
+    """
     probes = [probe.to_dict() | {"section": heading} for heading, listed in sections() for probe in listed]
+    known = {probe["name"] for probe in probes}
+    for name in names:
+        if name not in known:
+            raise SpecError("doctor", f"{name!r} is no line of `cellwall doctor`")
+    if names:
+        probes = [probe for probe in probes if probe["name"] in names]
     counts = {status: sum(probe["status"] == status for probe in probes) for status in _MARK}
     return {"probes": probes, "counts": counts}
 

@@ -337,15 +337,19 @@ class IndexTree:
         """The directory ``path``; it is made where it is missing, for the sake of ``member``."""
         if not path:
             return self.root
-        if self._here is not None and self._here[0] == path:
-            return self._here[1]
-        node = self.root
-        parts = path.split(b"/")
-        for length, name in enumerate(parts, 1):
+        # An archive's next entry mostly lies in the directory of the last one, or in one that this one has just made.
+        here, node = self._here or (b"", self.root)
+        if here == path:
+            return node
+        if here and not path.startswith(here + b"/"):
+            here, node = b"", self.root
+        above = here
+        for name in path[len(here) :].lstrip(b"/").split(b"/"):
             assert node.children is not None
             below = node.children.get(name)
+            above = above + b"/" + name if above else name
             if below is None or below.is_whiteout:
-                made = self._missing(b"/".join(parts[:length]), name, member, hidden=below is not None)
+                made = self._missing(above, name, member, hidden=below is not None)
                 node.children[name] = below = made
             elif below.children is None:
                 raise Unindexable(f"{shown(path)} leads through {shown(name)}, which is no directory of this layer")

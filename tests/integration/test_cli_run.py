@@ -237,6 +237,22 @@ def test_doctor_in_both_forms(cli: Cli) -> None:
         assert name in text
 
 
+def test_doctor_asked_for_some_things(cli: Cli) -> None:
+    """They alone are told, and the status says whether all of them are there."""
+    every = json.loads(cli("doctor", "--format", "json").stdout)["probes"]
+    lacking = next(probe for probe in every if probe["name"] == "driver-aufs")
+    fine = cli("doctor", "kernel", "python")
+    assert (fine.returncode, fine.stdout.splitlines()[-1]) == (0, "2 ok, 0 limited, 0 missing")
+    found = cli("doctor", "kernel", "driver-aufs", "--format", "json")
+    assert [probe["name"] for probe in json.loads(found.stdout)["probes"]] == ["kernel", "driver-aufs"]
+    assert found.returncode == (0 if lacking["status"] == "ok" else 1)
+    if found.returncode:
+        assert f"cellwall: driver-aufs is {lacking['status']}: {lacking['detail']}" in found.stderr
+    unknown = cli("doctor", "no-such-thing")
+    assert unknown.returncode == 125
+    assert "'no-such-thing' is no line of `cellwall doctor`" in unknown.stderr
+
+
 def read_until(fd: int, wanted: bytes) -> bytes:
     found = b""
     while wanted not in found:

@@ -98,6 +98,7 @@ def test_a_paused_container_stands_still_and_still_ends(cli: Cli, engine: Engine
     assert cli("pause", "lab").stderr.startswith("cellwall: no container lab")
 
 
+@pytest.mark.needs("cgroup-cpuset")
 def test_update_and_rename(cli: Cli, engine: Engine) -> None:
     cli("run", "-d", "--name", "lab", "-m", "64m", "box:1", "sleep", "1000")
     found = engine.inspect("lab")
@@ -388,6 +389,7 @@ def test_a_restart_by_policy_has_what_was_updated(cli: Cli, engine: Engine) -> N
     assert "--restart: starts a container again that --rm" in cli("run", "--rm", "--restart", "always", "box:1").stderr
 
 
+@pytest.mark.needs("nftables-nat")
 def test_ports_and_networks(cli: Cli, engine: Engine) -> None:
     with made() as host:
         host.ip("link", "set", "lo", "up")

@@ -10,10 +10,15 @@ import queue
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+from jupyter_client.multikernelmanager import MultiKernelManager
+
+from cellwall.kernel import spares
+from cellwall.runtime.engine import Engine
 
 PATIENCE_S = 60.0
 
@@ -68,13 +73,57 @@ class Client:
             elif kind == "error":
                 errors.append(content["ename"])
             elif kind == "status" and content["execution_state"] == "idle":
-                reply = self.client.get_shell_msg(timeout=PATIENCE_S)
+                # Answers to what was asked while it started may still be on their way.
+                while (reply := self.client.get_shell_msg(timeout=PATIENCE_S))["parent_header"]["msg_id"] != msg_id:
+                    pass
                 return {"status": reply["content"]["status"], "text": "".join(texts), "errors": errors}
         raise TimeoutError(f"{code}: {texts}")
 
     def restart(self) -> None:
         self.manager.restart_kernel()
         self.client.wait_for_ready(timeout=PATIENCE_S)
+
+    def interrupt_in_vain(self, code: str) -> bool:
+        """Run a cell that prints something and goes on in spite of an interrupt, then kill the kernel; whether it went on until then."""
+        self.client.execute(code)
+        while self.client.get_iopub_msg(timeout=PATIENCE_S)["msg_type"] != "stream":
+            pass
+        self.manager.interrupt_kernel()
+        told = self.client.get_iopub_msg(timeout=PATIENCE_S)
+        went_on = bool(told["msg_type"] == "stream" and self.manager.is_alive())
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        return went_on
+
+    def start_two(self, name: str, folder: str) -> list[str]:
+        """Start two kernels at the same moment and end them; the ids of their containers."""
+        managers = [KernelManager(kernel_name=name) for _ in range(2)]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda manager: manager.start_kernel(cwd=folder), managers))
+        found = []
+        for manager in managers:
+            client = manager.client()
+            client.start_channels()
+            client.wait_for_ready(timeout=PATIENCE_S)
+            client.stop_channels()
+            provisioner: Any = manager.provisioner
+            found.append(provisioner._session.container_id)
+            manager.shutdown_kernel(now=True)
+        return found
+
+    def start_of_many(self, name: str, folder: str) -> list[str]:
+        """Start one kernel as a notebook server does, and end it; the spare containers that there are then."""
+        managers = MultiKernelManager()
+        started = managers.start_kernel(kernel_name=name, cwd=folder)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := spares.Spares.of(Engine.default()).waiting) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        managers.shutdown_kernel(started, now=True)
+        return found
+
+    def container(self) -> str:
+        provisioner: Any = self.manager.provisioner
+        return str(provisioner._session.container_id)
 
     def is_alive(self) -> bool:
         return bool(self.manager.is_alive())
@@ -96,6 +145,8 @@ class Client:
 
 def main() -> None:
     client = Client()
+    # A spare container of a kernel is made so long after a start: here nobody has cells to run meanwhile.
+    spares.MOMENT_S = 0.2
     for line in sys.stdin:
         method, *arguments = json.loads(line)
         try:

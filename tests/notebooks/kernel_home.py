@@ -80,7 +80,8 @@ class Home:
             shutil.copytree(TOP / name, self.root / "source/cellwall" / name, ignore=ignore)
         for name in ("__init__.py", "__main__.py"):
             shutil.copy(TOP / name, self.root / "source/cellwall" / name)
-        shutil.copy(Path(__file__).parent / "kernel_client.py", self.root / "source")
+        for name in ("kernel_client.py", "kernel_suite.py"):
+            shutil.copy(Path(__file__).parent / name, self.root / "source")
         return self.root / "source"
 
     @property
@@ -114,6 +115,12 @@ class Home:
                 process.communicate()
         assert process.returncode == status, said
         return said
+
+    def suite(self, kind: str) -> str:
+        """What Jupyter's own suite for kernels says of the kernel ``kind``."""
+        self.environment["KERNEL_UNDER_TEST"] = kind
+        place = self.root / "source" if self.account else Path(__file__).parent
+        return self.script(str(place / "kernel_suite.py"), "-v")
 
     def cli(self, *words: str, status: int = 0) -> str:
         return self.script("-m", "cellwall", *words, status=status)

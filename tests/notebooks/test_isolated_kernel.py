@@ -36,8 +36,7 @@ def client(home: Home) -> Iterator[Client]:
 
 @KINDS
 def test_jupyters_own_suite(home: Home, kind: str) -> None:
-    home.environment["KERNEL_UNDER_TEST"] = kind
-    said = home.script(str(Path(__file__).parent / "kernel_suite.py"), "-v")
+    said = home.suite(kind)
     assert said.count("... ok") >= 10, said
     assert home.left() == []
 
@@ -55,10 +54,16 @@ print(json.dumps({
     "arguments": [read(f"/proc/{pid}/cmdline") for pid in (1, os.getpid())],
     "environment": [read(f"/proc/{pid}/environ") for pid in (1, os.getpid())],
     "connection": oct(os.stat("/run/cellwall/connection.json").st_mode & 0o777),
-    "mounts": [line.split()[4] for line in read("/proc/self/mountinfo").splitlines() if "/cw-k" in line],
+    "mounts": [line.split()[2:5] for line in read("/proc/self/mountinfo").splitlines()],
     "pid": os.getpid(), "folder": os.getcwd(), "limit": os.path.exists("/sys/fs/cgroup/memory"),
 }))
 """
+
+
+def of_this_machine(mounts: list[list[str]]) -> list[str]:
+    """Where one of this machine's filesystems is mounted in the kernel's container, but for devices and the kernel's own."""
+    mine = {line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    return [at for device, _, at in mounts if device in mine and not at.startswith(("/dev/", "/proc/", "/sys/"))]
 
 
 @KINDS
@@ -74,7 +79,11 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
         fd for fd in found["fds"] if fd.startswith("/") and not fd.startswith(("/dev/null", "/proc/", "/root/"))
     ] == []
     assert found["folder"] == str(home.notebooks)
-    assert found["mounts"] == [str(home.notebooks)]
+    assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
+    # It shares no socket with whoever started it, and the pipe of its raw output alone.
+    servers = {os.readlink(path) for path in Path(f"/proc/{client.process.pid}/fd").iterdir() if path.is_symlink()}
+    shared = [fd for fd in servers.intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))]
+    assert [fd.partition(":")[0] for fd in shared] in ([], ["pipe"])
     assert found["connection"] == "0o600"
     assert "hidden" not in str(found)
     assert said["key"] not in str(found)
@@ -88,6 +97,7 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
     if kind == "box":
         folders = list((home.run / "k").iterdir())
         assert [stat.S_IMODE(folder.stat().st_mode) for folder in folders] == [0o700]
+    assert "usr/bin/python3" in client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
     assert client.tell("forge")
     assert not (home.notebooks / "forged").exists()
     client.tell("shutdown")
@@ -125,19 +135,37 @@ def test_life_and_death(client: Client, home: Home, kind: str) -> None:
     assert not [command for _, _, command in processes() if command == "sleep 9876"]
 
 
+DEAF = """
+import signal, threading
+for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)
+print('.', flush=True)
+for turn in range(10**9):
+    if threading.Event().wait(0.2) or turn % 5 == 0: print(turn, flush=True)
+"""
+
+
 @KINDS
 def test_a_killed_client_leaves_nothing(client: Client, home: Home, kind: str) -> None:
     client.tell("start", kind, str(home.notebooks), {})
     client.text("print(1)")
+    # Another client's kernel of the same name has nothing to do with it.
+    other = Client(home)
+    other.tell("start", kind, str(home.notebooks), {})
     client.kill()
+    assert other.text("print(2)") == "2\n"
+    other.kill()
     assert home.left() == []
 
 
 def test_variables_of_the_request(client: Client, home: Home) -> None:
     (home.notebooks / "below").mkdir(exist_ok=True)
     wanted = {"KERNEL_MEMORY_LIMIT": "150m", "KERNEL_WORKING_DIR": str(home.notebooks / "below")}
-    client.tell("start", "box", str(home.notebooks), wanted)
-    assert client.text("import os; print(os.getcwd())") == f"{home.notebooks}/below\n"
+    # With a notebook beside it, cellwall's own folder, with its run-time folder in it, is seen, and empty.
+    client.tell("start", "box", str(home.root), wanted)
+    said = client.text("import os; print(os.getcwd())")
+    assert "this kernel sees the whole home folder" in said and said.endswith(f"\n{home.notebooks}/below\n")
+    assert home.run.is_relative_to(home.root / "s")
+    assert client.text("print(os.listdir('../../s'))") == "[]\n"
     done = client.run("held = []\nwhile True: held.append(bytearray(1 << 20))")
     assert "150 MiB of 150 MiB" in done["text"]
     client.tell("shutdown")
@@ -148,6 +176,72 @@ def test_variables_of_the_request(client: Client, home: Home) -> None:
     ):
         with pytest.raises(AssertionError, match=why):
             client.tell("start", "box", str(home.notebooks), {variable: value})
+
+
+ASK = """
+import json
+def ask(magic, line=""):
+    value = get_ipython().run_line_magic(magic, line)
+    if value is not None:
+        bundle = value._repr_mimebundle_()
+        print(json.dumps([str(value), sorted(bundle), bundle["text/html"][:4], value.to_dict()]))
+"""
+STRANGE = """
+import os, socket
+def put(data, hears=True):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.settimeout(10)
+        listener.bind("/run/cellwall/new")
+        listener.listen(1)
+        os.rename("/run/cellwall/new", "/run/cellwall/ask")
+        peer, _ = listener.accept()
+        os.unlink("/run/cellwall/ask")
+    peer.settimeout(10)
+    try:
+        peer.sendall(data)
+        return peer if not hears else peer.recv(1 << 16).decode()
+    except OSError as error:
+        return type(error).__name__
+no = [put(data) for data in (b"\\x00\\xff\\n", b"[" * 3000 + b"\\n", b"{}\\n", b'{"magic": "run", "words": []}\\n',
+    b'{"magic": "layers", "words": ["\\\\ud800"]}\\n', b'{"magic": "layers", "words": ["\\\\u0000"]}\\n', b'{"magic": "layers", "words": [1]}\\n')]
+print([answer for answer in no if "no question" not in answer], "no question" in put(b"x" * 5000))
+asked = b'{"magic": "mounts", "words": []}\\n'
+silent = [put(asked, False) for _ in range(300)]
+print(len([peer for peer in silent if not isinstance(peer, str)]), put(asked + b"more"))
+os.symlink("/etc/passwd", "/run/cellwall/new"); os.rename("/run/cellwall/new", "/run/cellwall/ask")
+"""
+
+
+def test_the_magics_are_about_the_kernels_own_container(client: Client, home: Home) -> None:
+    client.tell("start", "box", str(home.notebooks), {})
+    names = client.text("print(sorted(globals()))")
+    assert "cellwall" not in names and "View" not in names
+    client.text(ASK)
+    container = home.cli("ps", "-q", "--no-trunc").strip()
+    # What they are outside, from the same facts.
+    text, kinds, html, data = json.loads(client.text("ask('layers', '--path /etc/../../etc/passwd')"))
+    assert (kinds, html) == (["text/html", "text/plain"], "<div")
+    assert text.rstrip() == home.cli("layers", "--path", "/etc/../../etc/passwd", container).rstrip()
+    assert json.loads(client.text("%layers --path /etc/../../etc/passwd --format json")) == data
+    assert json.loads(client.text("ask('mounts')"))[0].rstrip() == home.cli("mounts", container).rstrip()
+    group = json.loads(client.text("ask('cgroups')"))
+    assert container in json.dumps(group[3]) and "200 MiB" in group[0]
+    assert container[:12] in json.loads(client.text("ask('namespaces')"))[0]
+    assert container in client.text("%container")
+    assert json.loads(client.text("%container inspect"))[0]["Id"] == container
+    # No other container, nothing but looks.
+    for line, why in (
+        (f"%layers {container}", "shows this kernel's own container: leave"),
+        ("%layers --compare a b", "leave 'a' out"),
+        ("%container rm", "takes one of top, stats, diff, inspect, port here"),
+        ("%container inspect other", "takes one of"),
+        ("%mounts --nonsense", "--nonsense"),
+    ):
+        done = client.run(line)
+        assert done["status"] == "error" and why in done["text"], done
+    client.text(STRANGE)
+    assert client.text("print(0)") == "0\n"
+    client.tell("shutdown")
 
 
 NOTEBOOK = {
@@ -168,6 +262,14 @@ def test_another_user_in_the_image(client: Client, home: Home) -> None:
     # What that user makes is the caller's here.
     assert (home.notebooks / "of-sam").stat().st_uid == 0
     client.tell("shutdown")
+    # The same as a kernel that listens at ports, which are nobody's but its own.
+    home.cli("kernel", "install", "--image", "kernel:1", "--name", "sam", "-u", "sam", "--transport", "tcp")
+    client.tell("start", "sam", str(home.notebooks), {})
+    seen = "print(json.load(open('/run/cellwall/connection.json'))['transport'], [p for p in os.listdir('/proc') if p.isdigit()] == ['1', str(os.getpid())])"
+    assert client.text(f"import json, os; {seen}") == "tcp True\n"
+    assert len(client.text("print('x' * (3 << 20))")) == (3 << 20) + 1
+    client.kill()
+    assert home.left() == []
     home.cli("kernel", "remove", "sam")
 
 
@@ -228,8 +330,11 @@ def test_mistakes_at_start(client: Client, home: Home, monkeypatch: pytest.Monke
     for name, command, why in (
         ("nothing", "/nothing/there", "can't be started: /nothing/there: not found in the image"),
         ("fails", "false", "ended before it was ready: exit status 1"),
+        # It has left itself behind as a daemon would.
+        ("forks", "setsid sh -c 'sleep 600' &", "ended before it was ready: exit status 0"),
     ):
-        cli("kernel", "install", "--image", "kernel:1", "--name", name, "--", command, "{connection_file}")
+        words = ["sh", "-c", command, "{connection_file}"] if " " in command else [command, "{connection_file}"]
+        cli("kernel", "install", "--image", "kernel:1", "--name", name, "--", *words)
         with pytest.raises(AssertionError, match=why):
             client.tell("start", name, str(home.notebooks), {})
     cli(
@@ -242,10 +347,23 @@ def test_mistakes_at_start(client: Client, home: Home, monkeypatch: pytest.Monke
     cli("rmi", "short:1")
     with pytest.raises(AssertionError, match="short:1"):
         client.tell("start", "short", str(home.notebooks), {})
+    # As an image with an ipykernel of ours is named, which no registry has.
+    spec = Path(home.environment["JUPYTER_DATA_DIR"], "kernels/short/kernel.json")
+    spec.write_text(spec.read_text().replace("short:1", "localhost/cellwall-kernel:gone"))
+    with pytest.raises(
+        AssertionError, match="which this kernel was installed with, has been removed: run cellwall kernel install"
+    ):
+        client.tell("start", "short", str(home.notebooks), {})
     with pytest.raises(AssertionError, match="would hide the image's own folder"):
         client.tell("start", "box", "/usr", {})
+    with monkeypatch.context() as patch:
+        patch.setitem(home.environment, "CELLWALL_ROOT", f"{home.root}/{'x' * 80}")
+        far = Client(home)
+    with pytest.raises(AssertionError, match="too long for a Unix socket, which has 107 bytes: set CELLWALL_ROOT"):
+        far.tell("start", "box", str(home.notebooks), {})
+    far.end()
     assert "nothing" in cli("kernel", "list", "-q").split()
-    cli("kernel", "remove", "nothing", "fails", "slow", "short")
+    cli("kernel", "remove", "nothing", "fails", "forks", "slow", "short")
     assert sorted(cli("kernel", "list", "-q").split()) == ["argv", "box"]
 
 
@@ -270,10 +388,12 @@ def test_a_hostile_kernel(client: Client, home: Home) -> None:
         )
         == "1000\n"
     )
-    client.text(
-        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    )
-    client.tell("shutdown")
+    # What it writes is its own memory, and takes nothing of this machine's.
+    done = client.run("with open('/tmp/full', 'wb') as file:\n while True: file.write(bytes(1 << 20))")
+    assert done["status"] == "dead" and "the kernel ran out of memory: 200 MiB of 200 MiB" in done["text"], done
+    client.tell("restart")
+    assert client.tell("interrupt_in_vain", DEAF)
+    assert home.left() == []
 
 
 @pytest.mark.soak
@@ -316,16 +436,26 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             client.tell("start", kind, str(home.notebooks), {})
             found = json.loads(client.text(INSIDE).splitlines()[-1])
             assert (found["interfaces"], found["pids"], found["connection"]) == (["lo"], [1, found["pid"]], "0o600")
-            assert found["mounts"] == [str(home.notebooks)]
+            assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
             client.text("open('made', 'w').write('x')")
             assert (home.notebooks / "made").stat().st_uid == account.pw_uid
             done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
             assert done["errors"] == ["KeyboardInterrupt"]
             client.tell("restart")
             assert client.text("print(1)").endswith("1\n")
+            shown = client.text("print(get_ipython().run_line_magic('layers', '--path /usr/bin/python3'))")
+            assert "usr/bin/python3" in shown
             client.tell("shutdown")
             client.end()
+            said = home.suite(kind)
+            assert said.count("... ok") >= 10, said
             assert home.left() == []
+        home.cli("kernel", "install", "--image", "kernel:1", "--name", "ports", "--transport", "tcp")
+        client = Client(home)
+        client.tell("start", "ports", str(home.notebooks), {})
+        assert client.text("print(2)").endswith("2\n")
+        client.kill()
+        assert home.left() == []
         words = ["--image", "kernel:1", "--name", "sam", "-u", "sam"]
         assert "install it with -u 0: that root is you" in home.cli("kernel", "install", *words, status=1)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from .. import registries
@@ -40,6 +42,7 @@ def debian() -> MadeImage:
     programs: dict[str, bytes | str | None] = {
         "bin/bash": b'#!/bin/sh\nexec sh "$@"\n',
         "bin/apt-get": b"#!/bin/sh\necho apt of the README\n",
+        "bin/python3": b'#!/bin/sh\necho "python3 $*" of $(cat /usr/share/site/page)\n',
         "bin/useradd": b'#!/bin/sh\nmkdir -p /home/$2 && echo "$2:x:1000:1000::/home/$2:/bin/sh" >> /etc/passwd\n',
         "etc": None,
         "etc/os-release": b'PRETTY_NAME="Debian of the README"\n',
@@ -70,17 +73,39 @@ def environment(registry: Registry, cellwall_root: Path, tmp_path: Path) -> Iter
     }
 
 
-def test_the_cells(environment: dict[str, str]) -> None:
-    with Notebook(environment) as kernel:
+# A network and a /var of the notebook's own: it opens a port of the machine, and looks through the machine's folders.
+INSIDE = """
+ip link set lo up; mount -t tmpfs tmpfs /var; mount -t tmpfs tmpfs /opt
+mkdir -p /var/log /opt/tool; echo installed > /var/log/dpkg.log; echo chosen > /var/log/alternatives.log
+exec "$@"
+"""
+
+
+def test_the_cells(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/page").write_text("the site\n")
+    (tmp_path / "requirements.txt").write_text("nothing\n")
+    # The registry is on the machine's own loopback.
+    subprocess.run(["cellwall", "pull", "-q", "debian"], env=os.environ | environment, check=True, capture_output=True)
+    inside = ["unshare", "--net", "--mount", "sh", "-euc", INSIDE, "sh"]
+    with Notebook(environment, cwd=tmp_path, inside=inside) as kernel:
         ok(kernel.run(block("%load_ext cellwall")))
         shown = ok(kernel.run(block("%%container debian -m 256m"))).text()
         assert shown.startswith("apt of the README\nuid=0(root)")
         assert re.search(r"^ +0 +[1-9]\d* +65536$", shown, re.MULTILINE), (
             "root inside is an id outside that owns nothing"
         )
-        ok(kernel.run("%image tag debian lab:1"))
+        assert "lab:1" in ok(kernel.run(block("%%dockerfile -t lab:1"))).shown
         assert "lab:2" in ok(kernel.run(block("%%layer lab:1 -t lab:2"))).shown
         assert ok(kernel.run("%%container lab:2\nls /home")).text() == "student\n"
+        lived = ok(kernel.run(block("%container run -d --name web"))).text()
+        assert "python3 -m http.server 80 -d /usr/share/site of the site\n" in lived
+        ok(kernel.run("%container rm -f web\n%network rm lab\n%volume rm data"))
+        union = ok(kernel.run(block("%%union"))).value
+        assert re.search(r"^deleted +log/alternatives.log +/var +whiteout", union, re.MULTILINE)
+        assert re.search(r"^copied up +log/dpkg.log +/var ", union, re.MULTILINE)
+        # Writes are in a layer of the union's own.
+        assert ok(kernel.run("!cat /var/log/*")).text() == "chosen\r\ninstalled\r\n"
 
 
 def test_the_python(environment: dict[str, str], tmp_path: Path) -> None:
@@ -128,3 +153,24 @@ def test_the_command_lines(environment: dict[str, str], tmp_path: Path) -> None:
         "Status: ",
     ):
         assert sign in shown, sign
+
+
+def test_the_locks(environment: dict[str, str], tmp_path: Path) -> None:
+    """Each line by a shell; papermill is the one beside this Python."""
+    new = nbformat.v4.new_code_cell
+    cells = [new(text) for text in ("%load_ext cellwall", "%%container debian\ncat /etc/os-release")]  # type: ignore[no-untyped-call]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)  # type: ignore[no-untyped-call]
+    (tmp_path / "lab.ipynb").write_text(json.dumps(notebook))
+    path = f"{environment['PATH']}:{Path(sys.executable).parent}"
+    for line in block("cellwall lock lab.ipynb").splitlines():
+        done = subprocess.run(
+            ["sh", "-ec", line],
+            env=os.environ | environment | {"PATH": path, "IPYTHONDIR": str(tmp_path / "ipython")},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert "Debian of the README" in (tmp_path / "out.ipynb").read_text()
+    assert (tmp_path / "lab.tar").stat().st_size > 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -53,6 +54,14 @@ def test_want_of_memory_is_explained(cellwall_root: Path) -> None:
         cell = shell.run('all=$(head -c 200m /dev/zero | tr "\\0" x); echo never')
         assert "the shell ran out of memory: 64 MiB of 64 MiB; install the kernel with more -m" in failed(cell)
         assert fine(shell.run("echo back")) == "back\n"
+        # It is told how full the memory is by the time that somebody is asked for a line, and once.
+        cell = shell.run("head -c 60m /dev/zero >/dev/shm/full; read line || echo full")
+        assert fine(cell) == "full\n"
+        assert re.search(
+            r"cellwall: this kernel uses 6[.\d]* MiB of its 64 MiB of memory; at the limit one of its processes is killed",
+            cell.text("stderr"),
+        )
+        assert "uses" not in shell.run("read line || rm /dev/shm/full").text("stderr")
 
 
 def test_a_restart_makes_everything_anew(cellwall_root: Path) -> None:

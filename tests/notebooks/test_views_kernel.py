@@ -50,6 +50,19 @@ def test_a_view_is_a_value_that_is_shown(notebook: Notebook) -> None:
     assert json.loads(ok(notebook.run("%mounts web --format json")).text()) == notebook.value("view.to_dict()")
     ok(notebook.run("name = 'web'"))
     assert "/proc" in ok(notebook.run("%mounts {name}")).value
+    # A container's trace is one as well: it is started here, as a cell's is.
+    (traced,) = ok(notebook.run("%container trace -m 64m host sh -c 'exit 3'")).kinds("execute_result")
+    assert "exit status 3" in traced["data"]["text/plain"] and "<svg" in traced["data"]["text/html"]
+    assert ok(notebook.run("view = %container trace host true")).kinds("execute_result", "display_data") == []
+    assert {step["who"] for step in notebook.value("view.to_dict()")["steps"]} == {
+        "client",
+        "launcher",
+        "init",
+        "command",
+    }
+    assert json.loads(shell("trace", "--format", "json", "host", "true"))["status"] == 0
+    (line,) = notebook.run("%container trace -t host true").shown_error
+    assert line.startswith("SpecError: trace: follows a command")
 
 
 def test_mistakes_help_and_completion(notebook: Notebook) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -150,17 +152,46 @@ def test_each_message_in_the_troubleshooting_is_one_of_ours() -> None:
             assert len(piece) < 3 or piece in joined, f"{piece!r} of {message!r} isn't in the sources"
 
 
+def headings_of(notebook: Path) -> set[str]:
+    cells = json.loads(notebook.read_text())["cells"]
+    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return set(re.findall(r"^#+ (.+)$", prose, re.MULTILINE))
+
+
+def test_each_cell_in_the_table_of_claims_exists() -> None:
+    """The table names a notebook by its number, and cells by the headings that they stand under."""
+    tutorials = {path.name[1]: path for path in sorted((TOP / "notebooks").glob("0?-*.ipynb"))}
+    text = (TOP / "docs/tutorials.md").read_text()
+    rows = re.findall(
+        r"^\| (?!claim|---|notebook)(.+) \| (?:\[(\d)\]\(\.\./(\S+)\)|(\d)) \| (.+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) > 30
+    for claim, linked, link, bare, named in rows:
+        notebook = tutorials[linked or bare]
+        assert not link or TOP / link == notebook, claim
+        for heading in named.split("; "):
+            assert heading == "all of it" or heading in headings_of(notebook), f"{heading!r} isn't in {notebook.name}"
+    assert {linked or bare for _, linked, _, bare, _ in rows} == set(tutorials), "a tutorial without a claim"
+
+
+def test_each_figure_of_the_comparison_was_measured() -> None:
+    figures = re.findall(r"\b\d+\.\d\d\b", (TOP / "docs/comparison.md").read_text())
+    measured = (TOP / "docs/benchmarks.md").read_text()
+    assert len(figures) > 15
+    assert [figure for figure in figures if not re.search(rf"\| +{re.escape(figure)} +\|", measured)] == []
+
+
 # Each block of the README by its first line: the test that runs it, or why none does.
 README_BLOCKS = {
     "make quickstart      #": "tests/notebooks/test_quickstart.py runs what it runs; `make test` is how this test was started",
     "%load_ext cellwall": "tests/notebooks/test_readme.py::test_the_cells",
     "%%container debian -m 256m": "tests/notebooks/test_readme.py::test_the_cells",
-    "%%dockerfile -t lab:1": "not as it stands: it fetches packages from a distribution's archive; tests/notebooks/test_magics_build.py builds such ones",
+    "%%dockerfile -t lab:1": "tests/notebooks/test_readme.py::test_the_cells",
     "%%layer lab:1 -t lab:2": "tests/notebooks/test_readme.py::test_the_cells",
-    "%container run -d --name web": "not as it stands: it needs an image with Python; tests/integration/test_founding.py runs a web server so",
+    "%container run -d --name web": "tests/notebooks/test_readme.py::test_the_cells",
     "%%container python:3 --network": "not as it stands: it reaches hosts of others; tests/integration/test_egress.py runs egress lists",
-    "%%union": "not as it stands: it looks through this machine's own folders; tests/integration/test_union.py mounts such ones",
-    "cellwall lock lab.ipynb": "tests/notebooks/test_lock_kernel.py::test_by_nbclient_and_papermill_from_a_bundle",
+    "%%union": "tests/notebooks/test_readme.py::test_the_cells",
+    "cellwall lock lab.ipynb": "tests/notebooks/test_readme.py::test_the_locks",
     "cellwall run -it --rm debian bash": "tests/notebooks/test_readme.py::test_the_command_lines",
     "import cellwall": "tests/notebooks/test_readme.py::test_the_python",
 }

@@ -32,6 +32,7 @@ COMMAND = ("python3", "-m", "ipykernel_launcher", "-f", "/run/cellwall/connectio
         KernelWords("a:1", COMMAND),
         KernelWords("a:1", COMMAND, ("--memory=64m", "-u5:6", "--volume=/srv:/srv:ro"), "ro", (5, 6), ("b:*",)),
         KernelWords("a:1", ("k", "--", "-f", "x"), ("--env=A=-m 5",), "none"),
+        KernelWords("a:1", COMMAND, warm=2),
     ],
 )
 def test_words_are_read_back(made: KernelWords) -> None:
@@ -114,6 +115,12 @@ def test_the_notebooks_folder(tmp_path: Path) -> None:
         f"{tmp_path}/link",
         f"{tmp_path}/link/keys",
     )
+    # What lies in a folder that is emptied already has no place of its own in it.
+    for name in ("keys/run", "keys-too"):
+        (tmp_path / "notebooks" / name).mkdir()
+    private = [keys / "run", tmp_path / "notebooks/keys-too", keys]
+    _, *emptied = mounts_of(str(tmp_path / "notebooks"), "rw", private)
+    assert [one.target for one in emptied] == [str(keys), f"{keys}-too"]
 
 
 @pytest.mark.parametrize("folder", ["/", "/usr", "/usr/lib", "/etc", "/proc/self", "/dev", "/tmp", "/run"])
