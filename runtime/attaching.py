@@ -18,8 +18,11 @@ from .launcher.attached import NAME, PACKET_BYTES
 _ANSWER_S = 10.0
 
 
-def connect(running: str, container_id: str) -> socket.socket | None:
-    """A connection to the container's shim, which the caller closes; None where it has none (any more)."""
+def connect(running: str, container_id: str, name: str = NAME) -> socket.socket | None:
+    """A connection to the container's shim, which the caller closes; None where it has none (any more).
+
+    ``name``: its socket for those who attach, or the one for further commands (launcher/door.py).
+    """
     try:
         # By way of a descriptor, as a socket's path has 107 bytes at most.
         folder_fd = os.open(f"{running}/{container_id}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -27,7 +30,7 @@ def connect(running: str, container_id: str) -> socket.socket | None:
         return None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        sock.connect(f"/proc/self/fd/{folder_fd}/{NAME}")
+        sock.connect(f"/proc/self/fd/{folder_fd}/{name}")
     except OSError as error:
         sock.close()
         if error.errno in (ENOENT, ENOTDIR, ECONNREFUSED):

@@ -28,6 +28,8 @@ from .results import Exit
 SPARE_LABEL = "org.cellwall.kernel.spare"
 # Hexadecimal digits of a whole id.
 ID_LENGTH = 64
+# Records and states that are held in memory, some 30 KB each: those of the containers that somebody works with.
+_MOST_READ = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Containers:
         self.paths = paths
         # Which container had a name when it was looked for last: read from its record each time whether it has it still.
         self._found: dict[str, str] = {}
+        # What was looked at last, by path; see ``_unchanged``.
+        self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -193,14 +197,38 @@ class Containers:
                 self._found[name] = record["id"]
         return record
 
+    def _unchanged(self, path: str) -> dict[str, Any] | None:
+        """The JSON of a file that is only ever replaced: read again when it was. Not to be changed by the caller; None where there is none."""
+        try:
+            now = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+        known = self._read.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        try:
+            with open(path, "rb") as file:
+                found: dict[str, Any] = json.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if len(self._read) >= _MOST_READ:
+            self._read.clear()
+        # Stamped before it was read: what was replaced in between is read again.
+        self._read[path] = (stamp, found)
+        return found
+
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
-        """As ``find``, with its run-time state where it runs. Raises NotFound."""
-        record = self.record(name_or_id) if len(name_or_id) == ID_LENGTH and name_or_id.isalnum() else None
-        record = record or self.named(name_or_id)
+        """As ``find``, with its run-time state where it runs, which isn't to be changed. Raises NotFound."""
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        known = name_or_id if whole else self._found.get(name_or_id)
+        record = self._unchanged(f"{self.paths.containers}/{known}/record.json") if known else None
+        if record is None or name_or_id not in (record["id"], record["name"]):
+            record = self.named(name_or_id)
         if record is None or record.get("hidden"):
             container = self._search(name_or_id)
             return container, self.state(container.id)
-        found = state.load(str(self.paths.running), record["id"])
+        found = self._unchanged(f"{self.paths.running}/{record['id']}/state.json")
         container = self._container(record, found)
         if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
             return container, found
@@ -280,7 +308,7 @@ class Containers:
             finished=None if alive and not waits else finished,
             exit=None if alive and not waits else ended,
             command=tuple(known["command"]),
-            labels=known["labels"],
+            labels=dict(known["labels"]),
             ephemeral=record is None,
             health=(self.health(container_id) or {}).get("Status") if status == "running" else None,
             restart_count=(running or {}).get("cellwall", {}).get("restart_count", 0) if alive else restart_count,

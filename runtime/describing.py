@@ -64,7 +64,7 @@ def inspect(engine: Engine, name_or_id: str, *, size: bool = False) -> dict[str,
             "Options": known.get("options") or {},
         },
         "NetworkSettings": network_settings(engine.paths, container.id, known, running=container.runs),
-        "CgroupPaths": running.get("cgroup", {}),
+        "CgroupPaths": dict(running.get("cgroup", {})),
     }
     if size:
         described["SizeRw"], described["SizeRootFs"] = sizes(engine, known)

@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
+from .attaching import connect
 from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
+from .launcher import wire
 from .launcher.client import Launcher, Process
+from .launcher.door import NAME as DOOR
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
@@ -25,6 +28,8 @@ from .supervision import log_config
 from .volumes.attaching import ready, resolve
 
 if TYPE_CHECKING:
+    import socket
+
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions, Script
@@ -195,10 +200,29 @@ def join(
     request = {"operation": "exec", "name": name, "container": target, "process": process, "timeout_s": timeout_s}
     if detached:
         request["detached"] = True
+    channel = None
     if launcher is None:
         launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
-    channel = launcher.request(request, fds)
+        if found["cellwall"]["launcher"]["pid"] != launcher.pid:
+            channel = _by_its_shim(engine, container.id, request, fds)
+    if channel is None:
+        channel = launcher.request(request, fds)
     return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
+
+
+def _by_its_shim(engine: Engine, container_id: str, request: dict[str, Any], fds: list[int]) -> socket.socket | None:
+    """Have the container's shim start the command; returns its channel. None where there is none, or it is older than its door."""
+    channel = connect(str(engine.paths.running), container_id, DOOR)
+    if channel is not None:
+        try:
+            wire.send(channel, request, fds)
+        except (BrokenPipeError, ConnectionResetError):  # it has just ended
+            channel.close()
+            return None
+        except BaseException:
+            channel.close()
+            raise
+    return channel
 
 
 def launch(

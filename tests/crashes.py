@@ -19,7 +19,7 @@ from cellwall.runtime.linux.process import is_running, start_time
 
 from .leaks import descendants
 
-TARGETS = ("kernel", "launcher", "init", "helper")
+TARGETS = ("kernel", "launcher", "init", "waiting")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 
@@ -71,7 +71,7 @@ def _kill_a_part(target: str, seed: int, image: str, root: Path, chance: random.
         launcher = int(pid), start_time(int(pid))
         time.sleep(chance.uniform(0.0, 0.2))
         found = {"launcher": lambda: launcher[0], "init": lambda: _an_init(root, chance)}
-        _kill(found.get(target, lambda: _a_helper(launcher[0], chance))())
+        _kill(found.get(target, lambda: _one_that_waits(launcher[0], chance))())
         # What goes on after a part was killed is put to the test too.
         time.sleep(chance.uniform(0.0, 0.1))
     finally:
@@ -106,7 +106,7 @@ def _an_init(root: Path, chance: random.Random) -> int:
     return int(chance.choice(running)["pid"]) if running else 0
 
 
-def _a_helper(launcher: int, chance: random.Random) -> int:
+def _one_that_waits(launcher: int, chance: random.Random) -> int:
     """An agent or a spare sandbox of the launcher; 0 where it has none, or has ended."""
     found = []
     for pid in descendants(launcher):

@@ -220,6 +220,10 @@ class Server:
         if channel.fileno() >= _MANY_FDS:
             # It is the lowest that was free: about as many are open.
             make_room(channel.fileno())
+        self.serve(message, channel, fds)
+
+    def serve(self, message: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+        """Do what ``message`` asks for, and say on ``channel`` what kept it from being done; ``fds`` are closed."""
         try:
             self._dispatch(message, channel, fds)
         except Exception as error:

@@ -20,6 +20,7 @@ from ..storage.btrfs_subvolume import destroy_below
 from ..storage.removal import remove_tree
 from .attached import NAME, Attached
 from .container import Container, claim_place, first_state, tell_end, write_exit
+from .door import Door, listen
 from .health import Health
 from .restarting import Restarts
 from .stdio import Stdio
@@ -85,6 +86,7 @@ class Shim:
         self._caller: socket.socket | None = channel
         self._given = [socket.socket(fileno=os.dup(fd)) for fd in fds]
         self._listener: socket.socket | None = None
+        self._door: Door | None = None
         self._log: log_file.Log | None = None
         self._started = False
         self._run_began = 0.0
@@ -104,8 +106,7 @@ class Shim:
             if log := self.wish.get("log"):
                 self._log = log_file.Log(log["path"], log)
         except BaseException:
-            if self._listener is not None:
-                self._listener.close()
+            self._close_doors()
             state.remove(self.request["running"], self.id)
             raise
         self.server.tasks.add(self)  # type: ignore[arg-type]
@@ -118,15 +119,18 @@ class Shim:
         self._run()
 
     def _listen(self) -> None:
-        # By way of a descriptor, as a socket's path has 107 bytes at most.
-        folder_fd = os.open(self._run_folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-            self._listener.bind(f"/proc/self/fd/{folder_fd}/{NAME}")
-            self._listener.listen(_WAITING_CLIENTS)
-        finally:
-            os.close(folder_fd)
+        self._listener = listen(self._run_folder, NAME, _WAITING_CLIENTS)
         self.server.watch(self._listener.fileno(), self._on_connection)
+        self._door = Door(self.server, self._run_folder, self.id)
+
+    def _close_doors(self) -> None:
+        if self._listener is not None:
+            self.server.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _run(self) -> None:
         """Start the container, the first time or again."""
@@ -279,10 +283,7 @@ class Shim:
 
     def _finish(self) -> None:
         """The container is over: nothing of it stays in the run-time folder, nor anything at all where it was to go."""
-        if self._listener is not None:
-            self.server.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        self._close_doors()
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -67,12 +67,14 @@ class Home:
     def left(self) -> list[int]:
         """The shims that are still there once those that are about to end have ended."""
         deadline = time.monotonic() + PATIENCE_S
-        for pid in self.shims():
-            with suppress(ProcessLookupError):
-                pidfd = os.pidfd_open(pid)
-                readable(pidfd, max(0.0, deadline - time.monotonic()))
-                os.close(pidfd)
-        return self.shims()
+        # One that was just forked has its name, by which it is found, only a moment later.
+        while (found := self.shims()) and time.monotonic() < deadline:
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    pidfd = os.pidfd_open(pid)
+                    readable(pidfd, max(0.0, deadline - time.monotonic()))
+                    os.close(pidfd)
+        return found
 
     @contextmanager
     def events(self, name: str) -> Iterator[Callable[[str], dict[str, Any]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,16 +17,19 @@ import pytest
 
 import cellwall
 from cellwall.runtime.api import Box
+from cellwall.runtime.cli.command import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.linux.capabilities import names
 from cellwall.runtime.results import CellError
 from cellwall.runtime.usage import processes
 
-from ..leaks import descendants
+from ..leaks import descendants, stat
+from ..tree import TOP
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
+_SOURCE = str(TOP / "src")
 WALLS = """
 cat /proc/self/status | grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|Uid|Gid|Sig|Umask)'
 cut -d' ' -f4- /proc/self/mountinfo | sort; cat /proc/self/limits /proc/self/uid_map /proc/self/gid_map /proc/self/oom_score_adj
@@ -154,18 +159,19 @@ def test_one_that_was_killed_is_no_loss(engine: Engine, box: Box) -> None:
     ended: list[cellwall.Result] = []
     thread = threading.Thread(target=lambda: ended.append(box.run("exec sleep 1004", check=False)))
     thread.start()
-    until(lambda: _sleeps(engine) != [], "the command")
+    until(lambda: _sleeps(engine.launcher.pid) != [], "the command")
     os.kill(agents(engine)[0], signal.SIGKILL)
     thread.join()
     assert ended[0].exit.signal == signal.SIGKILL
-    until(lambda: _sleeps(engine) == [], "the end of what it had started")
+    until(lambda: _sleeps(engine.launcher.pid) == [], "the end of what it had started")
     assert box.run("echo well").stdout == "well\n"
     box.remove()
     until(lambda: agents(engine) == [], "its end with the container")
 
 
-def _sleeps(engine: Engine) -> list[int]:
-    return [pid for pid in descendants(engine.launcher.pid) if _comm(pid) == "sleep"]
+def _sleeps(launcher: int) -> list[int]:
+    # An orphan that has ended stays a zombie where process 1 is none that collects them.
+    return [pid for pid in descendants(launcher) if _comm(pid) == "sleep" and stat(pid)[:1] not in ([], ["Z"])]
 
 
 def test_a_filter_of_ones_own_has_no_agent(engine: Engine, busybox: str) -> None:
@@ -174,3 +180,33 @@ def test_a_filter_of_ones_own_has_no_agent(engine: Engine, busybox: str) -> None
     assert agents(engine) == []
     with pytest.raises(CellwallError):
         box.run(["/nowhere"])
+
+
+def test_a_container_that_lives_by_itself_has_its_shims(engine: Engine, busybox: str) -> None:
+    assert main(["run", "-d", "--name", "web", busybox, "sleep", "1000"]) == 0
+    found = engine.known.look("web")[1]
+    assert found is not None
+    shim = found["cellwall"]["launcher"]["pid"]
+    box = Box(engine, "web")
+    try:
+        for _ in range(2):
+            assert box.run("echo here; cat", input="said").stdout == "here\nsaid"
+        (agent,) = [pid for pid in descendants(shim) if _comm(pid) == "cellwall-agent"]
+        assert engine.launcher.pid == 0, "no launcher of whoever asks is needed"
+        assert _failure(box, ["nowhere"])[0] == 127
+        assert box.run(["id", "-u"], user="65534").stdout == "65534\n"
+        # A client that is killed takes its command along, and nothing else.
+        code = "import sys; from cellwall.runtime.api import Box, Engine; Box(Engine.default(), 'web').run(sys.argv[1])"
+        client = subprocess.Popen(
+            [sys.executable, "-c", code, "sleep 1006 & exec sleep 1007"], env={**os.environ, "PYTHONPATH": _SOURCE}
+        )
+        until(lambda: len(_sleeps(shim)) == 3, "the client's command")
+        client.kill()
+        client.wait()
+        until(lambda: len(_sleeps(shim)) == 1, "the end of the client's command")
+        assert box.run("echo well").stdout == "well\n"
+        assert agent not in descendants(shim)
+    finally:
+        assert main(["rm", "-f", "web"]) == 0
+    with pytest.raises(CellwallError, match="no container web"):
+        box.run("true")
