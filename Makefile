@@ -9,7 +9,7 @@ PYTHON := .venv/bin/python
 ARGS ?=
 # Where CI is set the run also fails when fewer `needs` tests ran than pyproject.toml expects.
 CHECK_NEEDS := $(if $(CI),--needs-minimum)
-VERBOSITY := $(if $(CI),-ra,)
+VERBOSITY := $(if $(CI),-ra --durations=40,)
 
 .PHONY: help quickstart notebooks test lint unit soak browser pictures bench vm docs clean
 

@@ -525,4 +525,4 @@ def test_descriptors_stay_the_same(notebook: Notebook) -> None:
     for _ in range(5):
         ok(notebook.run(f"{HOST} --out x\ntrue"))
         notebook.run(f"{HOST}\nfalse")
-    assert notebook.value("count()") <= before
+    assert notebook.value("count()") <= before, notebook.value("descriptors()")
