@@ -159,7 +159,12 @@ def share_ids(folder: str, slot: int, other: str, container_id: str, owner: dict
 
 
 def release_ids(folder: str, slot: int, container_id: str = "") -> None:
-    """Give the range of ``slot`` back; where another container holds it as well, it is that one's from now on."""
+    """Give the range of ``slot`` back; where another container holds it as well, it is that one's from now on.
+
+    Where the whole folder has been removed there is nothing to give back.
+    """
+    if not os.path.isdir(folder):
+        return
     with _Locked(folder):
         try:
             if container_id:

@@ -426,12 +426,15 @@ class Sandbox(Task):
 
     def _forget(self) -> None:
         """Nothing of it is left: its ids are free."""
-        if self.slot >= 0:
-            state.release_ids(self.request["ids"], self.slot, self.sandbox_id)
-        self.forget_place()
-        # It refers back to this, and the launcher looks for no cycles.
-        del self.servers
-        self.finish()
+        try:
+            if self.slot >= 0:
+                state.release_ids(self.request["ids"], self.slot, self.sandbox_id)
+            self.forget_place()
+        finally:
+            # Whatever can't be written down: a launcher that waited for it would never end.
+            # The servers refer back to this, and the launcher looks for no cycles.
+            del self.servers
+            self.finish()
 
 
 def _namespaces_refused(error: SyscallError, new_user: bool) -> CellwallError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,28 @@ def test_a_half_written_stamp_of_a_dead_process_goes(cellwall_root: Path) -> Non
     engine.close()
     assert (dead.exists(), alive.exists()) == (False, True)
     alive.unlink()
+
+
+def test_a_launcher_ends_though_the_state_folder_is_gone(busybox: str, cellwall_root: Path) -> None:
+    """Somebody removes it while a container runs: nothing can be written down any more, and nothing stays for that."""
+    from cellwall.runtime.engine import Engine
+    from cellwall.runtime.linux.process import is_running, start_time
+    from cellwall.runtime.options import RunOptions
+
+    engine = Engine()
+    read_fd, write_fd = os.pipe()
+    options = RunOptions(image=busybox, command=("sleep", "1000"), rm=True)
+    process = engine.run(options, stdin_fd=read_fd, stdout_fd=write_fd, stderr_fd=write_fd)
+    for fd in (read_fd, write_fd):
+        os.close(fd)
+    process.wait_started()
+    launcher = engine.launcher.pid
+    started = start_time(launcher)
+    shutil.rmtree(cellwall_root)
+    cellwall_root.mkdir()
+    process.kill()
+    engine.close()
+    deadline = time.monotonic() + 20
+    while is_running(launcher, started) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(launcher, started)
