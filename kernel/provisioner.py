@@ -52,6 +52,8 @@ class CellwallProvisioner(KernelProvisionerBase):
         self._session: Session | None = None
         self._place: Place | None = None
         self._status: int | None = None
+        # What the kernel before this one died of, and couldn't say in its cell any more.
+        self._unsaid = ""
 
     @property
     def has_process(self) -> bool:
@@ -119,6 +121,9 @@ class CellwallProvisioner(KernelProvisionerBase):
                 raise KernelStartError(str(error)) from None
             raise
         self._status = None
+        if self._unsaid:
+            self._session.note(f"{self._unsaid} (the kernel before this one)")
+            self._unsaid = ""
         return self.connection_info
 
     async def poll(self) -> int | None:
@@ -134,10 +139,15 @@ class CellwallProvisioner(KernelProvisionerBase):
             return self._status
         while not session.gone.is_set():
             await asyncio.sleep(_LOOK_S)
-        self._status = 0 if session.exit is None else session.exit.status
-        await asyncio.to_thread(session.close)
+        await asyncio.to_thread(self._over, session)
         self._session = None
         return self._status
+
+    def _over(self, session: Session) -> None:
+        """Give ``session`` up, and keep of it what is asked for later."""
+        session.close()
+        self._status = 0 if session.exit is None else session.exit.status
+        self._unsaid = session.unsaid
 
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel and its children; an interrupt is SIGINT, or a message where the kernelspec says so."""
@@ -159,8 +169,7 @@ class CellwallProvisioner(KernelProvisionerBase):
         """Give up what is left; for a restart the place of the sockets stays."""
         if self._session is not None:
             session, self._session = self._session, None
-            await asyncio.to_thread(session.close)
-            self._status = 0 if session.exit is None else session.exit.status
+            await asyncio.to_thread(self._over, session)
         if self._place is not None and not restart:
             self._place.remove()
             self._place = None

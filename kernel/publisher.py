@@ -69,13 +69,14 @@ class Publisher:
         self._clients.close(linger=1000)
         self._kernel.close(linger=0)
 
-    def say(self, text: str) -> None:
-        """Show ``text`` on standard error of the cell that runs, or of the next one."""
+    def say(self, text: str) -> bool:
+        """Show ``text`` on standard error of the cell that runs; else of the next one, which False says."""
         if self._parent is None:
             if text not in self._notes:
                 self._notes.append(text)
-            return
+            return False
         self._send("stream", {"name": "stderr", "text": text.rstrip("\n") + "\n"}, self._parent)
+        return True
 
     def _subscribed(self, _: int) -> None:
         for _turn in range(_MESSAGES):

@@ -61,8 +61,8 @@ class Relay:
 
     @property
     def waits(self) -> bool:
-        """Whether somebody waits for the kernel's socket."""
-        return bool(self._waiting)
+        """Whether somebody waits who could be joined to the kernel's socket."""
+        return bool(self._waiting) and self._inside is not None
 
     def look(self) -> None:
         """Something has appeared in the kernel's folder."""

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _STALE_S = 0.25
 # How often memory is looked at while a cell runs.
 _LOOK_MS = 100
-# A socket appears a moment before it takes connections, and nothing tells of that: it is tried again so often, so many milliseconds apart.
-_AGAIN, _AGAIN_MS = 50, 20
+# A socket appears a moment before it takes connections, and nothing tells of that: it is tried again, the less often the longer it takes.
+_AGAIN_S, _AGAIN_LESS_S = 0.02, 1.0
 # What is kept of the kernel's raw output, for the message about its end.
 _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
@@ -99,11 +99,14 @@ class Session:
         self._asked_to_end = False
         self._closing = False
         self._missing = set(CHANNELS)
-        self._again = 0
+        # When connections to sockets that are there are tried again, and how long after that.
+        self._again_at, self._again_s = 0.0, _AGAIN_S
         self._notes: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ready = threading.Event()
         self._ended = threading.Event()
         self.exit: Exit | None = None
+        # Why the kernel died, where no cell was known to run: it may die before anybody hears that one began.
+        self.unsaid = ""
         self.gone = threading.Event()
         self.container_id = ""
         # What this machine couldn't give of the options.
@@ -273,21 +276,29 @@ class Session:
             self._appeared(0)
             while not (self._closing and self.gone.is_set()):
                 busy = self._publisher is not None and self._publisher.busy and not self._ended.is_set()
-                again = self._again > 0 and any(relay.waits for relay in self._relays)
-                wait_ms = _AGAIN_MS if again else _LOOK_MS if busy else None
-                wait_ms = _earlier(wait_ms, self._reach_control())
+                wait_ms = _earlier(_LOOK_MS if busy else None, self._reach_control())
+                wait_ms = _earlier(wait_ms, self._try_again())
                 self._loop.turn(_earlier(wait_ms, self._asks.timeout_ms()))
                 self._asks.tick()
-                if again:
-                    self._again -= 1
-                    for relay in self._relays:
-                        relay.look()
                 if busy:
                     self._look_at_memory()
         except Exception:  # nothing here is expected to fail: a kernel that nobody follows is worse than none
             self._log.exception("cellwall: the kernel's connections failed")
         finally:
             self._give_up()
+
+    def _try_again(self) -> int | None:
+        """Join what waits for sockets that are there, if it is time; returns how many milliseconds there are till the next time, if any."""
+        waiting = [relay for relay in self._relays if relay.waits and relay.channel not in self._missing]
+        if not waiting:
+            return None
+        now = time.monotonic()
+        if now >= self._again_at:
+            for relay in waiting:
+                relay.look()
+            self._again_at = now + self._again_s
+            self._again_s = min(2 * self._again_s, _AGAIN_LESS_S)
+        return int((self._again_at - now) * 1000) + 1
 
     def _reach_control(self) -> int | None:
         """Join what waits on the control channel once it is time; returns how many milliseconds there are till then, None where it was done."""
@@ -325,7 +336,7 @@ class Session:
             self._missing.discard(channel)
         for relay in self._relays:
             relay.look()
-        self._again = _AGAIN
+        self._again_at, self._again_s = time.monotonic() + _AGAIN_S, _AGAIN_S
         if not self._missing:
             self._ready.set()
 
@@ -364,7 +375,8 @@ class Session:
                 if not self._missing:
                     text = death(ended, bytes(self._output))
                     self._log.error("%s", text)
-                    self._publisher.say(text)
+                    if not self._publisher.say(text):
+                        self.unsaid = text
             self._ended.set()
             self._ready.set()
         if ended is not None and process.wait_gone(0.0):

@@ -10,7 +10,7 @@ there the whole session answers for them, at its end (``SessionGroups``).
 
 A sandbox that an engine has ready for its next container is no leak while its launcher lives and has it written down
 (launcher/pool.py), as long as there are no more of them than a pool holds. One that the launcher has lost isn't written down, and
-one that it has forgotten outlives it: both count.
+one that it has forgotten outlives it: both count. Nor is the agent one that a command has brought into a container which was there before.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
-
-from cellwall.runtime import state
-from cellwall.runtime.config import POOL
 
 GRACE_S = 8.0
 HELD = ("cgroup", "ipc", "mnt", "net", "pid", "pidfd", "time", "user", "uts")
@@ -82,7 +79,7 @@ class Leaks:
         spare = Spares(self.known_roots)
         found += spare.too_many
         for pid, start, command in processes():
-            if (pid, start) in self.processes or pid in spare.pids:
+            if (pid, start) in self.processes or pid in spare.pids or self._is_agent_of_before(pid, command):
                 continue
             if pid in family or self._names_a_root(pid) or (ALONE and "cellwall" in command):
                 found.append(f"process: {pid} {command}")
@@ -102,6 +99,16 @@ class Leaks:
             found.append(f"working directory: {os.getcwd()} instead of {self.folder}")
         return found
 
+    def _is_agent_of_before(self, pid: int, command: str) -> bool:
+        """Whether it starts commands in a container that was there before, for a launcher or a shim that was (launcher/agent.py)."""
+        if command != "cellwall-agent" or not (fields := stat(pid)):
+            return False
+        parent = int(fields[1])
+        groups = read(f"/proc/{pid}/cgroup").decode().split("/")
+        return any(known == parent for known, _ in self.processes) and any(
+            os.path.basename(group) in groups for group in self.groups
+        )
+
     def _names_a_root(self, pid: int) -> bool:
         if not self.roots:
             return False
@@ -116,6 +123,10 @@ class Spares:
     """
 
     def __init__(self, roots: set[str]) -> None:
+        # Imported where it is needed: a look at a process or a mount can do without it.
+        from cellwall.runtime import state
+        from cellwall.runtime.config import POOL
+
         owners: dict[str, tuple[int, int]] = {}
         for root in {*roots, *filter(None, [os.environ.get("CELLWALL_ROOT")])}:
             for name, owner in state.spares(f"{root}/run/spares"):

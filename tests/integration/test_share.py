@@ -49,6 +49,10 @@ dd if=/dev/zero of=/sparse bs=1 count=1 seek=10000000 2>/dev/null; mv /tmp /tmp2
 def podman_home() -> Iterator[list[str]]:
     """podman with a store of its own: the beginning of its command line."""
     home = Path(tempfile.mkdtemp(prefix="cwp-", dir="/tmp"))
+    (home / "root").mkdir()
+    if shutil.which("netavark", path="/usr/lib/podman:/usr/libexec/podman:/usr/bin"):
+        # In a new store it looks through CNI's settings first, and warns where CNI isn't installed.
+        (home / "root/defaultNetworkBackend").write_text("netavark")
     try:
         yield ["podman", "--root", str(home / "root"), "--runroot", str(home / "run"), "--storage-driver", "overlay"]
     finally:

@@ -89,7 +89,8 @@ def _one(home: Home, ports: set[int], number: int, kind: str, choice: float, mom
         elif choice < 0.7:
             done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
             assert done["errors"] == ["KeyboardInterrupt"], done
-        assert client.text(f"print({number})") == f"{number}\n"
+        # Why the one before it died may be told first.
+        assert client.text(f"print({number})").endswith(f"{number}\n")
         if choice > 0.9:
             # Nobody told the kernel.
             client.kill()
