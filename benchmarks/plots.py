@@ -55,8 +55,11 @@ def facts(document: Document) -> str:
 
 
 def is_busy(document: Document) -> bool:
-    """Whether others had the machine's processors when it began, by the load average of a minute."""
-    load = document["facts"].get("load before")
+    """Whether others had the machine's processors when it began: by how busy they were where that was measured, else by the load average of a minute."""
+    facts = document["facts"]
+    if share := facts.get("busy before"):
+        return float(share.rstrip("%")) > 100 / facts["cores"]
+    load = facts.get("load before")
     return load is not None and float(load.split()[0]) > document["facts"]["cores"]
 
 
