@@ -326,7 +326,8 @@ class Containers:
     def killed(self, found: dict[str, Any]) -> None:
         """Write down that the kept container of that state was killed with its launcher."""
         folder = self.folder(found["id"])
-        if folder.is_dir():
+        # Without a record its removal was cut short.
+        if (folder / "record.json").exists():
             owned = found["cellwall"]
             why = {"message": f"the process that it lived by ({owned['launcher']['pid']}) was killed", "status": 137}
             known = {"event": "exited", "signal": 9, "failure": why, "started": owned.get("started")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from errno import ENOENT, ENOTEMPTY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def reconcile(
     _sweep_files(paths.data, ".tmp-idmap-checked.*")
     _sweep(paths.running)
     _sweep(paths.containers)
+    _sweep_unrecorded(paths.containers)
     return cleaned
 
 
@@ -97,6 +99,20 @@ def _sweep_files(folder: Path, pattern: str = ".tmp-*") -> None:
         writer = path.name.rpartition(".")[2]
         if not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
             path.unlink(missing_ok=True)
+
+
+def _sweep_unrecorded(folder: Path) -> None:
+    """Remove what is left of containers whose record is gone: the record goes last, but somebody may have written down their end meanwhile."""
+    for path in list(folder.glob("[!.]*")):
+        if not (path / "record.json").exists():
+            try:
+                for inner in os.listdir(path):
+                    (path / inner).unlink(missing_ok=True)
+                path.rmdir()
+            except OSError as error:
+                # Whoever removes it is still there, and was quicker; or still writes, and ends it.
+                if error.errno not in (ENOENT, ENOTEMPTY):
+                    raise
 
 
 def _sweep(folder: Path) -> None:

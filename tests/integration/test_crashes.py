@@ -33,6 +33,20 @@ def test_a_half_written_stamp_of_a_dead_process_goes(cellwall_root: Path) -> Non
     alive.unlink()
 
 
+def test_what_a_removal_that_was_cut_short_leaves_goes(cellwall_root: Path) -> None:
+    """Its record is gone, and the end of the container has been written down since."""
+    from cellwall.runtime.engine import Engine
+
+    folder = cellwall_root / "containers" / ("c" * 64)
+    folder.mkdir(parents=True)
+    (folder / "exit.json").write_text("{}")
+    (cellwall_root / "containers" / ("d" * 64)).mkdir()
+    engine = Engine()
+    assert engine.containers(all=True) == []
+    assert [path.name for path in folder.parent.iterdir() if path.name != ".lock"] == []
+    engine.close()
+
+
 def test_a_launcher_ends_though_the_state_folder_is_gone(busybox: str, cellwall_root: Path) -> None:
     """Somebody removes it while a container runs: nothing can be written down any more, and nothing stays for that."""
     from cellwall.runtime.engine import Engine
