@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from errno import ESRCH
+from errno import EAGAIN, ESRCH
 
 from ..errors import SyscallError
 from .libc import check, libc, syscall, syscall_holding_lock
@@ -139,10 +139,25 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
+# So many renames in a row can't be met by chance.
+_OPENAT2_TRIES = 100
+
+
 def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
-    """Open ``path`` below ``dirfd`` under the rules of ``resolve``; O_CLOEXEC is always set. Source: openat2(2)."""
+    """Open ``path`` below ``dirfd`` under the rules of ``resolve``; O_CLOEXEC is always set. Source: openat2(2).
+
+    Where the path has a ``..``, any rename or mount on the machine meanwhile is EAGAIN: it is tried again.
+    """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall("openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), what=f"open {path}")
+    for left in reversed(range(_OPENAT2_TRIES)):
+        try:
+            return syscall(
+                "openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), what=f"open {path}"
+            )
+        except SyscallError as error:
+            if error.errno != EAGAIN or not left:
+                raise
+    raise AssertionError("not reached")
 
 
 _PR_GET_SECUREBITS = 27
