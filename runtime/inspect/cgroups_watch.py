@@ -120,10 +120,10 @@ class Watch:
                     drawn_s, draw_at = now - begun, now + self._redraw_s
             except KeyboardInterrupt:
                 break
-            if view is not None:
-                # Outside: an interrupt while it is being shown is for whoever shows it.
-                yield view
             try:
+                if view is not None:
+                    # An interrupt while it is being shown is for whoever shows it, who may throw it in here.
+                    yield view
                 wait_s = min(look_at, draw_at, end) - time.monotonic()
                 ready = {fd for fd, _ in poll.poll(max(0, math.ceil(wait_s * 1000)))}
             except KeyboardInterrupt:
