@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docker_daemon import CLIENT, start_daemon
+from docker_daemon import with_rootfs
 from peers import Lineup, RunFailed, Skipped
 from spawner import Spawner
 
@@ -197,20 +196,10 @@ class Builders(Lineup):
 
     def _docker(self) -> Iterator[Builder]:
         name = "docker build"
-        if self.missing(name, "dockerd", root=True) or self.missing(name, CLIENT):
+        start = with_rootfs(self, name, BASE)
+        if start is None:
             return
-        socket = start_daemon(self, name)
-        if socket is None:
-            return
-        archive = self.scratch / "rootfs.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.add(self.rootfs, arcname=".")
         environment = {**os.environ, "DOCKER_CONFIG": str(self.scratch / "docker-config"), "DOCKER_BUILDKIT": "0"}
-        start = [CLIENT, "-H", f"unix://{socket}"]
-        _, status = self.here.run([*start, "import", "--change", "ENV PATH=/bin", str(archive), BASE], environment)
-        if status:
-            self.skipped.append(Skipped(name, self.here.error()))
-            return
         argv = [*start, "build", "--network", "none", "-t", "mine", str(self.context)]
         yield self._builder(
             f"{name}, classic",

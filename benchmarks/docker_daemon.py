@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,3 +69,22 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
+
+
+def with_rootfs(lineup: Lineup, name: str, image: str) -> list[str] | None:
+    """The beginning of a client's words, for a daemon that has the line-up's root as ``image``; None where it can't be had, which is noted."""
+    if lineup.missing(name, "dockerd", root=True) or lineup.missing(name, CLIENT):
+        return None
+    socket = start_daemon(lineup, name)
+    if socket is None:
+        return None
+    archive = lineup.scratch / "rootfs.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(lineup.rootfs, arcname=".")
+    start = [CLIENT, "-H", f"unix://{socket}"]
+    try:
+        lineup.here.check(*start, "import", "--change", "ENV PATH=/bin", str(archive), image)
+    except RuntimeError as error:
+        lineup.skipped.append(Skipped(name, str(error)))
+        return None
+    return start

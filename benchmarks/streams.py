@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from statistics import median
 import machine
 import report
 from budgets import Budget
-from docker_daemon import CLIENT, start_daemon
+from docker_daemon import with_rootfs
 from figures import Figures, ratio, table
 from peers import Lineup, RunFailed, Skipped
 from run_latency import at_least
@@ -115,19 +114,8 @@ class Readers(Lineup):
         if found is not None:
             yield "podman run", [*found[0], *common, found[1]]
         name = "docker run"
-        if self.missing(name, "dockerd", root=True) or self.missing(name, CLIENT):
-            return
-        socket = start_daemon(self, name)
-        if socket is None:
-            return
-        archive = self.scratch / "rootfs.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.add(self.rootfs, arcname=".")
-        start = [CLIENT, "-H", f"unix://{socket}"]
-        try:
-            self.here.check(*start, "import", "--change", "ENV PATH=/bin", str(archive), "streams")
-        except RuntimeError as error:
-            self.skipped.append(Skipped(name, str(error)))
+        start = with_rootfs(self, name, "streams")
+        if start is None:
             return
         yield name, [*start, "run", "--rm", *common, "streams"]
 

@@ -13,13 +13,20 @@ from ..runtime.errors import CellwallError
 from ..runtime.linux.process import pidfd_open
 
 
+def client_pid(environment: Mapping[str, str]) -> int:
+    """The process that Jupyter names as the client; 0 where it names none, or process 1, which stays."""
+    said = environment.get("JPY_PARENT_PID", "")
+    # The largest number of a process has seven digits. Source: proc_sys_kernel(5), pid_max.
+    number = int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 0
+    return number if number > 1 else 0
+
+
 def client_fds(environment: Mapping[str, str]) -> list[int]:
     """Pidfds of the parent and of the client, each readable once it has ended; the caller closes them. None is of process 1, which stays.
 
     Raises CellwallError where one of them has ended already.
     """
-    said = environment.get("JPY_PARENT_PID", "")
-    numbers = {os.getppid(), int(said) if said.isascii() and said.isdecimal() and len(said) < 10 else 1} - {0, 1}
+    numbers = {os.getppid(), client_pid(environment)} - {0, 1}
     found: list[int] = []
     try:
         for number in sorted(numbers):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.cgroups.stats import stats_of
 from ..runtime.cli.table import printable
 from ..runtime.results import Exit
+
+if TYPE_CHECKING:
+    from ..runtime.engine import Engine
 
 # How full the memory is when a person is warned, and how empty it must be before the next warning.
 _WARN, _CALM = 0.9, 0.75
@@ -22,6 +25,12 @@ class MemoryWatch:
         self._warned = False
         self._oom_kills = 0
         self._killed = False
+
+    @classmethod
+    def of(cls, engine: Engine, container_id: str, who: str = "it") -> MemoryWatch:
+        """One for the container ``container_id``, which runs."""
+        found = engine.known.state(container_id) or {"cellwall": {}}
+        return cls(found["cellwall"].get("cgroup") or {}, who)
 
     def look(self) -> str:
         """What is to be said now, of how full it is and of processes that were killed; mostly nothing."""

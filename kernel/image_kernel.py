@@ -101,7 +101,7 @@ class Choice:
     @property
     def transport(self) -> str:
         """How it listens. All kernels know tcp; those that are known to know ipc, which needs nobody between, are Python's."""
-        return "ipc" if any(word.startswith(_PYTHONS) for word in self.command) else "tcp"
+        return "ipc" if _is_python(self.command) else "tcp"
 
 
 def look(engine: Engine, options: RunOptions) -> Found:
@@ -174,14 +174,14 @@ def _json(text: str) -> dict[str, Any]:
 def choose(found: Found, image: str, language: str) -> Choice:
     """The kernel for ``language``; without one Python's, or the only one that there is. Raises SpecError saying what there is."""
     wanted = language.lower()
-    by_name = {name: spec for name, spec in found.specs.items() if not _is_python(spec)}
+    by_name = {name: spec for name, spec in found.specs.items() if not _is_python(spec["argv"])}
     if wanted not in ("", "python", "python3", "ipython"):
         fitting = [spec for name, spec in by_name.items() if wanted in (name, str(spec.get("language", "")).lower())]
         if fitting:
             return _of_spec(fitting[0])
         raise SpecError("--language", f"image {image} has no kernel for {language}; {_there(found)}")
     if found.python is not None:
-        return _of_python(found.python, next((spec for spec in found.specs.values() if _is_python(spec)), None))
+        return _of_python(found.python, next((spec for spec in found.specs.values() if _is_python(spec["argv"])), None))
     if wanted or len(by_name) != 1:
         raise SpecError("--image", f"image {image} has {'no Python' if wanted else 'no one kernel'}; {_there(found)}")
     return _of_spec(next(iter(by_name.values())))
@@ -204,8 +204,8 @@ def _there(found: Found) -> str:
     return "take an image with one, or name the kernel's command behind --, or install a shell kernel with --shell"
 
 
-def _is_python(spec: dict[str, Any]) -> bool:
-    return any(word.startswith(_PYTHONS) for word in spec["argv"])
+def _is_python(command: Sequence[str]) -> bool:
+    return any(word.startswith(_PYTHONS) for word in command)
 
 
 def _of_spec(spec: dict[str, Any]) -> Choice:

@@ -205,8 +205,7 @@ class Session:
             self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
         root = str(self._engine.paths.data) if self._engine.config.root else ""
         self._asks = Asks(self._loop, self._inside, root, process.container_id)
-        found = self._engine.known.state(process.container_id) or {"cellwall": {}}
-        self._memory = MemoryWatch(found["cellwall"].get("cgroup") or {})
+        self._memory = MemoryWatch.of(self._engine, process.container_id)
         os.set_blocking(self._output_fd, False)
         self._thread = threading.Thread(
             target=self._main, name=f"cellwall kernel {self.container_id[:12]}", daemon=True

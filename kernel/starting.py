@@ -21,8 +21,6 @@ from .words import REPOSITORY, KernelWords
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
-    from ..runtime.images.image import Image
-    from ..runtime.options import RunOptions
     from .spares import Spares
 
 HOME_NOTE = (
@@ -77,7 +75,8 @@ def start(
         )
     kind = None
     if spares is not None and words.warm and Command.of(options.command) is not None:
-        image = _image(engine, options, log)
+        # A spare container of the image that the name stood for before is out of date.
+        image = engine.image_of(options, PullLog(log, options.image))
         kind = Kind.of(connection.kernel_name, words.words(), str(image.id), options, words.ids)
         # It has just been asked for.
         options = replace(options, pull="missing")
@@ -94,18 +93,6 @@ def start(
     if shown is not None and words.folder == "rw" and is_home(shown):
         made.note(HOME_NOTE)
     return made
-
-
-def _image(engine: Engine, options: RunOptions, log: logging.Logger | logging.LoggerAdapter[Any]) -> Image:
-    """The image that ``options`` name by now: a spare container of another one is out of date."""
-    return engine.image(
-        options.image,
-        pull=options.pull,
-        platform=options.platform,
-        storage_driver=options.storage_driver,
-        locked=options.locked,
-        progress=PullLog(log, options.image),
-    )
 
 
 def _private() -> list[Path]:

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.table import VIEW_FD
+from ..runtime.cli.views import RUNS
 from ..runtime.locking import mode
 from ..runtime.results import CellError, Exit, Result
 from . import terminal
@@ -53,12 +54,13 @@ GRACE_S = 0.6
 def container(session: Session, line: str) -> Any:
     """Called by IPython for ``%container``. Raises CellError where the command fails.
 
-    ``trace`` is a value: its container is started by this process, as a cell's is, for that is what is asked.
+    What runs a container to show it is a value: it is started by this process, as a cell's is, for that is what is asked.
     """
-    if line.split(maxsplit=1)[:1] == ["trace"]:
+    name, *others = line.split(maxsplit=1) or [""]
+    if name in RUNS:
         from .views import view_line
 
-        return view_line(session, "trace", line.strip().removeprefix("trace"), "%container trace")
+        return view_line(session, name, "".join(others), f"%container {name}")
     run(session, "container", line)
     return None
 

@@ -155,12 +155,7 @@ class Containers:
                     yield record
 
     def record(self, container_id: str) -> dict[str, Any] | None:
-        try:
-            with open(f"{self.paths.containers}/{container_id}/record.json", "rb") as file:
-                found: dict[str, Any] = json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found
+        return _read_json(f"{self.paths.containers}/{container_id}/record.json")
 
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
@@ -207,10 +202,8 @@ class Containers:
         known = self._read.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        try:
-            with open(path, "rb") as file:
-                found: dict[str, Any] = json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError):
+        found = _read_json(path)
+        if found is None:
             return None
         if len(self._read) >= _MOST_READ:
             self._read.clear()
@@ -316,12 +309,7 @@ class Containers:
 
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
-        try:
-            with open(f"{self.paths.running}/{container_id}/health.json", "rb") as file:
-                found: dict[str, Any] = json.loads(file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return found
+        return _read_json(f"{self.paths.running}/{container_id}/health.json")
 
     def killed(self, found: dict[str, Any]) -> None:
         """Write down that the kept container of that state was killed with its launcher."""
@@ -333,6 +321,16 @@ class Containers:
             known = {"event": "exited", "signal": 9, "failure": why, "started": owned.get("started")}
             known |= {"restart_count": owned.get("restart_count", 0), "finished": time.time()}
             _write_json(folder / "exit.json", known)
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    """What the file holds; None where it isn't there."""
+    try:
+        with open(path, "rb") as file:
+            found: dict[str, Any] = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from .linux.process import (
     PR_SET_NO_NEW_PRIVS,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
+    be_root,
     openat2,
     prctl,
     setns,
@@ -104,10 +105,7 @@ def _join(request: Request) -> None:
     setns(pidfd, CLONE_NEWNS | (CLONE_NEWUSER if request["own_users"] else 0))
     os.close(pidfd)
     if request["own_users"]:
-        os.setresgid(0, 0, 0)
-        if request["setgroups"]:
-            os.setgroups([])
-        os.setresuid(0, 0, 0)
+        be_root(setgroups=request["setgroups"])
 
 
 def _mount(request: Request) -> None:
@@ -139,5 +137,4 @@ def _mount(request: Request) -> None:
     if users_fd >= 0:
         # A private copy of the image, whose files carry the ids of the container.
         setns(users_fd, CLONE_NEWUSER)
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        be_root(setgroups=False)

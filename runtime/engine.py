@@ -236,7 +236,7 @@ class Engine:
         from . import launching
 
         while True:
-            image = self._image_of(options, progress, cancelled)
+            image = self.image_of(options, progress, cancelled)
             if trace is not None:
                 trace.mark("image found")
             with ExitStack() as holding:
@@ -287,7 +287,7 @@ class Engine:
                     record = self._new_keeper(options, progress, cancelled)
                     tell_id(record["id"])
             elif is_on(self.config, options.locked) or options.image not in (record["image"], record["image_id"]):
-                image = self._image_of(options, progress, cancelled)
+                image = self.image_of(options, progress, cancelled)
                 if str(image.id) != record["image_id"]:
                     same = options.image == record["image"]
                     raise StatusError(
@@ -306,7 +306,7 @@ class Engine:
         from . import launching
 
         while True:
-            image = self._image_of(options, progress, cancelled)
+            image = self.image_of(options, progress, cancelled)
             with self.stores.images(options.storage_driver).held():
                 try:
                     return launching.new_keeper(self, options, image)
@@ -366,7 +366,7 @@ class Engine:
         options = self.config.fill(options)
         with id_file(options.cidfile) as tell_id:
             while True:
-                image = self._image_of(options, progress, cancelled)
+                image = self.image_of(options, progress, cancelled)
                 with self.stores.images(options.storage_driver).held():
                     try:
                         made = self.known.of(detaching.create(self, options, image))
@@ -626,7 +626,10 @@ class Engine:
 
     # -- the parts of run
 
-    def _image_of(self, options: RunOptions, progress: Progress | None, cancelled: Cancelled | None) -> Image:
+    def image_of(
+        self, options: RunOptions, progress: Progress | None = None, cancelled: Cancelled | None = None
+    ) -> Image:
+        """The image that ``options`` name. Raises what ``image`` raises."""
         return self.image(
             options.image,
             pull=options.pull,

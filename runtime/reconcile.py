@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from errno import ENOENT, ENOTEMPTY
+from errno import ENOTEMPTY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,12 +106,10 @@ def _sweep_unrecorded(folder: Path) -> None:
     for path in list(folder.glob("[!.]*")):
         if not (path / "record.json").exists():
             try:
-                for inner in os.listdir(path):
-                    (path / inner).unlink(missing_ok=True)
-                path.rmdir()
+                state.remove_files(str(path))
             except OSError as error:
-                # Whoever removes it is still there, and was quicker; or still writes, and ends it.
-                if error.errno not in (ENOENT, ENOTEMPTY):
+                # Whoever removes it still writes there, and ends it.
+                if error.errno != ENOTEMPTY:
                     raise
 
 
@@ -128,10 +126,4 @@ def _sweep(folder: Path) -> None:
         parts = owner.split(".")
         if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit() and is_running(int(parts[1]), int(parts[2])):
             continue
-        path = folder / name
-        try:
-            for inner in os.listdir(path):
-                (path / inner).unlink(missing_ok=True)
-            path.rmdir()
-        except FileNotFoundError:  # another process's start sweeps as well
-            continue
+        state.remove_files(f"{folder}/{name}")

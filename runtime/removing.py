@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from errno import ENOTEMPTY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import state
 from .errors import StatusError
 from .events import emit_container
 from .stopping import kill_and_wait
@@ -81,10 +81,7 @@ def _remove_folder(folder: Path) -> None:
 def release(engine: Engine, record: dict[str, Any]) -> None:
     """Remove what an ephemeral container has on disk: a private copy of its image, and its scratch folder, where there are such."""
     if scratch := record.get("scratch"):
-        for file in Path(scratch).glob("*"):
-            file.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):  # somebody else was quicker
-            os.rmdir(scratch)
+        state.remove_files(scratch)
     for entry in record.get("plan") or []:
         if entry["type"] == "bind":
             engine.stores.driver(record["driver"]).release(record["id"], [entry])

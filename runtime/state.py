@@ -72,7 +72,11 @@ def load(running: str, container_id: str) -> dict[str, Any] | None:
 
 def remove(running: str, container_id: str) -> None:
     """Forget ``container_id``; nothing where it isn't known."""
-    folder = f"{running}/{container_id}"
+    remove_files(f"{running}/{container_id}")
+
+
+def remove_files(folder: str) -> None:
+    """Remove a folder that holds files only; nothing where it isn't there, and whoever else removes it may be quicker."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -80,7 +84,7 @@ def remove(running: str, container_id: str) -> None:
     for name in names:
         try:
             os.unlink(f"{folder}/{name}")
-        except FileNotFoundError:  # another reconcile was quicker
+        except FileNotFoundError:  # somebody was quicker
             pass
     try:
         os.rmdir(folder)
@@ -163,23 +167,21 @@ def release_ids(folder: str, slot: int, container_id: str = "") -> None:
 
     Where the whole folder has been removed there is nothing to give back.
     """
-    if not os.path.isdir(folder):
-        return
-    with _Locked(folder):
-        try:
-            if container_id:
-                os.unlink(f"{folder}/{slot}+{container_id}")
-                return
-        except FileNotFoundError:  # it holds the range itself, or for others
-            pass
-        try:
+    try:
+        with _Locked(folder):
+            try:
+                if container_id:
+                    os.unlink(f"{folder}/{slot}+{container_id}")
+                    return
+            except FileNotFoundError:  # it holds the range itself, or for others
+                pass
             heirs = [name for name in os.listdir(folder) if name.startswith(f"{slot}+") and _lives(f"{folder}/{name}")]
             if heirs:
                 os.rename(f"{folder}/{heirs[0]}", f"{folder}/{slot}")
             else:
                 os.unlink(f"{folder}/{slot}")
-        except FileNotFoundError:  # a reconcile that saw the owner end was quicker
-            pass
+    except FileNotFoundError:  # that folder; or a reconcile that saw the owner end was quicker
+        pass
 
 
 class _Locked:

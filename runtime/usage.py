@@ -137,19 +137,9 @@ def _pid_namespace(pid: str) -> str:
 
 def _in_namespace_of(pid: int) -> list[int]:
     """Where there is no control group (an ordinary user's, without delegation): those in the same pid namespace."""
-    own = os.readlink("/proc/self/ns/pid")
-    try:
-        wanted = os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
+    wanted = _pid_namespace(str(pid))
+    if not wanted:
         return []
-    if wanted == own:
+    if wanted == _pid_namespace("self"):
         return [pid]
-    members = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if os.readlink(f"/proc/{name}/ns/pid") == wanted:
-                    members.append(int(name))
-            except OSError:  # another user's, or gone
-                continue
-    return members
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and _pid_namespace(name) == wanted]

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...runtime.config import Config
 from ...runtime.errors import CellwallError
 from ...runtime.linux.process import pidfd_open
+from ..client_process import client_pid
 from ..words import FOLDER_MODES, KernelWords
 from .box import LANGUAGES, Box
 from .cells import Cells
@@ -90,11 +91,11 @@ class _ParentWatched:
         self._pidfd = -1
 
     def __enter__(self) -> None:
-        said = os.environ.get("JPY_PARENT_PID", "")
-        if not said.isdecimal() or int(said) <= 1:
+        number = client_pid(os.environ)
+        if not number:
             return
         try:
-            self._pidfd = pidfd_open(int(said))
+            self._pidfd = pidfd_open(number)
         except ProcessLookupError:
             raise End from None
         self._loop.watch(self._pidfd, self._ended)

@@ -174,8 +174,7 @@ class Box:
 
     def memory_watch(self) -> MemoryWatch:
         """Looks at the memory of the container that runs."""
-        found = self.engine.known.state(self.container_id) or {"cellwall": {}}
-        return MemoryWatch(found["cellwall"].get("cgroup") or {}, "one of its processes")
+        return MemoryWatch.of(self.engine, self.container_id, "one of its processes")
 
     def container_end(self, patience_s: float) -> Exit | None:
         """How the container itself ended, or None where it still runs after ``patience_s``."""

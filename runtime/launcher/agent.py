@@ -19,15 +19,15 @@ from ..errors import InitError
 from ..linux import rlimits, seccomp
 from ..linux.process import (
     PR_SET_NO_NEW_PRIVS,
-    PR_SET_PDEATHSIG,
+    be_root,
     pidfd_open,
     prctl,
     set_command_line,
     set_name,
-    setns,
 )
 from . import users
-from .init import close_others, die_with_launcher, report
+from .init import die_with_launcher, report
+from .joining import join
 from .layer_mounts import inherited_limits
 from .process import IGNORED, Step, arguments_of, become, begin_session, candidates_of, enter, start_first
 from .wire import receive, send
@@ -43,21 +43,12 @@ def main(sync: socket.socket, pidfd: int, namespaces: int, cgroup_fds: list[int]
     """Run the agent: called right after its clone, never returns. The arguments are as joining.main's; ``process`` is the container's."""
     step = Step("join")
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         # In the container's /proc it isn't there.
         set_name(NAME)
         set_command_line(NAME)
-        close_others([sync.fileno(), pidfd, *cgroup_fds])
-        for fd in cgroup_fds:
-            os.write(fd, b"0")
-            os.close(fd)
-        setns(pidfd, namespaces)
-        os.close(pidfd)
+        join(pidfd, namespaces, cgroup_fds, [sync.fileno()])
         if process["new_user"]:
-            os.setresgid(0, 0, 0)
-            if process["setgroups"]:
-                os.setgroups([])
-            os.setresuid(0, 0, 0)
+            be_root(setgroups=process["setgroups"])
         step.name = "session"
         begin_session()
         signal.set_wakeup_fd(-1)

@@ -14,11 +14,10 @@ import socket
 
 from ..cgroups import Group
 from ..errors import InitError
-from ..linux.process import CLONE_NEWUSER, clone3, is_running, openat2, pidfd_send_signal
+from ..linux.process import clone3, is_running, openat2, pidfd_send_signal
 from . import agent, users
 from .container import Container
-from .joined import Alone, Joined, open_root
-from .task import REMOVE_RETRIES_S
+from .joined import Alone, Joined, joining_words, leave, open_root
 from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
@@ -85,12 +84,7 @@ class Agent:
         self._sync: socket.socket | None = None
         self._target_fd = target_fd
         self._container = container
-        self._retries = list(REMOVE_RETRIES_S)
-        self._process = request["process"] | {
-            "new_user": bool(container["cellwall"]["namespaces"] & CLONE_NEWUSER),
-            "setgroups": container["cellwall"]["setgroups"],
-            "id_count": container["cellwall"]["id_count"],
-        }
+        self._process = request["process"] | joining_words(container)
         root_fd = open_root(container["pid"])
         try:
             self._users = _user_files(root_fd)
@@ -217,9 +211,9 @@ class Agent:
         self._leave()
 
     def _leave(self) -> None:
-        """Remove its group; later where what was killed with it is still being taken apart, never while something lives in it."""
-        if self.leaf and not self.group.leave(self.leaf) and self._retries:
-            self.server.after(self._retries.pop(0), self._leave)
+        """Remove its group."""
+        if self.leaf:
+            leave(self.server, self.group, self.leaf)
 
 
 def _user_files(root_fd: int) -> list[tuple[int, ...] | None]:

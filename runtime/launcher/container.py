@@ -257,7 +257,7 @@ class Container(Sandbox):
 
     def forget_place(self) -> None:
         if self.request.get("scratch"):
-            _remove_files(self.request["scratch"])
+            state.remove_files(self.request["scratch"])
         if self.has_state:
             state.remove(self.request["running"], self.id)
         else:
@@ -423,13 +423,3 @@ def tell_end(request: dict[str, Any], message: dict[str, Any]) -> None:
     failure = message.get("failure")
     code = failure["status"] if failure else 128 + number if number else message.get("code", 0)
     emit_container(request["run"], "die", request["id"], request["record"], exitCode=code)
-
-
-def _remove_files(folder: str) -> None:
-    """Remove a folder that holds files only; whoever was quicker has it removed already."""
-    try:
-        for name in os.listdir(folder):
-            os.unlink(f"{folder}/{name}")
-        os.rmdir(folder)
-    except FileNotFoundError:
-        pass

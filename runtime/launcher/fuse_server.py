@@ -41,6 +41,7 @@ from ..linux.process import (
     CLONE_NEWUSER,
     CLOSE_RANGE_CLOEXEC,
     PR_SET_NO_NEW_PRIVS,
+    be_root,
     clone3,
     close_range,
     prctl,
@@ -301,10 +302,7 @@ def _serve(
     send(sync, {"mounted": True}, [mount_fd])
     os.close(mount_fd)
     if ids.own_userns:
-        os.setresgid(0, 0, 0)
-        if ids.count > 1:
-            os.setgroups([])
-        os.setresuid(0, 0, 0)
+        be_root(setgroups=ids.count > 1)
     capabilities.limit_to(fuse_mount.CAPABILITIES)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     init.die_with_launcher(sync)

@@ -36,6 +36,7 @@ from ..linux.mounts import (
 from ..linux.process import (
     CLONE_NEWCGROUP,
     PR_SET_PDEATHSIG,
+    be_root,
     close_range,
     prctl,
     set_name,
@@ -150,10 +151,7 @@ def _setup(setup: dict[str, Any], fds: list[int], step: Step) -> Tree:
     """What is the same for every container of the sandbox's kind. Returns its mount tree, which is the root by then."""
     step.name = "user namespace"
     if setup["new_user"]:
-        os.setresgid(0, 0, 0)
-        if setup["setgroups"]:
-            os.setgroups([])
-        os.setresuid(0, 0, 0)
+        be_root(setgroups=setup["setgroups"])
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     step.name = "mounts"
     mount(None, "/", flags=MS_REC | MS_PRIVATE)

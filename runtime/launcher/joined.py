@@ -34,6 +34,22 @@ def open_root(pid: int) -> int:
     return os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def joining_words(container: dict[str, Any]) -> dict[str, Any]:
+    """What a process has to know of the users of the container that it joins."""
+    known = container["cellwall"]
+    return {
+        "new_user": bool(known["namespaces"] & CLONE_NEWUSER),
+        "setgroups": known["setgroups"],
+        "id_count": known["id_count"],
+    }
+
+
+def leave(server: Server, group: Group, leaf: str, retries: tuple[float, ...] = REMOVE_RETRIES_S) -> None:
+    """Remove the group ``leaf``; later where what was killed with it is still being taken apart, never while something lives in it."""
+    if not group.leave(leaf) and retries:
+        server.after(retries[0], lambda: leave(server, group, leaf, retries[1:]))
+
+
 class Joined(Task):
     """A further command in a container, which this launcher may or may not have made."""
 
@@ -43,7 +59,6 @@ class Joined(Task):
         self.script = (request["process"].get("script") or {}).get("name", "")
         self.root_fd = -1
         self.leaf = ""
-        self.retries = list(REMOVE_RETRIES_S)
 
     def launch(self) -> None:
         container = self.container
@@ -66,13 +81,8 @@ class Joined(Task):
                 self.root_fd = open_root(container["pid"])
             self.sync, other = pair()
             namespaces = container["cellwall"]["namespaces"]
-            process = self.request["process"] | {
-                "new_user": bool(namespaces & CLONE_NEWUSER),
-                # As docker: only the container's own command gets its working folder made.
-                "make_cwd": False,
-                "setgroups": container["cellwall"]["setgroups"],
-                "id_count": container["cellwall"]["id_count"],
-            }
+            # As docker: only the container's own command gets its working folder made.
+            process = self.request["process"] | joining_words(container) | {"make_cwd": False}
             self.joiner, joiner_fd = clone3(0, clone_fd)
             if self.joiner == 0:
                 self.sync.close()
@@ -124,9 +134,9 @@ class Joined(Task):
         self.finish()
 
     def _leave(self) -> None:
-        """Remove the command's group; later where what was killed with it is still being taken apart."""
-        if self.group is not None and self.leaf and not self.group.leave(self.leaf) and self.retries:
-            self.server.after(self.retries.pop(0), self._leave)
+        """Remove the command's group."""
+        if self.group is not None and self.leaf:
+            leave(self.server, self.group, self.leaf)
 
     def _forget_script(self) -> None:
         """Remove the cell's text from the container, never following a link that was put there."""

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 
-from ..linux.process import CLONE_PARENT, PR_SET_PDEATHSIG, clone3, prctl, setns
+from ..linux.process import CLONE_PARENT, PR_SET_PDEATHSIG, be_root, clone3, prctl, setns
 from .init import close_others, die_with_launcher, report
 from .process import Step, begin_session, exec_process
 from .wire import send
@@ -30,23 +30,13 @@ def main(
     """
     step = Step("join")
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        # As in init.main; the folder of the cgroup that this was cloned into is among them.
-        close_others([sync.fileno(), pidfd, *cgroup_fds, *fds])
-        for fd in cgroup_fds:
-            os.write(fd, b"0")
-            os.close(fd)
-        setns(pidfd, namespaces)
-        os.close(pidfd)
+        join(pidfd, namespaces, cgroup_fds, [sync.fileno(), *fds])
         pid, child_fd = clone3(CLONE_PARENT)
         if pid:
             send(sync, {"joined": pid}, [child_fd])
             os._exit(0)
         if process["new_user"]:
-            os.setresgid(0, 0, 0)
-            if process["setgroups"]:
-                os.setgroups([])
-            os.setresuid(0, 0, 0)
+            be_root(setgroups=process["setgroups"])
         die_with_launcher(sync)
         step.name = "session"
         begin_session()
@@ -54,3 +44,15 @@ def main(
     except BaseException as error:
         report(sync, step, error)
     os._exit(125)
+
+
+def join(pidfd: int, namespaces: int, cgroup_fds: list[int], kept_fds: list[int]) -> None:
+    """Join the control groups and namespaces, in a process that was just cloned; of its descriptors ``kept_fds`` stay open, and the standard streams."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # As in init.main; the folder of the cgroup that this was cloned into is among them.
+    close_others([pidfd, *cgroup_fds, *kept_fds])
+    for fd in cgroup_fds:
+        os.write(fd, b"0")
+        os.close(fd)
+    setns(pidfd, namespaces)
+    os.close(pidfd)

@@ -12,7 +12,7 @@ import os
 import sys
 
 from ..errors import SyscallError
-from ..linux.process import CLONE_NEWNS, CLONE_NEWUSER, is_running, setns, unshare
+from ..linux.process import CLONE_NEWNS, CLONE_NEWUSER, be_root, is_running, setns, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def main() -> None:
     folder = os.environ.get("CELLWALL_USERNS_FOLDER", "")
     if not (folder and _join(folder)):
         _make(uid, gid)
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    be_root(setgroups=False)
     unshare(CLONE_NEWNS)
     arguments = [*sys.orig_argv]
     arguments[0] = sys.executable

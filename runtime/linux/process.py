@@ -139,6 +139,17 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
+def be_root(*, setgroups: bool) -> None:
+    """Be root of the user namespace that was just made or joined; ``setgroups``, where it lets groups be set, without supplementary groups.
+
+    Source: user_namespaces(7), "The /proc/pid/setgroups file".
+    """
+    os.setresgid(0, 0, 0)
+    if setgroups:
+        os.setgroups([])
+    os.setresuid(0, 0, 0)
+
+
 # So many renames in a row can't be met by chance.
 _OPENAT2_TRIES = 100
 

@@ -88,8 +88,8 @@ class Interrupted(Engine):
 
     removed = False
 
-    def _image_of(self, options: RunOptions, *rest: Any) -> Image:
-        image = super()._image_of(options, *rest)
+    def image_of(self, options: RunOptions, *rest: Any) -> Image:
+        image = super().image_of(options, *rest)
         if not self.removed:
             self.removed = True
             self.images.remove(str(image.id), force=True)

@@ -191,3 +191,13 @@ def home(image: Path) -> Iterator[Home]:
     root = Path(tempfile.mkdtemp(prefix="cw-k", dir="/tmp"))
     yield Home(root, image)
     shutil.rmtree(root)
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[Client]:
+    """A client of a test's own; nothing of its kernels is left after the test."""
+    made = Client(home)
+    yield made
+    if made.process.poll() is None:
+        made.end()
+    assert home.left() == []

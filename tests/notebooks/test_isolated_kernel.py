@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,21 +16,12 @@ import pytest
 from ..in_process import cellwall
 from ..integration.test_rootless import user_with_subordinate_ids
 from ..leaks import processes, read
-from .kernel_home import Client, Home, home, image
+from .kernel_home import Client, Home, client, home, image
 
-__all__ = ["home", "image"]
+__all__ = ["client", "home", "image"]
 
 pytestmark = pytest.mark.needs("root", "overlay")
 KINDS = pytest.mark.parametrize("kind", ["box", "argv"])
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[Client]:
-    made = Client(home)
-    yield made
-    if made.process.poll() is None:
-        made.end()
-    assert home.left() == []
 
 
 @KINDS

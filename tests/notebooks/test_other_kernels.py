@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..founding_images import layer, libraries
 from ..registries import busybox_layer, make_image, tar_of, write_layout
-from .kernel_home import Client, Home, home, image
+from .kernel_home import Client, Home, client, home, image
 
-__all__ = ["home", "image"]
+__all__ = ["client", "home", "image"]
 
 pytestmark = [pytest.mark.soak, pytest.mark.needs("root", "overlay")]
 
@@ -44,15 +43,6 @@ def deno(tmp_path: Path) -> Path:
     ]
     made = make_image(layers, compression="none", config={"Env": ["PATH=/usr/bin:/bin", "HOME=/tmp", "NO_COLOR=1"]})
     return write_layout(tmp_path / "image", {"latest": made})
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[Client]:
-    made = Client(home)
-    yield made
-    if made.process.poll() is None:
-        made.end()
-    assert home.left() == []
 
 
 def printed(client: Client, code: str) -> str:

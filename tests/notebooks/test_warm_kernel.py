@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.options import Mount, RunOptions
 
 from ..integration.test_rootless import user_with_subordinate_ids
-from .kernel_home import PATIENCE_S, Client, Home, home, image
+from .kernel_home import PATIENCE_S, Client, Home, client, home, image
 
-__all__ = ["home", "image"]
+__all__ = ["client", "home", "image"]
 
 COMMAND = ("python3", "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "/run/cellwall/connection.json")
 # What a kernel can see of how it was started; what differs from kernel to kernel by its nature is left out.
@@ -74,15 +74,6 @@ def waiting(home: Home) -> dict[str, int]:
 def spare(home: Home, *before: str) -> str:
     """The id of the container that waits, once there is one that isn't of ``before``."""
     return str(wait_for(lambda: next((one for one in waiting(home) if one not in before), None)))
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[Client]:
-    made = Client(home)
-    yield made
-    if made.process.poll() is None:
-        made.end()
-    assert home.left() == []
 
 
 @pytest.mark.needs("root", "overlay")
