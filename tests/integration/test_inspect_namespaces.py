@@ -202,6 +202,7 @@ def test_paused_ephemeral_and_many_processes(cli: Cli, engine: Engine) -> None:
 def test_a_name_does_nothing(cli: Cli, engine: Engine) -> None:
     name = "\x1b[31m<img src=x onerror=alert(1)>\n\u202e"
     cli("run", "-d", "--name", "odd", "host", "bash", "-c", 'exec -a "$0" sleep 100000', name)
+    cli("exec", "odd", "sh", "-c", "until [ $(cat /proc/1/comm) = sleep ]; do :; done")
     view = namespaces_of(engine.known, ["odd"])
     assert view.subjects[1].processes[0].command == f"{name} 100000"
     for shown in (cli("namespaces", "odd"), view.html()):
