@@ -28,8 +28,6 @@ from .results import Exit
 SPARE_LABEL = "org.cellwall.kernel.spare"
 # Hexadecimal digits of a whole id.
 ID_LENGTH = 64
-# Records and states that are held in memory, some 30 KB each: those of the containers that somebody works with.
-_MOST_READ = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +103,7 @@ class Containers:
         self.paths = paths
         # Which container had a name when it was looked for last: read from its record each time whether it has it still.
         self._found: dict[str, str] = {}
-        # What was looked at last, by path; see ``_unchanged``.
-        self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._held = state.Held()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -155,7 +152,7 @@ class Containers:
                     yield record
 
     def record(self, container_id: str) -> dict[str, Any] | None:
-        return _read_json(f"{self.paths.containers}/{container_id}/record.json")
+        return state.read_json(f"{self.paths.containers}/{container_id}/record.json")
 
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
@@ -192,36 +189,32 @@ class Containers:
                 self._found[name] = record["id"]
         return record
 
-    def _unchanged(self, path: str) -> dict[str, Any] | None:
-        """The JSON of a file that is only ever replaced: read again when it was. Not to be changed by the caller; None where there is none."""
-        try:
-            now = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
+    def _at_hand(self, name_or_id: str) -> dict[str, Any] | None:
+        """The record of a container that was looked for before, or is named by its whole id."""
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        known = name_or_id if whole else self._found.get(name_or_id)
+        record = self._held.read(f"{self.paths.containers}/{known}/record.json") if known else None
+        if record is None or name_or_id not in (record["id"], record["name"]):
             return None
-        stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-        known = self._read.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        found = _read_json(path)
-        if found is None:
+        return record
+
+    def state_at_hand(self, name_or_id: str) -> dict[str, Any] | None:
+        """The run-time state, as it is written down, of a container that was looked for before; it isn't to be changed.
+
+        None where another look is needed. Whether what it says of processes is still so wasn't asked.
+        """
+        record = self._at_hand(name_or_id)
+        if record is None or record.get("hidden"):
             return None
-        if len(self._read) >= _MOST_READ:
-            self._read.clear()
-        # Stamped before it was read: what was replaced in between is read again.
-        self._read[path] = (stamp, found)
-        return found
+        return self._held.read(f"{self.paths.running}/{record['id']}/state.json")
 
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
         """As ``find``, with its run-time state where it runs, which isn't to be changed. Raises NotFound."""
-        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
-        known = name_or_id if whole else self._found.get(name_or_id)
-        record = self._unchanged(f"{self.paths.containers}/{known}/record.json") if known else None
-        if record is None or name_or_id not in (record["id"], record["name"]):
-            record = self.named(name_or_id)
+        record = self._at_hand(name_or_id) or self.named(name_or_id)
         if record is None or record.get("hidden"):
             container = self._search(name_or_id)
             return container, self.state(container.id)
-        found = self._unchanged(f"{self.paths.running}/{record['id']}/state.json")
+        found = self._held.read(f"{self.paths.running}/{record['id']}/state.json")
         container = self._container(record, found)
         if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
             return container, found
@@ -309,7 +302,7 @@ class Containers:
 
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
-        return _read_json(f"{self.paths.running}/{container_id}/health.json")
+        return state.read_json(f"{self.paths.running}/{container_id}/health.json")
 
     def killed(self, found: dict[str, Any]) -> None:
         """Write down that the kept container of that state was killed with its launcher."""
@@ -321,16 +314,6 @@ class Containers:
             known = {"event": "exited", "signal": 9, "failure": why, "started": owned.get("started")}
             known |= {"restart_count": owned.get("restart_count", 0), "finished": time.time()}
             _write_json(folder / "exit.json", known)
-
-
-def _read_json(path: str) -> dict[str, Any] | None:
-    """What the file holds; None where it isn't there."""
-    try:
-        with open(path, "rb") as file:
-            found: dict[str, Any] = json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from .tracing import Trace
 
 
-# What the launcher has to know of a container that a command joins, of the part of its state that is ours.
-_OF_TARGET = ("launcher", "init_started", "cgroup", "namespaces", "setgroups", "id_count")
-
-
 class ImageGone(NotFound):
     """Another process removed the image between the look at it and the making of its container."""
 
@@ -164,6 +160,52 @@ def join(
     detached: bool = False,
 ) -> Process:
     """See ``Engine.exec``. ``detached``: it goes on without this process, by ``launcher`` (detaching.py)."""
+    found = engine.known.state_at_hand(name_or_id)
+    own = launcher
+    if own is None and found is not None:
+        own = _launcher_for(engine, found)
+    # What this process's launcher answers for is asked of the launcher itself.
+    if found is None or own is None or not own.answers_for(found) or is_paused(found):
+        found = _running(engine, name_or_id)
+        own = launcher or _launcher_for(engine, found)
+    # Unlike any other engine's: it names the command's control group and the file of its text.
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
+    process: dict[str, Any] = {"args": argv, "env": env | ({"TERM": "xterm"} if tty else {}), "cwd": workdir}
+    if script is not None:
+        process["script"] = script_message(script, name)
+    if user is not None:
+        process["user"] = user
+    if tty:
+        process |= {"terminal": True, "size": size}
+    if privileged:
+        from .linux.capabilities import NAMES
+
+        process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
+    request: dict[str, Any] = {
+        "operation": "exec",
+        "name": name,
+        "id": found["id"],
+        "running": str(engine.paths.running),
+        "process": process,
+        "timeout_s": timeout_s,
+    }
+    if detached:
+        request["detached"] = True
+    channel = None
+    if launcher is None and found["cellwall"]["launcher"]["pid"] != own.pid:
+        channel = _by_its_shim(engine, found["id"], request, fds)
+    if channel is None:
+        channel = own.request(request, fds)
+    return Process(own, channel, found["id"], argv, timeout_s=timeout_s, warn=engine.warn)
+
+
+def _launcher_for(engine: Engine, found: dict[str, Any]) -> Launcher:
+    """This process's launcher that may join the container of that state."""
+    return engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+
+
+def _running(engine: Engine, name_or_id: str) -> dict[str, Any]:
+    """The state of a container that runs, and doesn't stand still. Raises NotFound, StatusError."""
     container, found = engine.known.look(name_or_id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
@@ -171,43 +213,7 @@ def join(
         wait_for_moment(f"{engine.paths.running}/{container.id}")
         if is_paused(found):
             raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
-    base = found["cellwall"]["process"]
-    # Unlike any other engine's: it names the command's control group and the file of its text.
-    name = f"{os.getpid()}-{os.urandom(4).hex()}"
-    process = {
-        **base,
-        "args": argv,
-        "script": None if script is None else script_message(script, name),
-        "env": {**base["env"], **env} | ({"TERM": "xterm"} if tty else {}),
-        "cwd": workdir or base["cwd"],
-        "user": base["user"] if user is None else user,
-        "terminal": tty,
-        "size": size,
-        "keeper": False,
-        "init": False,
-        # It does as the container's own process does.
-        "agent": base.get("agent", False) and user is None and not (tty or privileged or detached),
-    }
-    if privileged:
-        from .linux.capabilities import NAMES
-
-        process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
-    target = {
-        "id": container.id,
-        "pid": found["pid"],
-        "cellwall": {key: found["cellwall"][key] for key in _OF_TARGET},
-    }
-    request = {"operation": "exec", "name": name, "container": target, "process": process, "timeout_s": timeout_s}
-    if detached:
-        request["detached"] = True
-    channel = None
-    if launcher is None:
-        launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
-        if found["cellwall"]["launcher"]["pid"] != launcher.pid:
-            channel = _by_its_shim(engine, container.id, request, fds)
-    if channel is None:
-        channel = launcher.request(request, fds)
-    return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
+    return found
 
 
 def _by_its_shim(engine: Engine, container_id: str, request: dict[str, Any], fds: list[int]) -> socket.socket | None:

@@ -12,6 +12,8 @@ from ..errors import CgroupError, SpecError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .resources import Setting
 
 _REFUSED = (errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.EACCES, errno.ENOSPC, errno.EBUSY, errno.EOPNOTSUPP)
@@ -43,7 +45,29 @@ def read(path: str) -> str | None:
         os.close(fd)
 
 
-def number(path: str) -> int | None:
+class Kept:
+    """Control files that are read again and again, and stay open until ``close``. Source: read(2) at offset 0 asks the kernel anew."""
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+
+    def read(self, path: str) -> str | None:
+        """As the function ``read``. Of a group that was removed, and made again meanwhile, it is None."""
+        try:
+            fd = self._fds.get(path, -1)
+            if fd < 0:
+                fd = self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # None of those that are read so is longer. Source: cgroups(7), one page at most for a seq_file's first read.
+            return os.pread(fd, 65536, 0).decode()
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+
+def number(path: str, read: Callable[[str], str | None] = read) -> int | None:
     """The one number in a control file; None for ``max``, for version 1's "no limit", and where there is no file."""
     text = read(path)
     if text is None:
@@ -55,7 +79,7 @@ def number(path: str) -> int | None:
     return int(word)
 
 
-def table(path: str) -> dict[str, int]:
+def table(path: str, read: Callable[[str], str | None] = read) -> dict[str, int]:
     """A flat keyed file (``oom_kill 3`` on each line) as a dict; empty where there is no file."""
     found = {}
     for line in (read(path) or "").splitlines():

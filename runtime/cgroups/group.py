@@ -12,7 +12,7 @@ import os
 
 from ..errors import AlreadyExists, CgroupError, UnsupportedError
 from . import v1
-from .files import denied, read, write
+from .files import Kept, denied, read, write
 from .hierarchy import Hierarchy, hierarchy
 from .killing import folders_below, pids_below
 from .placement import homes, not_in_force, parts_for
@@ -24,6 +24,7 @@ from .v2 import GroupV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PARENT = "cellwall"
@@ -44,6 +45,7 @@ class Group:
     def __init__(self, parts: list[GroupV1 | GroupV2]) -> None:
         self.parts = parts
         self.unsupported: list[str] = []
+        self._kept = Kept()
 
     # -- making and finding --
 
@@ -263,6 +265,15 @@ class Group:
 
     # -- counters --
 
+    def keep_open(self) -> None:
+        """Have the files of ``events`` and ``counts`` stay open from their first reading on, until ``close``."""
+        for part in self.parts:
+            part.read = self._kept.read
+
+    def close(self) -> None:
+        """Close what is kept open."""
+        self._kept.close()
+
     def events(self) -> dict[str, Any]:
         """What happened in the group since it was made; None for what nothing here counts.
 
@@ -309,7 +320,7 @@ class Group:
         return gone
 
 
-def is_frozen(paths: dict[str, str]) -> bool:
+def is_frozen(paths: dict[str, str], read: Callable[[str], str | None] = read) -> bool:
     """Whether the group of ``paths`` was told to stop; two reads fewer than ``Group.open(paths).frozen()``."""
     if "unified" in paths:
         return (read(f"{paths['unified']}/cgroup.freeze") or "").strip() == "1"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 NAME = "cellwall-agent"
+_USER_FILES = ("/etc/passwd", "/etc/group")
 
 
 def main(sync: socket.socket, pidfd: int, namespaces: int, cgroup_fds: list[int], process: dict[str, Any]) -> NoReturn:
@@ -57,6 +58,7 @@ def main(sync: socket.socket, pidfd: int, namespaces: int, cgroup_fds: list[int]
         inherited_limits()
         lowered = rlimits.apply_bundle(process["rlimits"])
         step.name = "user"
+        known = _user_files()
         uid, gid, groups, home = users.resolve(process["user"], process["groups"])
         late_filter = become(process, uid, gid, groups, step)
         die_with_launcher(sync)
@@ -68,14 +70,36 @@ def main(sync: socket.socket, pidfd: int, namespaces: int, cgroup_fds: list[int]
         if late_filter:
             seccomp.load(late_filter, process["seccomp_flags"])
         step.name = "waiting for a command"
+        is_first = True
         while True:
             message, fds = receive(sync)
             if message is None:  # the launcher, or what it was for, has ended
                 os._exit(0)
-            _serve(sync, message, fds, home, lowered)
+            if is_first or _user_files() == known:
+                is_first = False
+                _serve(sync, message, fds, home, lowered)
+                continue
+            # A command that joined now might be another user, or have another home.
+            send(sync, {"stale": True}, fds)
+            for fd in fds:
+                os.close(fd)
     except BaseException as error:
         report(sync, step, error)
     os._exit(125)
+
+
+def _user_files() -> list[object]:
+    """What tells one state of the files that say who a user is from another; what can't be told is like nothing else."""
+    found: list[object] = []
+    for path in _USER_FILES:
+        try:
+            known = os.stat(path)
+            found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
+        except OSError:
+            found.append(object())
+    return found
 
 
 def _serve(sync: socket.socket, wanted: dict[str, Any], fds: list[int], home: str, lowered: list[str]) -> None:

@@ -14,10 +14,11 @@ import socket
 
 from ..cgroups import Group
 from ..errors import InitError
-from ..linux.process import clone3, is_running, openat2, pidfd_send_signal
+from ..linux.files import readable
+from ..linux.process import clone3, is_running, pidfd_send_signal
 from . import agent, users
 from .container import Container
-from .joined import Alone, Joined, joining_words, leave, open_root
+from .joined import Alone, Joined, container_of, leave, open_root, process_of
 from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
@@ -26,40 +27,40 @@ if TYPE_CHECKING:
 
     from .server import Server
 
-_USER_FILES = ("/etc/passwd", "/etc/group")
-
 
 def launch(server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
     """Start the command of ``request`` in its container. Raises CellwallError."""
-    if request.get("detached"):
-        Alone(server, request, channel, fds).launch()
+    container = container_of(server, request)
+    detached = bool(request.get("detached"))
+    process = process_of(container, request["process"], detached=detached)
+    if detached:
+        Alone(server, request, channel, fds, container, process).launch()
         return
-    found = _agent_for(server, request)
+    found = _agent_for(server, container, process)
     if found is None:
-        Joined(server, request, channel, fds).launch()
+        Joined(server, request, channel, fds, container, process).launch()
     else:
-        Served(server, request, channel, fds, found).launch()
+        Served(server, request, channel, fds, container, process, found).launch()
 
 
-def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
-    """An agent that may start the command of ``request``, made where there is none that waits; None: it has to join from outside."""
-    process, container = request["process"], request["container"]
+def _agent_for(server: Server, container: dict[str, Any], process: dict[str, Any]) -> Agent | None:
+    """An agent that may start the command ``process``, made where there is none that waits; None: it has to join from outside."""
     known = container["cellwall"]
     # Another launcher's container may outlive this one, and an agent's command with it.
-    if not process.get("agent") or known["launcher"] != server.owner:
+    if not process["agent"] or known["launcher"] != server.owner:
         return None
+    is_text = process["script"] is not None
+    for one in [one for one in server.agents.get(container["id"], ()) if one.task is None]:
+        if one.group.paths == known["cgroup"]:
+            return one if one.uid == 0 or not is_text else None
+        one.retire()
     if not is_running(container["pid"], known["init_started"]):
         return None
-    is_text = process.get("script") is not None
+    owner = _owner(server, container["id"])
+    if owner is None or owner.pidfd < 0 or owner.request.get("join"):
+        return None
     try:
-        for one in [one for one in server.agents.get(container["id"], ()) if one.task is None]:
-            if one.is_current(container):
-                return one if one.uid == 0 or not is_text else None
-            one.retire()
-        owner = next((one for one in server.tasks if isinstance(one, Container) and one.id == container["id"]), None)
-        if owner is None or owner.pidfd < 0 or owner.request.get("join"):
-            return None
-        made = Agent(server, owner.pidfd, request)
+        made = Agent(server, owner.pidfd, container, process)
     except FileNotFoundError:  # its first process has just ended
         return None
     # The text of a cell is root's file.
@@ -69,38 +70,32 @@ def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
     return made
 
 
+def _owner(server: Server, container_id: str) -> Container | None:
+    """This launcher's own container of that id."""
+    return next((one for one in server.tasks if isinstance(one, Container) and one.id == container_id), None)
+
+
 class Agent:
     """The launcher's end of one agent. ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows)."""
 
-    def __init__(self, server: Server, target_fd: int, request: dict[str, Any]) -> None:
-        container = request["container"]
+    def __init__(self, server: Server, target_fd: int, container: dict[str, Any], process: dict[str, Any]) -> None:
         self.server = server
         self.id: str = container["id"]
         self.task: Served | None = None
         self.group = Group.open(container["cellwall"]["cgroup"])
+        self.group.keep_open()
         self.leaf = ""
         self.pid = 0
         self._pidfd = -1
         self._sync: socket.socket | None = None
         self._target_fd = target_fd
         self._container = container
-        self._process = request["process"] | joining_words(container)
+        self._process = process
         root_fd = open_root(container["pid"])
         try:
-            self._users = _user_files(root_fd)
             self.uid = users.resolve(self._process["user"], self._process["groups"], root_fd)[0]
         except InitError:
             self.uid = -1
-        finally:
-            os.close(root_fd)
-
-    def is_current(self, container: dict[str, Any]) -> bool:
-        """Whether a command of ``container`` would be the same if it joined by itself now. Raises FileNotFoundError where that has ended."""
-        if container["cellwall"]["cgroup"] != self.group.paths:
-            return False
-        root_fd = open_root(container["pid"])
-        try:
-            return _user_files(root_fd) == self._users
         finally:
             os.close(root_fd)
 
@@ -212,34 +207,25 @@ class Agent:
 
     def _leave(self) -> None:
         """Remove its group."""
+        self.group.close()
         if self.leaf:
             leave(self.server, self.group, self.leaf)
-
-
-def _user_files(root_fd: int) -> list[tuple[int, ...] | None]:
-    """What tells one state of the files that say who a user is from another; ``root_fd`` is the container's root."""
-    found: list[tuple[int, ...] | None] = []
-    for path in _USER_FILES:
-        try:
-            fd = openat2(root_fd, path, os.O_PATH)
-        except OSError:
-            found.append(None)
-            continue
-        try:
-            known = os.fstat(fd)
-        finally:
-            os.close(fd)
-        found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
-    return found
 
 
 class Served(Joined):
     """A further command that an agent starts."""
 
     def __init__(
-        self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int], starter: Agent
+        self,
+        server: Server,
+        request: dict[str, Any],
+        channel: socket.socket,
+        fds: list[int],
+        container: dict[str, Any],
+        process: dict[str, Any],
+        starter: Agent,
     ) -> None:
-        super().__init__(server, request, channel, fds)
+        super().__init__(server, request, channel, fds, container, process)
         self._agent = starter
         self._is_over = False
 
@@ -249,8 +235,7 @@ class Served(Joined):
         if self.script:
             self.root_fd = open_root(self.container["pid"])
         self.attend()
-        process = self.request["process"]
-        self._agent.serve(self, {key: process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
+        self._agent.serve(self, {key: self.process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
 
     def heard(self, message: dict[str, Any], fds: list[int]) -> None:
         """What the agent says: numbers, and sentences for whoever asked."""
@@ -259,12 +244,37 @@ class Served(Joined):
             self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
+        elif "stale" in message:
+            self._again(fds)
         elif "failed" in message:
+            owner = _owner(self.server, self.container["id"])
+            if owner is None or owner.pidfd < 0 or readable(owner.pidfd, 0):
+                # No process can be made in the pid namespace any more.
+                message = {"failed": "exec", "message": "the container ended", "status": 125}
             self.failure = message
             self._over("code", int(message["status"]))
         elif "ended" in message:
             code = int(message["ended"])
             self._over("code" if code >= 0 else "signal", abs(code))
+
+    def _again(self, fds: list[int]) -> None:
+        """The agent has started nothing, for who a user is may have changed since it began: begin anew, with its streams ``fds``."""
+        handed = fds[:]
+        fds.clear()
+        channel, self.channel = self.channel, None
+        self.server.cancel(self.deadline)
+        self.server.tasks.discard(self)
+        self._agent.task = None
+        self._agent.retire()
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+            self.root_fd = -1
+        if channel is None:  # its client has gone meanwhile
+            for fd in handed:
+                os.close(fd)
+            return
+        self.server.forget(channel.fileno())
+        self.server.serve(self.request, channel, handed)
 
     def agent_gone(self) -> None:
         """The agent has ended before its command, and whatever that was is killed with it."""
@@ -286,9 +296,14 @@ class Served(Joined):
             self.kill()
 
     def ended(self, message: dict[str, Any]) -> None:
-        super().ended(message)
+        # The group is the agent's: nothing is left to be done, but for a cell's text.
+        if self.root_fd < 0:
+            self.tell(message | {"gone": True})
+            self.close_channel()
+            self.server.tasks.discard(self)
+        else:
+            self.tell(message)
+            self._forget_script()
+            self.finish()
         if self._agent.task is self:
             self._agent.rest()
-
-    def _leave(self) -> None:
-        """The group is the agent's."""

@@ -123,6 +123,16 @@ class Launcher:
         """The launcher's process id; 0 before the first request."""
         return self._pid
 
+    def answers_for(self, found: dict[str, Any]) -> bool:
+        """Whether the container of that state lives by this launcher, which hasn't ended."""
+        with self._lock:
+            if self._socket is None or self._owner != os.getpid() or found["cellwall"]["launcher"]["pid"] != self._pid:
+                return False
+            poll = select.poll()
+            # It never says anything here: there is news where it has ended.
+            poll.register(self._socket.fileno(), select.POLLIN)
+            return not poll.poll(0)
+
     def request(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> socket.socket:
         """Send ``message`` with copies of ``fds``; returns this side of its channel. Raises LauncherError."""
         channel, other = wire.pair()
@@ -299,9 +309,11 @@ class Process:
             pass
 
     def _readable(self, timeout_s: float | None) -> bool:
+        if timeout_s is None:
+            return True  # whoever receives waits
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
-        return bool(poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999)))
+        return bool(poll.poll(int(timeout_s * 1000 + 0.999)))
 
     def _take(self) -> None:
         message, fds = wire.receive(self._channel)
@@ -327,6 +339,7 @@ class Process:
             self._gone = True
             self._started()
         elif event == "exited":
+            self._gone = bool(message.get("gone"))
             self._exit = read_exit(message, self._timeout_s)
             if self.trace is not None:
                 self.trace.mark("told how it ended")

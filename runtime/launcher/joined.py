@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from .server import Server
 
+# What an agent can't give a command.
+_ONES_OWN = {"user", "terminal", "capabilities"}
+
 
 def open_root(pid: int) -> int:
     """The root folder of process ``pid``, for looking names up in it; the caller closes it. Raises FileNotFoundError where it has ended."""
@@ -50,13 +53,43 @@ def leave(server: Server, group: Group, leaf: str, retries: tuple[float, ...] = 
         server.after(retries[0], lambda: leave(server, group, leaf, retries[1:]))
 
 
-class Joined(Task):
-    """A further command in a container, which this launcher may or may not have made."""
+def container_of(server: Server, request: dict[str, Any]) -> dict[str, Any]:
+    """The state of the container that ``request`` is about, as it is written down. Raises StatusError where it doesn't run."""
+    found: dict[str, Any] | None = server.held.read(f"{request['running']}/{request['id']}/state.json")
+    if found is None or not found["pid"]:
+        raise StatusError("the container", "exited", "running")
+    return found
 
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+
+def process_of(container: dict[str, Any], wish: dict[str, Any], *, detached: bool = False) -> dict[str, Any]:
+    """The process of a further command: as the container's own but for what ``wish`` says; ``env`` is added to the container's."""
+    base = container["cellwall"]["process"]
+    own = {"script": None, "terminal": False, "size": None, "keeper": False, "init": False}
+    # As docker: only the container's own command gets its working folder made.
+    made = base | own | wish | joining_words(container) | {"make_cwd": False}
+    made["env"] = {**base["env"], **wish.get("env", {})}
+    made["cwd"] = wish.get("cwd") or base["cwd"]
+    # An agent does as the container's own process does.
+    made["agent"] = base.get("agent", False) and not detached and not _ONES_OWN & set(wish)
+    return made
+
+
+class Joined(Task):
+    """A further command in a container, which this launcher may or may not have made; ``process`` is its (see ``process_of``)."""
+
+    def __init__(
+        self,
+        server: Server,
+        request: dict[str, Any],
+        channel: socket.socket,
+        fds: list[int],
+        container: dict[str, Any],
+        process: dict[str, Any],
+    ) -> None:
         super().__init__(server, request, channel, fds)
-        self.container = request["container"]
-        self.script = (request["process"].get("script") or {}).get("name", "")
+        self.container = container
+        self.process = process
+        self.script = (process["script"] or {}).get("name", "")
         self.root_fd = -1
         self.leaf = ""
 
@@ -81,12 +114,10 @@ class Joined(Task):
                 self.root_fd = open_root(container["pid"])
             self.sync, other = pair()
             namespaces = container["cellwall"]["namespaces"]
-            # As docker: only the container's own command gets its working folder made.
-            process = self.request["process"] | joining_words(container) | {"make_cwd": False}
             self.joiner, joiner_fd = clone3(0, clone_fd)
             if self.joiner == 0:
                 self.sync.close()
-                joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
+                joining.main(other, target_fd, namespaces, join_fds, self.process, self.fds)
             self.server.expected.add(self.joiner)
             other.close()
             opened.append(joiner_fd)
