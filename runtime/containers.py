@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import state
+from .cgroups.files import Kept
+from .cgroups.group import is_frozen
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .linux.process import start_time
 from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
@@ -28,6 +30,7 @@ from .results import Exit
 SPARE_LABEL = "org.cellwall.kernel.spare"
 # Hexadecimal digits of a whole id.
 ID_LENGTH = 64
+_MOST_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,12 @@ class Containers:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        self.running = str(paths.running)
         # Which container had a name when it was looked for last: read from its record each time whether it has it still.
         self._found: dict[str, str] = {}
         self._held = state.Held()
+        # What says whether a container stands still, of those that were asked for last.
+        self._kept = Kept(most=_MOST_KEPT)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -156,7 +162,7 @@ class Containers:
 
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
-        states = {found["id"]: found for found in state.each(str(self.paths.running))}
+        states = {found["id"]: found for found in state.each(self.running)}
         # A build's step is nobody's container: its build removes it, or reconcile where that was killed.
         containers = [
             self._container(record, running)
@@ -170,7 +176,7 @@ class Containers:
 
     def layers(self) -> set[str]:
         """The chain ids of the layers that kept and running containers stand on."""
-        running = [found["cellwall"] for found in state.each(str(self.paths.running))]
+        running = [found["cellwall"] for found in state.each(self.running)]
         found: set[str] = set()
         for known in [*self.records(), *running]:
             found.update(known.get("layers", ()))
@@ -189,32 +195,33 @@ class Containers:
                 self._found[name] = record["id"]
         return record
 
-    def _at_hand(self, name_or_id: str) -> dict[str, Any] | None:
-        """The record of a container that was looked for before, or is named by its whole id."""
-        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
-        known = name_or_id if whole else self._found.get(name_or_id)
-        record = self._held.read(f"{self.paths.containers}/{known}/record.json") if known else None
-        if record is None or name_or_id not in (record["id"], record["name"]):
-            return None
-        return record
-
     def state_at_hand(self, name_or_id: str) -> dict[str, Any] | None:
         """The run-time state, as it is written down, of a container that was looked for before; it isn't to be changed.
 
         None where another look is needed. Whether what it says of processes is still so wasn't asked.
         """
-        record = self._at_hand(name_or_id)
-        if record is None or record.get("hidden"):
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        known = name_or_id if whole else self._found.get(name_or_id)
+        found = self._held.read(f"{self.running}/{known}/state.json") if known else None
+        if found is None or found["cellwall"].get("hidden") or name_or_id not in (known, found["cellwall"]["name"]):
             return None
-        return self._held.read(f"{self.paths.running}/{record['id']}/state.json")
+        return found
+
+    def stands_still(self, found: dict[str, Any]) -> bool:
+        """As ``is_paused``, for a container that is asked about again and again."""
+        return is_frozen(found["cellwall"].get("cgroup") or {}, self._kept.read)
 
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
         """As ``find``, with its run-time state where it runs, which isn't to be changed. Raises NotFound."""
-        record = self._at_hand(name_or_id) or self.named(name_or_id)
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        known = name_or_id if whole else self._found.get(name_or_id)
+        record = self._held.read(f"{self.paths.containers}/{known}/record.json") if known else None
+        if record is None or name_or_id not in (record["id"], record["name"]):
+            record = self.named(name_or_id)
         if record is None or record.get("hidden"):
             container = self._search(name_or_id)
             return container, self.state(container.id)
-        found = self._held.read(f"{self.paths.running}/{record['id']}/state.json")
+        found = self._held.read(f"{self.running}/{record['id']}/state.json")
         container = self._container(record, found)
         if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
             return container, found
@@ -238,7 +245,7 @@ class Containers:
 
     def of(self, record: dict[str, Any]) -> Container:
         """The kept container of that record, as it is now."""
-        return self._container(record, state.load(str(self.paths.running), record["id"]))
+        return self._container(record, state.load(self.running, record["id"]))
 
     def kept(self, name_or_id: str) -> dict[str, Any]:
         """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
@@ -254,7 +261,7 @@ class Containers:
 
     def state(self, container_id: str) -> dict[str, Any] | None:
         """Its run-time state where it runs, with a launcher that lives."""
-        found = state.load(str(self.paths.running), container_id)
+        found = state.load(self.running, container_id)
         if found is None or not state.owner_lives(found["cellwall"]["launcher"]):
             return None
         return found
@@ -302,7 +309,7 @@ class Containers:
 
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
-        return state.read_json(f"{self.paths.running}/{container_id}/health.json")
+        return state.read_json(f"{self.running}/{container_id}/health.json")
 
     def killed(self, found: dict[str, Any]) -> None:
         """Write down that the kept container of that state was killed with its launcher."""

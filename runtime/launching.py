@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from . import state
 from .attaching import connect
 from .containers import options_from_dict, options_to_dict
-from .errors import CellwallError, NotFound, StatusError
+from .errors import CellwallError, LauncherError, NotFound, StatusError
 from .events import emit_container
 from .launcher import wire
 from .launcher.client import Launcher, Process
 from .launcher.door import NAME as DOOR
+from .launcher.line import Direct
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
@@ -165,14 +166,12 @@ def join(
     if own is None and found is not None:
         own = _launcher_for(engine, found)
     # What this process's launcher answers for is asked of the launcher itself.
-    if found is None or own is None or not own.answers_for(found) or is_paused(found):
+    is_own = found is not None and own is not None and found["cellwall"]["launcher"]["pid"] == own.pid
+    if found is None or own is None or not is_own or engine.known.stands_still(found):
         found = _running(engine, name_or_id)
         own = launcher or _launcher_for(engine, found)
-    # Unlike any other engine's: it names the command's control group and the file of its text.
-    name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        is_own = found["cellwall"]["launcher"]["pid"] == own.pid
     process: dict[str, Any] = {"args": argv, "env": env | ({"TERM": "xterm"} if tty else {}), "cwd": workdir}
-    if script is not None:
-        process["script"] = script_message(script, name)
     if user is not None:
         process["user"] = user
     if tty:
@@ -181,21 +180,39 @@ def join(
         from .linux.capabilities import NAMES
 
         process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
-    request: dict[str, Any] = {
-        "operation": "exec",
+    request: dict[str, Any] = {"operation": "exec", "process": process}
+    if is_own and len(process) == 3 and not detached and timeout_s is None:
+        line = own.line_to(found["id"])
+        if line is None:
+            request["line"] = own.wants_line
+        elif (script is None or line.texts) and line.take():
+            if script is not None:
+                process["script"] = script_message(script, line.leaf)
+            try:
+                return Direct(own, line, request, fds, found, engine.warn)
+            except (BrokenPipeError, ConnectionResetError):
+                found = _running(engine, name_or_id)
+    # Unlike any other engine's: it names the command's control group and the file of its text.
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
+    if script is not None:
+        process["script"] = script_message(script, name)
+    request |= {
         "name": name,
         "id": found["id"],
-        "running": str(engine.paths.running),
-        "process": process,
+        "running": engine.known.running,
         "timeout_s": timeout_s,
+        "detached": detached,
     }
-    if detached:
-        request["detached"] = True
     channel = None
-    if launcher is None and found["cellwall"]["launcher"]["pid"] != own.pid:
+    if launcher is None and not is_own:
         channel = _by_its_shim(engine, found["id"], request, fds)
     if channel is None:
-        channel = own.request(request, fds)
+        try:
+            channel = own.request(request, fds, again=not is_own)
+        except LauncherError:
+            # It has ended, and what lived by it; or somebody has started that again meanwhile.
+            found = _running(engine, name_or_id)
+            channel = own.request(request, fds)
     return Process(own, channel, found["id"], argv, timeout_s=timeout_s, warn=engine.warn)
 
 

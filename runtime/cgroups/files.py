@@ -48,7 +48,9 @@ def read(path: str) -> str | None:
 class Kept:
     """Control files that are read again and again, and stay open until ``close``. Source: read(2) at offset 0 asks the kernel anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 64) -> None:
+        """``most``: how many are open at once."""
+        self._most = most
         self._fds: dict[str, int] = {}
 
     def read(self, path: str) -> str | None:
@@ -56,6 +58,8 @@ class Kept:
         try:
             fd = self._fds.get(path, -1)
             if fd < 0:
+                if len(self._fds) >= self._most:
+                    self.close()
                 fd = self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             # None of those that are read so is longer. Source: cgroups(7), one page at most for a seq_file's first read.
             return os.pread(fd, 65536, 0).decode()
@@ -65,6 +69,9 @@ class Kept:
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def number(path: str, read: Callable[[str], str | None] = read) -> int | None:

@@ -270,6 +270,20 @@ class Group:
         for part in self.parts:
             part.read = self._kept.read
 
+    def holds(self, leaf: str, wanted: str) -> bool:
+        """Whether the group of ``leaf`` has the processes ``wanted``, as ``cgroup.procs`` lists them, and no group below it.
+
+        By what is kept open; False where that can't be told.
+        """
+        main = self.main
+        if main is None or self._kept.read(f"{main.path}/{leaf}/cgroup.procs") != wanted:
+            return False
+        try:
+            # A folder has a link from each folder in it. Source: inode(7).
+            return os.stat(f"{main.path}/{leaf}").st_nlink == 2
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Close what is kept open."""
         self._kept.close()
@@ -318,6 +332,11 @@ class Group:
                     if error.errno not in (errno.EBUSY, errno.ENOTEMPTY, errno.ENOENT):
                         raise _explained(parent, error) from error
         return gone
+
+
+def since(events: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    """``events`` with what the group had counted before, its ``counts`` then, taken off."""
+    return events | {key: events[key] - was for key, was in counts.items() if was and events.get(key) is not None}
 
 
 def is_frozen(paths: dict[str, str], read: Callable[[str], str | None] = read) -> bool:

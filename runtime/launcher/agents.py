@@ -3,7 +3,8 @@
 An agent (agent.py) starts what does as the container's own process does: the same user, rights and limits, no terminal. It serves
 one command at a time, each in the agent's own control group, so that a kill takes the command with all that it started, and the agent
 too. Where a command has left something running there, the agent goes, and the next one gets a group of its own. One at most waits for
-each container, from its first such command to its end. All else joins from outside (joined.py).
+each container, from its first such command to its end; one more may be lent to the client, who asks it by itself (line.py).
+All else joins from outside (joined.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..linux.process import clone3, is_running, pidfd_send_signal
 from . import agent, users
 from .container import Container
 from .joined import Alone, Joined, container_of, leave, open_root, process_of
+from .process import remove_text
 from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
@@ -36,21 +38,23 @@ def launch(server: Server, request: dict[str, Any], channel: socket.socket, fds:
     if detached:
         Alone(server, request, channel, fds, container, process).launch()
         return
-    found = _agent_for(server, container, process)
+    found = _agent_for(server, container, process, {"id": request["id"], "running": request["running"]})
     if found is None:
         Joined(server, request, channel, fds, container, process).launch()
     else:
         Served(server, request, channel, fds, container, process, found).launch()
 
 
-def _agent_for(server: Server, container: dict[str, Any], process: dict[str, Any]) -> Agent | None:
+def _agent_for(
+    server: Server, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
+) -> Agent | None:
     """An agent that may start the command ``process``, made where there is none that waits; None: it has to join from outside."""
     known = container["cellwall"]
     # Another launcher's container may outlive this one, and an agent's command with it.
     if not process["agent"] or known["launcher"] != server.owner:
         return None
     is_text = process["script"] is not None
-    for one in [one for one in server.agents.get(container["id"], ()) if one.task is None]:
+    for one in [one for one in server.agents.get(container["id"], ()) if one.waits]:
         if one.group.paths == known["cgroup"]:
             return one if one.uid == 0 or not is_text else None
         one.retire()
@@ -60,7 +64,7 @@ def _agent_for(server: Server, container: dict[str, Any], process: dict[str, Any
     if owner is None or owner.pidfd < 0 or owner.request.get("join"):
         return None
     try:
-        made = Agent(server, owner.pidfd, container, process)
+        made = Agent(server, owner.pidfd, container, process, place)
     except FileNotFoundError:  # its first process has just ended
         return None
     # The text of a cell is root's file.
@@ -68,6 +72,19 @@ def _agent_for(server: Server, container: dict[str, Any], process: dict[str, Any
         return None
     made.start()
     return made
+
+
+def about(server: Server, message: dict[str, Any], fds: list[int]) -> None:
+    """What a client has to say of a command that it asked an agent for by itself: ``signal``, with its pidfd, or ``kill``."""
+    if "signal" in message:
+        try:
+            pidfd_send_signal(fds[0], int(message["signal"]))
+        except ProcessLookupError:  # it ended, which its client sees next
+            pass
+    elif message.get("kill"):
+        for one in server.agents.get(message["id"], ()):
+            if one.lent and one.pid == message["agent"]:
+                one.group.kill(one.leaf)
 
 
 def _owner(server: Server, container_id: str) -> Container | None:
@@ -78,10 +95,15 @@ def _owner(server: Server, container_id: str) -> Container | None:
 class Agent:
     """The launcher's end of one agent. ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows)."""
 
-    def __init__(self, server: Server, target_fd: int, container: dict[str, Any], process: dict[str, Any]) -> None:
+    def __init__(
+        self, server: Server, target_fd: int, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
+    ) -> None:
+        """``place`` says where the state of ``container`` is: the ``id`` and ``running`` of a request."""
         self.server = server
         self.id: str = container["id"]
         self.task: Served | None = None
+        # Whether the client asks it, for commands that the launcher doesn't know of.
+        self.lent = False
         self.group = Group.open(container["cellwall"]["cgroup"])
         self.group.keep_open()
         self.leaf = ""
@@ -90,7 +112,9 @@ class Agent:
         self._sync: socket.socket | None = None
         self._target_fd = target_fd
         self._container = container
-        self._process = process
+        self._place = place
+        # What a command has that asks for nothing else.
+        self._process = process | {key: container["cellwall"]["process"][key] for key in ("env", "cwd")}
         root_fd = open_root(container["pid"])
         try:
             self.uid = users.resolve(self._process["user"], self._process["groups"], root_fd)[0]
@@ -126,6 +150,11 @@ class Agent:
         self.server.watch(self._pidfd, self._on_exit)
         self.server.agents.setdefault(self.id, []).append(self)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the launcher may ask it for a command."""
+        return self.task is None and not self.lent
+
     def serve(self, task: Served, message: dict[str, Any], fds: list[int]) -> None:
         """Have it start the command of ``task``, which hears what comes of it."""
         assert self._sync is not None
@@ -145,7 +174,9 @@ class Agent:
             return
         task = self.task
         try:
-            if task is not None:
+            if "stale" in message:
+                self._replace(message["stale"], fds)
+            elif task is not None:
                 task.heard(message, fds)
         except Exception as error:
             complain(f"{type(error).__name__}: {error}")
@@ -155,10 +186,44 @@ class Agent:
             for fd in fds:
                 os.close(fd)
 
+    def _replace(self, message: Any, fds: list[int]) -> None:
+        """It has started nothing and ends, for who the user is has changed since it began: have the command of ``message`` done anew."""
+        handed = fds[:]
+        fds.clear()
+        task = self.task
+        self.task = None
+        self.retire()
+        if task is not None:
+            task.again(handed)
+            return
+        # It was asked on its line, which is that command's channel from now on. Nothing but what an agent may give is taken from it.
+        wish = {key: message["process"].get(key) for key in ("args", "script", "env", "cwd")}
+        request = {"operation": "exec", "name": f"{self.leaf}-again", "process": wish, "timeout_s": None, **self._place}
+        self.server.serve(request, socket.socket(fileno=handed.pop(0)), handed)
+
+    def lend(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Let the client ask it from now on: what the client has to know, and its end of the line, which the caller closes.
+
+        None where that can't be: a kill wouldn't reach all that a command starts, or something was left running.
+        """
+        assert self._sync is not None
+        if not self.leaf or self.group.pids(self.leaf) != [self.pid]:
+            return None
+        ours, theirs = pair()
+        with ours, theirs:
+            try:
+                send(self._sync, {"line": True}, [theirs.fileno()])
+            except (BrokenPipeError, ConnectionResetError):  # it was killed, which is seen next
+                return None
+            self.lent, self.task = True, None
+            return {"agent": self.pid, "leaf": self.leaf, "texts": self.uid == 0, "cgroup": self.group.paths}, [
+                os.dup(ours.fileno())
+            ]
+
     def rest(self) -> None:
         """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
         self.task = None
-        others = [one for one in self.server.agents.get(self.id, ()) if one.task is None and one is not self]
+        others = [one for one in self.server.agents.get(self.id, ()) if one.waits and one is not self]
         # Without a control group (an ordinary user's, where none was delegated) a kill reaches the command alone, as always there.
         if others or (self.leaf and self.group.pids(self.leaf) != [self.pid]):
             self.retire()
@@ -196,14 +261,27 @@ class Agent:
         # What it said last must be read first.
         while self._sync is not None and self.server.callbacks.get(self._sync.fileno()):
             self._on_sync()
-        self.server.collect(self.pid, self._pidfd)
+        result = self.server.collect(self.pid, self._pidfd)
         self._pidfd = -1
         self._forget()
         self.close()
         task, self.task = self.task, None
         if task is not None:
             task.agent_gone()
+        elif self.lent and (result is None or result.si_code != os.CLD_EXITED):
+            # With the command that it was serving, if there was one.
+            self.group.kill(self.leaf)
+            self.forget_text(self.leaf)
         self._leave()
+
+    def forget_text(self, name: str) -> None:
+        """Remove the text of a cell that it had no time to remove."""
+        try:
+            root_fd = open_root(self._container["pid"])
+        except OSError:  # the container has ended
+            return
+        remove_text(name, root_fd)
+        os.close(root_fd)
 
     def _leave(self) -> None:
         """Remove its group."""
@@ -232,10 +310,8 @@ class Served(Joined):
     def launch(self) -> None:
         self.group, self.leaf = self._agent.group, self._agent.leaf
         self.baseline = self.group.counts()
-        if self.script:
-            self.root_fd = open_root(self.container["pid"])
         self.attend()
-        self._agent.serve(self, {key: self.process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
+        self._agent.serve(self, {"process": self.request["process"]}, self.fds)
 
     def heard(self, message: dict[str, Any], fds: list[int]) -> None:
         """What the agent says: numbers, and sentences for whoever asked."""
@@ -244,8 +320,6 @@ class Served(Joined):
             self.tell({"event": "started", "pid": self.pid}, [self.pidfd])
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
-        elif "stale" in message:
-            self._again(fds)
         elif "failed" in message:
             owner = _owner(self.server, self.container["id"])
             if owner is None or owner.pidfd < 0 or readable(owner.pidfd, 0):
@@ -257,28 +331,23 @@ class Served(Joined):
             code = int(message["ended"])
             self._over("code" if code >= 0 else "signal", abs(code))
 
-    def _again(self, fds: list[int]) -> None:
-        """The agent has started nothing, for who a user is may have changed since it began: begin anew, with its streams ``fds``."""
-        handed = fds[:]
-        fds.clear()
+    def again(self, fds: list[int]) -> None:
+        """The agent has started nothing: begin anew, with the streams ``fds``, which are closed."""
         channel, self.channel = self.channel, None
         self.server.cancel(self.deadline)
         self.server.tasks.discard(self)
-        self._agent.task = None
-        self._agent.retire()
-        if self.root_fd >= 0:
-            os.close(self.root_fd)
-            self.root_fd = -1
         if channel is None:  # its client has gone meanwhile
-            for fd in handed:
+            for fd in fds:
                 os.close(fd)
             return
         self.server.forget(channel.fileno())
-        self.server.serve(self.request, channel, handed)
+        self.server.serve(self.request, channel, fds)
 
     def agent_gone(self) -> None:
         """The agent has ended before its command, and whatever that was is killed with it."""
         self.kill()
+        if self.script:
+            self._agent.forget_text(self.script)
         self._over("signal", int(signal.SIGKILL))
 
     def _over(self, how: str, number: int) -> None:
@@ -296,14 +365,16 @@ class Served(Joined):
             self.kill()
 
     def ended(self, message: dict[str, Any]) -> None:
-        # The group is the agent's: nothing is left to be done, but for a cell's text.
-        if self.root_fd < 0:
-            self.tell(message | {"gone": True})
-            self.close_channel()
-            self.server.tasks.discard(self)
-        else:
+        # The group is the agent's, and so is the text of a cell: nothing is left to be done.
+        message["gone"] = True
+        serves = self._agent.task is self
+        line = self._agent.lend() if serves and self.request.get("line") else None
+        if line is None:
             self.tell(message)
-            self._forget_script()
-            self.finish()
-        if self._agent.task is self:
+        else:
+            self.tell(message | {"line": line[0]}, line[1])
+            os.close(line[1][0])
+        self.close_channel()
+        self.server.tasks.discard(self)
+        if serves and line is None:
             self._agent.rest()

@@ -253,6 +253,11 @@ class Server:
             from .agents import launch
 
             launch(self, message, channel, fds)
+        elif operation == "agent":
+            from .agents import about
+
+            about(self, message, fds)
+            channel.close()
         elif operation == "network":
             # A container on a network comes next: the worker's imports overlap all that is done until then.
             self.network_worker().start()
