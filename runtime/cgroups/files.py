@@ -96,6 +96,12 @@ def table(path: str, read: Callable[[str], str | None] = read) -> dict[str, int]
     return found
 
 
+def entry(path: str, key: str, read: Callable[[str], str | None] = read) -> int | None:
+    """One number of a flat keyed file; None where it isn't there."""
+    word = ("\n" + (read(path) or "")).partition(f"\n{key} ")[2].partition("\n")[0]
+    return int(word) if word.isdecimal() else None
+
+
 def put(folder: str, setting: Setting, unsupported: list[str]) -> None:
     """Write ``setting`` in the group at ``folder``; where this kernel has no such file, say so in ``unsupported``.
 

@@ -9,7 +9,7 @@ import os
 import time
 
 from ..errors import CgroupError
-from .files import number, put, read, table, write
+from .files import entry, number, put, read, write
 from .resources import THROTTLES, Setting, device_lines
 
 TYPE_CHECKING = False
@@ -239,9 +239,9 @@ class GroupV1:
     def counts(self, found: dict[str, Any]) -> None:
         """Fill in what these controllers count and never less of; see Group.counts."""
         if "memory" in self.controllers:
-            found["oom_kills"] = table(f"{self.path}/memory.oom_control", self.read).get("oom_kill")
+            found["oom_kills"] = entry(f"{self.path}/memory.oom_control", "oom_kill", self.read)
         if "pids" in self.controllers:
-            found["pids_limit_hits"] = table(f"{self.path}/pids.events", self.read).get("max")
+            found["pids_limit_hits"] = entry(f"{self.path}/pids.events", "max", self.read)
         if "cpuacct" in self.controllers:
             used = number(f"{self.path}/cpuacct.usage", self.read)
             found["cpu_s"] = None if used is None else used / 1e9

@@ -11,7 +11,7 @@ import select
 import time
 
 from ..errors import CgroupError, SyscallError
-from .files import number, put, read, table, write
+from .files import entry, number, put, read, write
 from .hierarchy import V2_NAMES
 from .resources import THROTTLES, Setting, io_weight_of_blkio, weight_of_shares
 from .v1 import controllers_for as controllers_v1
@@ -297,11 +297,11 @@ class GroupV2:
     def counts(self, found: dict[str, Any]) -> None:
         """Fill in what this group counts and never less of; see Group.counts."""
         if "memory" in self.controllers:
-            found["oom_kills"] = table(f"{self.path}/memory.events", self.read).get("oom_kill")
+            found["oom_kills"] = entry(f"{self.path}/memory.events", "oom_kill", self.read)
         if "pids" in self.controllers:
-            found["pids_limit_hits"] = table(f"{self.path}/pids.events", self.read).get("max")
+            found["pids_limit_hits"] = entry(f"{self.path}/pids.events", "max", self.read)
         # Every group has cpu.stat, also where the cpu controller is off or in version 1.
-        used = table(f"{self.path}/cpu.stat", self.read).get("usage_usec")
+        used = entry(f"{self.path}/cpu.stat", "usage_usec", self.read)
         if used is not None:
             found["cpu_s"] = used / 1e6
 

@@ -54,7 +54,7 @@ def begun(engine: Engine, null_fd: int, *argv: str, script: str = "") -> Process
 
 def texts(box: Box) -> str:
     """The cells' texts that lie in the container, but for the one that looks."""
-    return box.run(["ls", "/dev/cell"]).stdout
+    return str(box.run(["ls", "/dev/cell"]).stdout)
 
 
 def test_one_after_another(engine: Engine, box: Box, null_fd: int) -> None:
