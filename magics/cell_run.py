@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
 from ..runtime.options import RunOptions, Script
-from ..runtime.pump import pipes, pump
+from ..runtime.pump import Pipes, pump
 from ..runtime.results import Result
 from .cell_options import CellOptions
 from .live import LiveMeter
@@ -76,7 +76,7 @@ class CellRun:
     def run(self) -> Result:
         """Run the cell to its end and set its variables. Raises what kept it from running; a command that fails doesn't raise."""
         try:
-            with pipes(stdin=self._stdin is not None) as made:
+            with Pipes(stdin=self._stdin is not None) as made:
                 with self._progress:
                     process, container_id = self._start(made)
                 with process:

@@ -19,7 +19,7 @@ from .engine import Engine
 from .errors import NotFound
 from .log_file import Log
 from .options import RunOptions, Script
-from .pump import Sink, pipes, pump
+from .pump import Pipes, Sink, pump
 from .results import Result
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _followed(
 ) -> Result:
     """Have ``start`` begin a command on pipes, and follow it to its end; the output is ``bytes``."""
     captured = _Capture(on_stdout, on_stderr)
-    with pipes(stdin=input is not None) as made, start(*made.child_fds) as process:
+    with Pipes(stdin=input is not None) as made, start(*made.child_fds) as process:
         with Log(process.log_path, process.log_config) if process.log_path else nullcontext() as log:
             ended = pump(process, made, stdin=input, on_stdout=captured.stdout, on_stderr=captured.stderr, log=log)
     argv = process.argv or ["(script)"]

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import state
+from .cgroups.files import Kept
+from .cgroups.group import is_frozen
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .linux.process import start_time
 from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
@@ -28,8 +30,7 @@ from .results import Exit
 SPARE_LABEL = "org.cellwall.kernel.spare"
 # Hexadecimal digits of a whole id.
 ID_LENGTH = 64
-# Records and states that are held in memory, some 30 KB each: those of the containers that somebody works with.
-_MOST_READ = 16
+_MOST_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,12 @@ class Containers:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        self.running = str(paths.running)
         # Which container had a name when it was looked for last: read from its record each time whether it has it still.
         self._found: dict[str, str] = {}
-        # What was looked at last, by path; see ``_unchanged``.
-        self._read: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._held = state.Held()
+        # What says whether a container stands still, of those that were asked for last.
+        self._kept = Kept(most=_MOST_KEPT)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -155,11 +158,11 @@ class Containers:
                     yield record
 
     def record(self, container_id: str) -> dict[str, Any] | None:
-        return _read_json(f"{self.paths.containers}/{container_id}/record.json")
+        return state.read_json(f"{self.paths.containers}/{container_id}/record.json")
 
     def list(self, *, all: bool = False) -> list[Container]:
         """The running containers, newest first; with ``all`` the others as well."""
-        states = {found["id"]: found for found in state.each(str(self.paths.running))}
+        states = {found["id"]: found for found in state.each(self.running)}
         # A build's step is nobody's container: its build removes it, or reconcile where that was killed.
         containers = [
             self._container(record, running)
@@ -173,7 +176,7 @@ class Containers:
 
     def layers(self) -> set[str]:
         """The chain ids of the layers that kept and running containers stand on."""
-        running = [found["cellwall"] for found in state.each(str(self.paths.running))]
+        running = [found["cellwall"] for found in state.each(self.running)]
         found: set[str] = set()
         for known in [*self.records(), *running]:
             found.update(known.get("layers", ()))
@@ -192,36 +195,33 @@ class Containers:
                 self._found[name] = record["id"]
         return record
 
-    def _unchanged(self, path: str) -> dict[str, Any] | None:
-        """The JSON of a file that is only ever replaced: read again when it was. Not to be changed by the caller; None where there is none."""
-        try:
-            now = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
+    def state_at_hand(self, name_or_id: str) -> dict[str, Any] | None:
+        """The run-time state, as it is written down, of a container that was looked for before; it isn't to be changed.
+
+        None where another look is needed. Whether what it says of processes is still so wasn't asked.
+        """
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        known = name_or_id if whole else self._found.get(name_or_id)
+        found = self._held.read(f"{self.running}/{known}/state.json") if known else None
+        if found is None or found["cellwall"].get("hidden") or name_or_id not in (known, found["cellwall"]["name"]):
             return None
-        stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-        known = self._read.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        found = _read_json(path)
-        if found is None:
-            return None
-        if len(self._read) >= _MOST_READ:
-            self._read.clear()
-        # Stamped before it was read: what was replaced in between is read again.
-        self._read[path] = (stamp, found)
         return found
+
+    def stands_still(self, found: dict[str, Any]) -> bool:
+        """As ``is_paused``, for a container that is asked about again and again."""
+        return is_frozen(found["cellwall"].get("cgroup") or {}, self._kept.read)
 
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
         """As ``find``, with its run-time state where it runs, which isn't to be changed. Raises NotFound."""
         whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
         known = name_or_id if whole else self._found.get(name_or_id)
-        record = self._unchanged(f"{self.paths.containers}/{known}/record.json") if known else None
+        record = self._held.read(f"{self.paths.containers}/{known}/record.json") if known else None
         if record is None or name_or_id not in (record["id"], record["name"]):
             record = self.named(name_or_id)
         if record is None or record.get("hidden"):
             container = self._search(name_or_id)
             return container, self.state(container.id)
-        found = self._unchanged(f"{self.paths.running}/{record['id']}/state.json")
+        found = self._held.read(f"{self.running}/{record['id']}/state.json")
         container = self._container(record, found)
         if found is not None and (container.pid or state.owner_lives(found["cellwall"]["launcher"])):
             return container, found
@@ -245,7 +245,7 @@ class Containers:
 
     def of(self, record: dict[str, Any]) -> Container:
         """The kept container of that record, as it is now."""
-        return self._container(record, state.load(str(self.paths.running), record["id"]))
+        return self._container(record, state.load(self.running, record["id"]))
 
     def kept(self, name_or_id: str) -> dict[str, Any]:
         """The record of a container whose files are on disk. Raises NotFound, CellwallError, StatusError."""
@@ -261,7 +261,7 @@ class Containers:
 
     def state(self, container_id: str) -> dict[str, Any] | None:
         """Its run-time state where it runs, with a launcher that lives."""
-        found = state.load(str(self.paths.running), container_id)
+        found = state.load(self.running, container_id)
         if found is None or not state.owner_lives(found["cellwall"]["launcher"]):
             return None
         return found
@@ -309,7 +309,7 @@ class Containers:
 
     def health(self, container_id: str) -> dict[str, Any] | None:
         """What the health checks of a running container found, in docker's words (launcher/health.py); None without any."""
-        return _read_json(f"{self.paths.running}/{container_id}/health.json")
+        return state.read_json(f"{self.running}/{container_id}/health.json")
 
     def killed(self, found: dict[str, Any]) -> None:
         """Write down that the kept container of that state was killed with its launcher."""
@@ -321,16 +321,6 @@ class Containers:
             known = {"event": "exited", "signal": 9, "failure": why, "started": owned.get("started")}
             known |= {"restart_count": owned.get("restart_count", 0), "finished": time.time()}
             _write_json(folder / "exit.json", known)
-
-
-def _read_json(path: str) -> dict[str, Any] | None:
-    """What the file holds; None where it isn't there."""
-    try:
-        with open(path, "rb") as file:
-            found: dict[str, Any] = json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

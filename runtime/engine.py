@@ -74,6 +74,7 @@ class Engine:
         # How many sandboxes its launcher may have ready; a process that runs one container alone has no use for any.
         self.pool = self.config.pool
         self._containers: Containers | None = None
+        self._join: Callable[..., Process] | None = None
 
     # -- what it is made of
 
@@ -331,9 +332,11 @@ class Engine:
         timeout_s: float | None = None,
     ) -> Process:
         """Run a further command in a running container. Raises NotFound, StatusError."""
-        from . import launching
+        if self._join is None:
+            from .launching import join
 
-        return launching.join(
+            self._join = join
+        return self._join(
             self,
             name_or_id,
             list(argv),

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from . import state
 from .attaching import connect
 from .containers import options_from_dict, options_to_dict
-from .errors import CellwallError, NotFound, StatusError
+from .errors import CellwallError, LauncherError, NotFound, StatusError
 from .events import emit_container
 from .launcher import wire
 from .launcher.client import Launcher, Process
 from .launcher.door import NAME as DOOR
+from .launcher.line import Direct
 from .linux.process import CLONE_NEWUSER
 from .log_file import NAME as LOG_NAME
 from .network import attachments
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from .images.image import Image
     from .options import RunOptions, Script
     from .tracing import Trace
-
-
-# What the launcher has to know of a container that a command joins, of the part of its state that is ours.
-_OF_TARGET = ("launcher", "init_started", "cgroup", "namespaces", "setgroups", "id_count")
 
 
 class ImageGone(NotFound):
@@ -164,6 +161,68 @@ def join(
     detached: bool = False,
 ) -> Process:
     """See ``Engine.exec``. ``detached``: it goes on without this process, by ``launcher`` (detaching.py)."""
+    found = engine.known.state_at_hand(name_or_id)
+    own = launcher
+    if own is None and found is not None:
+        own = _launcher_for(engine, found)
+    # What this process's launcher answers for is asked of the launcher itself.
+    is_own = found is not None and own is not None and found["cellwall"]["launcher"]["pid"] == own.pid
+    if found is None or own is None or not is_own or engine.known.stands_still(found):
+        found = _running(engine, name_or_id)
+        own = launcher or _launcher_for(engine, found)
+        is_own = found["cellwall"]["launcher"]["pid"] == own.pid
+    process: dict[str, Any] = {"args": argv, "env": env | ({"TERM": "xterm"} if tty else {}), "cwd": workdir}
+    if user is not None:
+        process["user"] = user
+    if tty:
+        process |= {"terminal": True, "size": size}
+    if privileged:
+        from .linux.capabilities import NAMES
+
+        process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
+    request: dict[str, Any] = {"operation": "exec", "process": process}
+    if is_own and len(process) == 3 and not detached and timeout_s is None:
+        line = own.line_to(found["id"])
+        if line is None:
+            request["line"] = own.wants_line
+        elif (script is None or line.texts) and line.take():
+            if script is not None:
+                process["script"] = script_message(script, line.leaf)
+            try:
+                return Direct(own, line, request, fds, found, engine.warn)
+            except (BrokenPipeError, ConnectionResetError):
+                found = _running(engine, name_or_id)
+    # Unlike any other engine's: it names the command's control group and the file of its text.
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
+    if script is not None:
+        process["script"] = script_message(script, name)
+    request |= {
+        "name": name,
+        "id": found["id"],
+        "running": engine.known.running,
+        "timeout_s": timeout_s,
+        "detached": detached,
+    }
+    channel = None
+    if launcher is None and not is_own:
+        channel = _by_its_shim(engine, found["id"], request, fds)
+    if channel is None:
+        try:
+            channel = own.request(request, fds, again=not is_own)
+        except LauncherError:
+            # It has ended, and what lived by it; or somebody has started that again meanwhile.
+            found = _running(engine, name_or_id)
+            channel = own.request(request, fds)
+    return Process(own, channel, found["id"], argv, timeout_s=timeout_s, warn=engine.warn)
+
+
+def _launcher_for(engine: Engine, found: dict[str, Any]) -> Launcher:
+    """This process's launcher that may join the container of that state."""
+    return engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
+
+
+def _running(engine: Engine, name_or_id: str) -> dict[str, Any]:
+    """The state of a container that runs, and doesn't stand still. Raises NotFound, StatusError."""
     container, found = engine.known.look(name_or_id)
     if found is None or not found["pid"]:
         raise StatusError(f"container {container.name}", container.status, "running")
@@ -171,43 +230,7 @@ def join(
         wait_for_moment(f"{engine.paths.running}/{container.id}")
         if is_paused(found):
             raise StatusError(f"container {container.name}", "paused", f"running: cellwall unpause {container.name}")
-    base = found["cellwall"]["process"]
-    # Unlike any other engine's: it names the command's control group and the file of its text.
-    name = f"{os.getpid()}-{os.urandom(4).hex()}"
-    process = {
-        **base,
-        "args": argv,
-        "script": None if script is None else script_message(script, name),
-        "env": {**base["env"], **env} | ({"TERM": "xterm"} if tty else {}),
-        "cwd": workdir or base["cwd"],
-        "user": base["user"] if user is None else user,
-        "terminal": tty,
-        "size": size,
-        "keeper": False,
-        "init": False,
-        # It does as the container's own process does.
-        "agent": base.get("agent", False) and user is None and not (tty or privileged or detached),
-    }
-    if privileged:
-        from .linux.capabilities import NAMES
-
-        process |= {"capabilities": list(NAMES), "seccomp": "", "no_new_privileges": False}
-    target = {
-        "id": container.id,
-        "pid": found["pid"],
-        "cellwall": {key: found["cellwall"][key] for key in _OF_TARGET},
-    }
-    request = {"operation": "exec", "name": name, "container": target, "process": process, "timeout_s": timeout_s}
-    if detached:
-        request["detached"] = True
-    channel = None
-    if launcher is None:
-        launcher = engine.launcher_for(own_users=bool(found["cellwall"]["namespaces"] & CLONE_NEWUSER))
-        if found["cellwall"]["launcher"]["pid"] != launcher.pid:
-            channel = _by_its_shim(engine, container.id, request, fds)
-    if channel is None:
-        channel = launcher.request(request, fds)
-    return Process(launcher, channel, container.id, argv, timeout_s=timeout_s, warn=engine.warn)
+    return found
 
 
 def _by_its_shim(engine: Engine, container_id: str, request: dict[str, Any], fds: list[int]) -> socket.socket | None:

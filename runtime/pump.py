@@ -1,16 +1,15 @@
 """Moves a command's bytes while it runs: from its pipes to callbacks, and from memory to its standard input.
 
-Runs in the calling thread with ``selectors``, so that output is live and Ctrl-C works in a notebook's main thread.
+Runs in the calling thread with ``poll``, so that output is live and Ctrl-C works in a notebook's main thread.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import selectors
+import select
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,10 @@ _DRAIN_S = 5.0
 
 
 class Pipes:
-    """The three pipes of a command: ``child_fds`` are for the request, and closed by ``close_child`` after it."""
+    """The three pipes of a command: ``child_fds`` are for the request, and closed by ``close_child`` after it.
+
+    As a context manager it closes all ends on the way out. A stream that isn't wanted is /dev/null.
+    """
 
     def __init__(self, *, stdin: bool, stdout: bool = True, stderr: bool = True) -> None:
         self.ours: dict[str, int] = {}
@@ -54,6 +56,12 @@ class Pipes:
         except BaseException:
             self.close()
             raise
+
+    def __enter__(self) -> Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close_child(self) -> None:
         while self._child:
@@ -80,16 +88,6 @@ class Pipes:
         return data
 
 
-@contextmanager
-def pipes(*, stdin: bool) -> Iterator[Pipes]:
-    """Pipes for a command's streams; all ends are closed on the way out. Without ``stdin`` it reads /dev/null."""
-    made = Pipes(stdin=stdin)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def pump(
     process: Process,
     made: Pipes,
@@ -106,33 +104,33 @@ def pump(
     """
     made.close_child()
     sinks = {"stdout": on_stdout, "stderr": on_stderr}
-    selector = selectors.DefaultSelector()
+    poll = select.poll()
+    watched: dict[int, str] = {}
     try:
         for name, fd in made.ours.items():
             os.set_blocking(fd, False)
-            if name == "stdin":
-                selector.register(fd, selectors.EVENT_WRITE, name)
-            else:
-                selector.register(fd, selectors.EVENT_READ, name)
-        selector.register(process.fileno(), selectors.EVENT_READ, "process")
+            poll.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
+            watched[fd] = name
+        poll.register(process.fileno(), select.POLLIN)
+        watched[process.fileno()] = "process"
         rest = memoryview(stdin or b"")
         ended = None
         deadline = 0.0
         while ended is None or any(name in made.ours for name in sinks):
-            timeout_s = None if ended is None else deadline - time.monotonic()
-            if timeout_s is not None and timeout_s <= 0:
+            left_s = None if ended is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
                 break
-            for key, _ in selector.select(timeout_s):
-                name = key.data
+            for fd, _ in poll.poll(None if left_s is None else left_s * 1000):
+                name = watched[fd]
                 if name == "process":
                     ended = process.poll()
                     if ended is not None:
-                        selector.unregister(key.fd)
+                        poll.unregister(fd)
                         deadline = time.monotonic() + _DRAIN_S
                 elif name == "stdin":
-                    rest = _feed(selector, made, rest)
+                    rest = _feed(poll, made, rest)
                 else:
-                    _take(selector, made, name, sinks[name], log)
+                    _take(poll, made, name, sinks[name], log)
         assert ended is not None
         if process.list_changes is not None:
             ended = replace(ended, changes=tuple(process.list_changes()))
@@ -141,11 +139,9 @@ def pump(
         process.kill()
         process.close()
         raise
-    finally:
-        selector.close()
 
 
-def _feed(selector: selectors.BaseSelector, made: Pipes, rest: memoryview) -> memoryview:
+def _feed(poll: select.poll, made: Pipes, rest: memoryview) -> memoryview:
     fd = made.ours["stdin"]
     try:
         if rest:
@@ -155,18 +151,18 @@ def _feed(selector: selectors.BaseSelector, made: Pipes, rest: memoryview) -> me
     except BrokenPipeError:  # the command doesn't read on: not an error, as with a shell's pipe
         rest = rest[:0]
     if not rest:
-        selector.unregister(fd)
+        poll.unregister(fd)
         made.close_one("stdin")
     return rest
 
 
-def _take(selector: selectors.BaseSelector, made: Pipes, name: str, sink: Sink | None, log: Log | None) -> None:
+def _take(poll: select.poll, made: Pipes, name: str, sink: Sink | None, log: Log | None) -> None:
     try:
         data = made.read(name)
     except BlockingIOError:
         return
     if not data:
-        selector.unregister(made.ours[name])
+        poll.unregister(made.ours[name])
         made.close_one(name)
         return
     if log is not None:

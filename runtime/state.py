@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FIRST_ID = 0x70000000
 IDS_PER_CONTAINER = 65536
 RANGES = 4094
+# Records and states that one process holds in memory, some 30 KB each: those of the containers that somebody works with.
+_MOST_HELD = 16
 
 
 def save(running: str, container_id: str, state: dict[str, Any]) -> None:
@@ -62,12 +64,43 @@ def create(running: str, container_id: str, state: dict[str, Any]) -> None:
 
 def load(running: str, container_id: str) -> dict[str, Any] | None:
     """The state of ``container_id``, or None where it has none."""
+    return read_json(f"{running}/{container_id}/state.json")
+
+
+class Held:
+    """JSON files that are only ever replaced whole, held in memory: one is read again when it was."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+
+    def read(self, path: str) -> dict[str, Any] | None:
+        """What the file at ``path`` holds, which isn't to be changed; None where there is none."""
+        try:
+            now = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+        held = self._files.get(path)
+        if held is not None and held[0] == stamp:
+            return held[1]
+        found = read_json(path)
+        if found is None:
+            return None
+        if len(self._files) >= _MOST_HELD:
+            self._files.clear()
+        # Stamped before it was read: what was replaced in between is read again.
+        self._files[path] = (stamp, found)
+        return found
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """What the file at ``path`` holds; None where it isn't there."""
     try:
-        with open(f"{running}/{container_id}/state.json", "rb") as file:
-            state: dict[str, Any] = json.load(file)
+        with open(path, "rb") as file:
+            found: dict[str, Any] = json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return state
+    return found
 
 
 def remove(running: str, container_id: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..launching import launch
 from ..options import RunOptions, Script
 from ..preparing import keep, layers_of, mount_points, new_record
-from ..pump import pipes, pump
+from ..pump import Pipes, pump
 from ..removing import remove_record
 from ..spec import plan
 
@@ -73,7 +73,7 @@ class Sandbox:
     def run(self, on_stdout: Sink, on_stderr: Sink, started: Callable[[Process], object]) -> Exit:
         """Run the command to its end; ``started`` gets it, to kill it from another thread."""
         engine = self._engine
-        with pipes(stdin=False) as made:
+        with Pipes(stdin=False) as made:
             process = launch(engine, self._record, self._made, made.child_fds, self._options)
             with process:
                 started(process)

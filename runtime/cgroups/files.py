@@ -12,6 +12,8 @@ from ..errors import CgroupError, SpecError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .resources import Setting
 
 _REFUSED = (errno.EINVAL, errno.ERANGE, errno.ENODEV, errno.EACCES, errno.ENOSPC, errno.EBUSY, errno.EOPNOTSUPP)
@@ -43,7 +45,36 @@ def read(path: str) -> str | None:
         os.close(fd)
 
 
-def number(path: str) -> int | None:
+class Kept:
+    """Control files that are read again and again, and stay open until ``close``. Source: read(2) at offset 0 asks the kernel anew."""
+
+    def __init__(self, most: int = 64) -> None:
+        """``most``: how many are open at once."""
+        self._most = most
+        self._fds: dict[str, int] = {}
+
+    def read(self, path: str) -> str | None:
+        """As the function ``read``. Of a group that was removed, and made again meanwhile, it is None."""
+        try:
+            fd = self._fds.get(path, -1)
+            if fd < 0:
+                if len(self._fds) >= self._most:
+                    self.close()
+                fd = self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # None of those that are read so is longer. Source: cgroups(7), one page at most for a seq_file's first read.
+            return os.pread(fd, 65536, 0).decode()
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def number(path: str, read: Callable[[str], str | None] = read) -> int | None:
     """The one number in a control file; None for ``max``, for version 1's "no limit", and where there is no file."""
     text = read(path)
     if text is None:
@@ -55,7 +86,7 @@ def number(path: str) -> int | None:
     return int(word)
 
 
-def table(path: str) -> dict[str, int]:
+def table(path: str, read: Callable[[str], str | None] = read) -> dict[str, int]:
     """A flat keyed file (``oom_kill 3`` on each line) as a dict; empty where there is no file."""
     found = {}
     for line in (read(path) or "").splitlines():
@@ -63,6 +94,12 @@ def table(path: str) -> dict[str, int]:
         if len(words) == 2 and words[1].lstrip("-").isdecimal():
             found[words[0]] = int(words[1])
     return found
+
+
+def entry(path: str, key: str, read: Callable[[str], str | None] = read) -> int | None:
+    """One number of a flat keyed file; None where it isn't there."""
+    word = ("\n" + (read(path) or "")).partition(f"\n{key} ")[2].partition("\n")[0]
+    return int(word) if word.isdecimal() else None
 
 
 def put(folder: str, setting: Setting, unsupported: list[str]) -> None:

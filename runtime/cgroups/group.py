@@ -12,7 +12,7 @@ import os
 
 from ..errors import AlreadyExists, CgroupError, UnsupportedError
 from . import v1
-from .files import denied, read, write
+from .files import Kept, denied, read, write
 from .hierarchy import Hierarchy, hierarchy
 from .killing import folders_below, pids_below
 from .placement import homes, not_in_force, parts_for
@@ -24,6 +24,7 @@ from .v2 import GroupV2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 PARENT = "cellwall"
@@ -44,6 +45,7 @@ class Group:
     def __init__(self, parts: list[GroupV1 | GroupV2]) -> None:
         self.parts = parts
         self.unsupported: list[str] = []
+        self._kept = Kept()
 
     # -- making and finding --
 
@@ -263,6 +265,29 @@ class Group:
 
     # -- counters --
 
+    def keep_open(self) -> None:
+        """Have the files of ``events`` and ``counts`` stay open from their first reading on, until ``close``."""
+        for part in self.parts:
+            part.read = self._kept.read
+
+    def holds(self, leaf: str, wanted: str) -> bool:
+        """Whether the group of ``leaf`` has the processes ``wanted``, as ``cgroup.procs`` lists them, and no group below it.
+
+        By what is kept open; False where that can't be told.
+        """
+        main = self.main
+        if main is None or self._kept.read(f"{main.path}/{leaf}/cgroup.procs") != wanted:
+            return False
+        try:
+            # A folder has a link from each folder in it. Source: inode(7).
+            return os.stat(f"{main.path}/{leaf}").st_nlink == 2
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Close what is kept open."""
+        self._kept.close()
+
     def events(self) -> dict[str, Any]:
         """What happened in the group since it was made; None for what nothing here counts.
 
@@ -309,7 +334,12 @@ class Group:
         return gone
 
 
-def is_frozen(paths: dict[str, str]) -> bool:
+def since(events: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    """``events`` with what the group had counted before, its ``counts`` then, taken off."""
+    return events | {key: events[key] - was for key, was in counts.items() if was and events.get(key) is not None}
+
+
+def is_frozen(paths: dict[str, str], read: Callable[[str], str | None] = read) -> bool:
     """Whether the group of ``paths`` was told to stop; two reads fewer than ``Group.open(paths).frozen()``."""
     if "unified" in paths:
         return (read(f"{paths['unified']}/cgroup.freeze") or "").strip() == "1"

@@ -9,11 +9,12 @@ import os
 import time
 
 from ..errors import CgroupError
-from .files import number, put, read, table, write
+from .files import entry, number, put, read, write
 from .resources import THROTTLES, Setting, device_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # A task that sleeps uninterruptibly doesn't freeze: it isn't waited for without end.
@@ -129,6 +130,8 @@ class GroupV1:
     def __init__(self, controllers: tuple[str, ...], path: str) -> None:
         self.controllers = controllers
         self.path = path
+        # By what its counters are read; see Group.keep_open.
+        self.read: Callable[[str], str | None] = read
         self.key = ",".join(controllers)
 
     def carries(self, controller: str) -> bool:
@@ -236,19 +239,19 @@ class GroupV1:
     def counts(self, found: dict[str, Any]) -> None:
         """Fill in what these controllers count and never less of; see Group.counts."""
         if "memory" in self.controllers:
-            found["oom_kills"] = table(f"{self.path}/memory.oom_control").get("oom_kill")
+            found["oom_kills"] = entry(f"{self.path}/memory.oom_control", "oom_kill", self.read)
         if "pids" in self.controllers:
-            found["pids_limit_hits"] = table(f"{self.path}/pids.events").get("max")
+            found["pids_limit_hits"] = entry(f"{self.path}/pids.events", "max", self.read)
         if "cpuacct" in self.controllers:
-            used = number(f"{self.path}/cpuacct.usage")
+            used = number(f"{self.path}/cpuacct.usage", self.read)
             found["cpu_s"] = None if used is None else used / 1e9
 
     def events(self, found: dict[str, Any]) -> None:
         """Fill in all that these controllers know of what happened; see Group.events."""
         self.counts(found)
         if "memory" in self.controllers:
-            found["memory_peak_bytes"] = number(f"{self.path}/memory.max_usage_in_bytes")
-            found["memory_limit_bytes"] = number(f"{self.path}/memory.limit_in_bytes")
+            found["memory_peak_bytes"] = number(f"{self.path}/memory.max_usage_in_bytes", self.read)
+            found["memory_limit_bytes"] = number(f"{self.path}/memory.limit_in_bytes", self.read)
         if "pids" in self.controllers:
-            found["pids_limit"] = number(f"{self.path}/pids.max")
-            found["pids_peak"] = number(f"{self.path}/pids.peak")
+            found["pids_limit"] = number(f"{self.path}/pids.max", self.read)
+            found["pids_peak"] = number(f"{self.path}/pids.peak", self.read)

@@ -11,13 +11,14 @@ import select
 import time
 
 from ..errors import CgroupError, SyscallError
-from .files import number, put, read, table, write
+from .files import entry, number, put, read, write
 from .hierarchy import V2_NAMES
 from .resources import THROTTLES, Setting, io_weight_of_blkio, weight_of_shares
 from .v1 import controllers_for as controllers_v1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 FREEZE_WAIT_S = 1.0
@@ -119,6 +120,8 @@ class GroupV2:
     def __init__(self, controllers: tuple[str, ...], path: str) -> None:
         self.controllers = controllers
         self.path = path
+        # By what its counters are read; see Group.keep_open.
+        self.read: Callable[[str], str | None] = read
         self.missing: dict[str, str] = {}
         # Whether the list of devices is this tree's matter: it isn't where version 1's controller is mounted.
         self.decides_devices = False
@@ -294,11 +297,11 @@ class GroupV2:
     def counts(self, found: dict[str, Any]) -> None:
         """Fill in what this group counts and never less of; see Group.counts."""
         if "memory" in self.controllers:
-            found["oom_kills"] = table(f"{self.path}/memory.events").get("oom_kill")
+            found["oom_kills"] = entry(f"{self.path}/memory.events", "oom_kill", self.read)
         if "pids" in self.controllers:
-            found["pids_limit_hits"] = table(f"{self.path}/pids.events").get("max")
+            found["pids_limit_hits"] = entry(f"{self.path}/pids.events", "max", self.read)
         # Every group has cpu.stat, also where the cpu controller is off or in version 1.
-        used = table(f"{self.path}/cpu.stat").get("usage_usec")
+        used = entry(f"{self.path}/cpu.stat", "usage_usec", self.read)
         if used is not None:
             found["cpu_s"] = used / 1e6
 
@@ -306,8 +309,8 @@ class GroupV2:
         """Fill in all that is known of what happened in this group; see Group.events."""
         self.counts(found)
         if "memory" in self.controllers:
-            found["memory_peak_bytes"] = number(f"{self.path}/memory.peak")
-            found["memory_limit_bytes"] = number(f"{self.path}/memory.max")
+            found["memory_peak_bytes"] = number(f"{self.path}/memory.peak", self.read)
+            found["memory_limit_bytes"] = number(f"{self.path}/memory.max", self.read)
         if "pids" in self.controllers:
-            found["pids_limit"] = number(f"{self.path}/pids.max")
-            found["pids_peak"] = number(f"{self.path}/pids.peak")
+            found["pids_limit"] = number(f"{self.path}/pids.max", self.read)
+            found["pids_peak"] = number(f"{self.path}/pids.peak", self.read)

@@ -3,7 +3,8 @@
 An agent (agent.py) starts what does as the container's own process does: the same user, rights and limits, no terminal. It serves
 one command at a time, each in the agent's own control group, so that a kill takes the command with all that it started, and the agent
 too. Where a command has left something running there, the agent goes, and the next one gets a group of its own. One at most waits for
-each container, from its first such command to its end. All else joins from outside (joined.py).
+each container, from its first such command to its end; one more may be lent to the client, who asks it by itself (line.py).
+All else joins from outside (joined.py).
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import socket
 
 from ..cgroups import Group
 from ..errors import InitError
-from ..linux.process import clone3, is_running, openat2, pidfd_send_signal
+from ..linux.files import readable
+from ..linux.process import clone3, is_running, pidfd_send_signal
 from . import agent, users
 from .container import Container
-from .joined import Alone, Joined, joining_words, leave, open_root
+from .joined import Alone, Joined, container_of, leave, open_root, process_of
+from .process import remove_text
 from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
@@ -26,40 +29,42 @@ if TYPE_CHECKING:
 
     from .server import Server
 
-_USER_FILES = ("/etc/passwd", "/etc/group")
-
 
 def launch(server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
     """Start the command of ``request`` in its container. Raises CellwallError."""
-    if request.get("detached"):
-        Alone(server, request, channel, fds).launch()
+    container = container_of(server, request)
+    detached = bool(request.get("detached"))
+    process = process_of(container, request["process"], detached=detached)
+    if detached:
+        Alone(server, request, channel, fds, container, process).launch()
         return
-    found = _agent_for(server, request)
+    found = _agent_for(server, container, process, {"id": request["id"], "running": request["running"]})
     if found is None:
-        Joined(server, request, channel, fds).launch()
+        Joined(server, request, channel, fds, container, process).launch()
     else:
-        Served(server, request, channel, fds, found).launch()
+        Served(server, request, channel, fds, container, process, found).launch()
 
 
-def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
-    """An agent that may start the command of ``request``, made where there is none that waits; None: it has to join from outside."""
-    process, container = request["process"], request["container"]
+def _agent_for(
+    server: Server, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
+) -> Agent | None:
+    """An agent that may start the command ``process``, made where there is none that waits; None: it has to join from outside."""
     known = container["cellwall"]
     # Another launcher's container may outlive this one, and an agent's command with it.
-    if not process.get("agent") or known["launcher"] != server.owner:
+    if not process["agent"] or known["launcher"] != server.owner:
         return None
+    is_text = process["script"] is not None
+    for one in [one for one in server.agents.get(container["id"], ()) if one.waits]:
+        if one.group.paths == known["cgroup"]:
+            return one if one.uid == 0 or not is_text else None
+        one.retire()
     if not is_running(container["pid"], known["init_started"]):
         return None
-    is_text = process.get("script") is not None
+    owner = _owner(server, container["id"])
+    if owner is None or owner.pidfd < 0 or owner.request.get("join"):
+        return None
     try:
-        for one in [one for one in server.agents.get(container["id"], ()) if one.task is None]:
-            if one.is_current(container):
-                return one if one.uid == 0 or not is_text else None
-            one.retire()
-        owner = next((one for one in server.tasks if isinstance(one, Container) and one.id == container["id"]), None)
-        if owner is None or owner.pidfd < 0 or owner.request.get("join"):
-            return None
-        made = Agent(server, owner.pidfd, request)
+        made = Agent(server, owner.pidfd, container, process, place)
     except FileNotFoundError:  # its first process has just ended
         return None
     # The text of a cell is root's file.
@@ -69,38 +74,52 @@ def _agent_for(server: Server, request: dict[str, Any]) -> Agent | None:
     return made
 
 
+def about(server: Server, message: dict[str, Any], fds: list[int]) -> None:
+    """What a client has to say of a command that it asked an agent for by itself: ``signal``, with its pidfd, or ``kill``."""
+    if "signal" in message:
+        try:
+            pidfd_send_signal(fds[0], int(message["signal"]))
+        except ProcessLookupError:  # it ended, which its client sees next
+            pass
+    elif message.get("kill"):
+        for one in server.agents.get(message["id"], ()):
+            if one.lent and one.pid == message["agent"]:
+                one.group.kill(one.leaf)
+
+
+def _owner(server: Server, container_id: str) -> Container | None:
+    """This launcher's own container of that id."""
+    return next((one for one in server.tasks if isinstance(one, Container) and one.id == container_id), None)
+
+
 class Agent:
     """The launcher's end of one agent. ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows)."""
 
-    def __init__(self, server: Server, target_fd: int, request: dict[str, Any]) -> None:
-        container = request["container"]
+    def __init__(
+        self, server: Server, target_fd: int, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
+    ) -> None:
+        """``place`` says where the state of ``container`` is: the ``id`` and ``running`` of a request."""
         self.server = server
         self.id: str = container["id"]
         self.task: Served | None = None
+        # Whether the client asks it, for commands that the launcher doesn't know of.
+        self.lent = False
         self.group = Group.open(container["cellwall"]["cgroup"])
+        self.group.keep_open()
         self.leaf = ""
         self.pid = 0
         self._pidfd = -1
         self._sync: socket.socket | None = None
         self._target_fd = target_fd
         self._container = container
-        self._process = request["process"] | joining_words(container)
+        self._place = place
+        # What a command has that asks for nothing else.
+        self._process = process | {key: container["cellwall"]["process"][key] for key in ("env", "cwd")}
         root_fd = open_root(container["pid"])
         try:
-            self._users = _user_files(root_fd)
             self.uid = users.resolve(self._process["user"], self._process["groups"], root_fd)[0]
         except InitError:
             self.uid = -1
-        finally:
-            os.close(root_fd)
-
-    def is_current(self, container: dict[str, Any]) -> bool:
-        """Whether a command of ``container`` would be the same if it joined by itself now. Raises FileNotFoundError where that has ended."""
-        if container["cellwall"]["cgroup"] != self.group.paths:
-            return False
-        root_fd = open_root(container["pid"])
-        try:
-            return _user_files(root_fd) == self._users
         finally:
             os.close(root_fd)
 
@@ -131,6 +150,11 @@ class Agent:
         self.server.watch(self._pidfd, self._on_exit)
         self.server.agents.setdefault(self.id, []).append(self)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the launcher may ask it for a command."""
+        return self.task is None and not self.lent
+
     def serve(self, task: Served, message: dict[str, Any], fds: list[int]) -> None:
         """Have it start the command of ``task``, which hears what comes of it."""
         assert self._sync is not None
@@ -150,7 +174,9 @@ class Agent:
             return
         task = self.task
         try:
-            if task is not None:
+            if "stale" in message:
+                self._replace(message["stale"], fds)
+            elif task is not None:
                 task.heard(message, fds)
         except Exception as error:
             complain(f"{type(error).__name__}: {error}")
@@ -160,10 +186,44 @@ class Agent:
             for fd in fds:
                 os.close(fd)
 
+    def _replace(self, message: Any, fds: list[int]) -> None:
+        """It has started nothing and ends, for who the user is has changed since it began: have the command of ``message`` done anew."""
+        handed = fds[:]
+        fds.clear()
+        task = self.task
+        self.task = None
+        self.retire()
+        if task is not None:
+            task.again(handed)
+            return
+        # It was asked on its line, which is that command's channel from now on. Nothing but what an agent may give is taken from it.
+        wish = {key: message["process"].get(key) for key in ("args", "script", "env", "cwd")}
+        request = {"operation": "exec", "name": f"{self.leaf}-again", "process": wish, "timeout_s": None, **self._place}
+        self.server.serve(request, socket.socket(fileno=handed.pop(0)), handed)
+
+    def lend(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Let the client ask it from now on: what the client has to know, and its end of the line, which the caller closes.
+
+        None where that can't be: a kill wouldn't reach all that a command starts, or something was left running.
+        """
+        assert self._sync is not None
+        if not self.leaf or self.group.pids(self.leaf) != [self.pid]:
+            return None
+        ours, theirs = pair()
+        with ours, theirs:
+            try:
+                send(self._sync, {"line": True}, [theirs.fileno()])
+            except (BrokenPipeError, ConnectionResetError):  # it was killed, which is seen next
+                return None
+            self.lent, self.task = True, None
+            return {"agent": self.pid, "leaf": self.leaf, "texts": self.uid == 0, "cgroup": self.group.paths}, [
+                os.dup(ours.fileno())
+            ]
+
     def rest(self) -> None:
         """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
         self.task = None
-        others = [one for one in self.server.agents.get(self.id, ()) if one.task is None and one is not self]
+        others = [one for one in self.server.agents.get(self.id, ()) if one.waits and one is not self]
         # Without a control group (an ordinary user's, where none was delegated) a kill reaches the command alone, as always there.
         if others or (self.leaf and self.group.pids(self.leaf) != [self.pid]):
             self.retire()
@@ -201,56 +261,57 @@ class Agent:
         # What it said last must be read first.
         while self._sync is not None and self.server.callbacks.get(self._sync.fileno()):
             self._on_sync()
-        self.server.collect(self.pid, self._pidfd)
+        result = self.server.collect(self.pid, self._pidfd)
         self._pidfd = -1
         self._forget()
         self.close()
         task, self.task = self.task, None
         if task is not None:
             task.agent_gone()
+        elif self.lent and (result is None or result.si_code != os.CLD_EXITED):
+            # With the command that it was serving, if there was one.
+            self.group.kill(self.leaf)
+            self.forget_text(self.leaf)
         self._leave()
+
+    def forget_text(self, name: str) -> None:
+        """Remove the text of a cell that it had no time to remove."""
+        try:
+            root_fd = open_root(self._container["pid"])
+        except OSError:  # the container has ended
+            return
+        remove_text(name, root_fd)
+        os.close(root_fd)
 
     def _leave(self) -> None:
         """Remove its group."""
+        self.group.close()
         if self.leaf:
             leave(self.server, self.group, self.leaf)
-
-
-def _user_files(root_fd: int) -> list[tuple[int, ...] | None]:
-    """What tells one state of the files that say who a user is from another; ``root_fd`` is the container's root."""
-    found: list[tuple[int, ...] | None] = []
-    for path in _USER_FILES:
-        try:
-            fd = openat2(root_fd, path, os.O_PATH)
-        except OSError:
-            found.append(None)
-            continue
-        try:
-            known = os.fstat(fd)
-        finally:
-            os.close(fd)
-        found.append((known.st_dev, known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns))
-    return found
 
 
 class Served(Joined):
     """A further command that an agent starts."""
 
     def __init__(
-        self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int], starter: Agent
+        self,
+        server: Server,
+        request: dict[str, Any],
+        channel: socket.socket,
+        fds: list[int],
+        container: dict[str, Any],
+        process: dict[str, Any],
+        starter: Agent,
     ) -> None:
-        super().__init__(server, request, channel, fds)
+        super().__init__(server, request, channel, fds, container, process)
         self._agent = starter
         self._is_over = False
 
     def launch(self) -> None:
         self.group, self.leaf = self._agent.group, self._agent.leaf
         self.baseline = self.group.counts()
-        if self.script:
-            self.root_fd = open_root(self.container["pid"])
         self.attend()
-        process = self.request["process"]
-        self._agent.serve(self, {key: process[key] for key in ("args", "script", "env", "cwd")}, self.fds)
+        self._agent.serve(self, {"process": self.request["process"]}, self.fds)
 
     def heard(self, message: dict[str, Any], fds: list[int]) -> None:
         """What the agent says: numbers, and sentences for whoever asked."""
@@ -260,15 +321,33 @@ class Served(Joined):
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
         elif "failed" in message:
+            owner = _owner(self.server, self.container["id"])
+            if owner is None or owner.pidfd < 0 or readable(owner.pidfd, 0):
+                # No process can be made in the pid namespace any more.
+                message = {"failed": "exec", "message": "the container ended", "status": 125}
             self.failure = message
             self._over("code", int(message["status"]))
         elif "ended" in message:
             code = int(message["ended"])
             self._over("code" if code >= 0 else "signal", abs(code))
 
+    def again(self, fds: list[int]) -> None:
+        """The agent has started nothing: begin anew, with the streams ``fds``, which are closed."""
+        channel, self.channel = self.channel, None
+        self.server.cancel(self.deadline)
+        self.server.tasks.discard(self)
+        if channel is None:  # its client has gone meanwhile
+            for fd in fds:
+                os.close(fd)
+            return
+        self.server.forget(channel.fileno())
+        self.server.serve(self.request, channel, fds)
+
     def agent_gone(self) -> None:
         """The agent has ended before its command, and whatever that was is killed with it."""
         self.kill()
+        if self.script:
+            self._agent.forget_text(self.script)
         self._over("signal", int(signal.SIGKILL))
 
     def _over(self, how: str, number: int) -> None:
@@ -286,9 +365,16 @@ class Served(Joined):
             self.kill()
 
     def ended(self, message: dict[str, Any]) -> None:
-        super().ended(message)
-        if self._agent.task is self:
+        # The group is the agent's, and so is the text of a cell: nothing is left to be done.
+        message["gone"] = True
+        serves = self._agent.task is self
+        line = self._agent.lend() if serves and self.request.get("line") else None
+        if line is None:
+            self.tell(message)
+        else:
+            self.tell(message | {"line": line[0]}, line[1])
+            os.close(line[1][0])
+        self.close_channel()
+        self.server.tasks.discard(self)
+        if serves and line is None:
             self._agent.rest()
-
-    def _leave(self) -> None:
-        """The group is the agent's."""

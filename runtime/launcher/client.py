@@ -23,7 +23,9 @@ from . import wire
 
 if TYPE_CHECKING:
     from ..tracing import Trace
+    from .line import Line
 
+_MOST_LINES = 16
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 _CODE = """
 import sys, types
@@ -55,6 +57,8 @@ class Launcher:
         self._owner = 0
         # Whether one ended by itself: what it ran may live on, if it forgot its parent-death signal.
         self.lost = False
+        # Those that this process was lent, by container (line.py).
+        self.lines: dict[str, Line] = {}
 
     def _started(self) -> socket.socket:
         with self._lock:
@@ -62,6 +66,7 @@ class Launcher:
                 # After a fork of the client the socket is the parent's: a child has a launcher of its own.
                 self._socket.close()
                 self._socket = None
+                self.lines = {}
             if self._socket is None:
                 self._start()
             assert self._socket is not None
@@ -123,8 +128,31 @@ class Launcher:
         """The launcher's process id; 0 before the first request."""
         return self._pid
 
-    def request(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> socket.socket:
-        """Send ``message`` with copies of ``fds``; returns this side of its channel. Raises LauncherError."""
+    def line_to(self, container_id: str) -> Line | None:
+        """The line to an agent in that container, where this process was lent one."""
+        return self.lines.get(container_id) if self._owner == os.getpid() else None
+
+    @property
+    def wants_line(self) -> bool:
+        """Whether one more line is to be had: each costs this process some ten descriptors."""
+        if len(self.lines) >= _MOST_LINES:
+            for line in [line for line in self.lines.values() if line.is_cut()]:
+                line.end()
+        return len(self.lines) < _MOST_LINES
+
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        with self._lock:
+            # It never says anything there: there is news where it has ended.
+            return self._socket is None or readable(self._socket.fileno(), 0)
+
+    def request(
+        self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = (), *, again: bool = True
+    ) -> socket.socket:
+        """Send ``message`` with copies of ``fds``; returns this side of its channel. Raises LauncherError.
+
+        Where it has ended another one is asked, unless ``again`` is off.
+        """
         channel, other = wire.pair()
         try:
             for attempt in (1, 2):
@@ -133,7 +161,7 @@ class Launcher:
                     break
                 except (BrokenPipeError, ConnectionResetError) as error:
                     log = self._forget()
-                    if attempt == 2:
+                    if attempt == 2 or not again:
                         raise LauncherError(f"the launcher process ended: {log or 'without a word'}") from error
         except BaseException:
             channel.close()
@@ -163,6 +191,7 @@ class Launcher:
                 os.close(self._log_fd)
                 self._log_fd = -1
             pid, self._pid = self._pid, 0
+        self._end_lines()
         if pid:
             _reap(pid, 5.0)
         return log
@@ -175,9 +204,14 @@ class Launcher:
             self._socket.close()
             self._socket = None
             pid, self._pid = self._pid, 0
+        self._end_lines()
         _reap(pid, timeout_s)
         os.close(self._log_fd)
         self._log_fd = -1
+
+    def _end_lines(self) -> None:
+        for line in list(self.lines.values()):
+            line.end()
 
 
 def _reap(pid: int, timeout_s: float) -> None:
@@ -299,12 +333,16 @@ class Process:
             pass
 
     def _readable(self, timeout_s: float | None) -> bool:
+        if timeout_s is None:
+            return True  # whoever receives waits
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
-        return bool(poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999)))
+        return bool(poll.poll(int(timeout_s * 1000 + 0.999)))
 
     def _take(self) -> None:
-        message, fds = wire.receive(self._channel)
+        self._hear(*wire.receive(self._channel))
+
+    def _hear(self, message: dict[str, object] | None, fds: list[int]) -> None:
         if message is None:
             self._gone = True
             if self._exit is None:
@@ -313,11 +351,7 @@ class Process:
             return
         event = message["event"]
         if event == "started":
-            self.pid = message["pid"]  # type: ignore[assignment]
-            self.pidfd = fds.pop(0)
-            if self.trace is not None:
-                self.trace.mark("told that the command runs")
-            self._started()
+            self._runs(message["pid"], fds.pop(0))  # type: ignore[arg-type]
         elif event == "terminal":
             self.terminal_fd = fds.pop(0)
         elif event == "warnings":
@@ -327,6 +361,11 @@ class Process:
             self._gone = True
             self._started()
         elif event == "exited":
+            self._gone = bool(message.get("gone"))
+            if line := message.get("line"):
+                from .line import Line
+
+                Line(self._launcher, self.container_id, line, fds.pop(0))  # type: ignore[arg-type]
             self._exit = read_exit(message, self._timeout_s)
             if self.trace is not None:
                 self.trace.mark("told how it ended")
@@ -336,6 +375,13 @@ class Process:
             self._gone = True
         for fd in fds:
             os.close(fd)
+
+    def _runs(self, pid: int, pidfd: int) -> None:
+        """The command itself runs."""
+        self.pid, self.pidfd = pid, pidfd
+        if self.trace is not None:
+            self.trace.mark("told that the command runs")
+        self._started()
 
     def warn(self, sentences: Iterable[str]) -> None:
         """Note what isn't as it was asked for, here and with whoever made this object."""

@@ -14,7 +14,7 @@ import time
 from ..cgroups.group import is_frozen
 from ..events import emit_container
 from ..linux.files import write_all
-from .joined import Joined
+from .joined import Joined, process_of
 from .wire import complain, pair, receive
 
 TYPE_CHECKING = False
@@ -72,21 +72,8 @@ class Health:
             # As docker: nobody asks a paused container how it is.
             self._wait()
             return
-        base = found["cellwall"]["process"]
-        process = base | {
-            "args": self._config["test"],
-            "script": None,
-            "terminal": False,
-            "keeper": False,
-            "init": False,
-        }
-        request = {
-            "operation": "exec",
-            "name": f"health-{os.getpid()}",
-            "container": found,
-            "process": process,
-            "timeout_s": self._config["timeout_s"],
-        }
+        request = {"name": f"health-{os.getpid()}", "timeout_s": self._config["timeout_s"]}
+        process = process_of(found, {"args": self._config["test"]})
         self._check_began = time.time()
         self._output = b""
         self._channel, theirs = pair()
@@ -97,7 +84,7 @@ class Health:
         server.watch(self._channel.fileno(), self._on_channel)
         server.watch(self._output_fd, self._on_output)
         try:
-            self._check = _Check(server, request, theirs, [null_fd, write_fd, write_fd])
+            self._check = _Check(server, request, theirs, [null_fd, write_fd, write_fd], found, process)
             self._check.launch()
         except Exception as error:
             theirs.close()

@@ -10,15 +10,12 @@ from ..cgroups import Group
 from ..errors import StatusError
 from ..linux.process import (
     CLONE_NEWUSER,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_SYMLINKS,
     clone3,
-    openat2,
     pidfd_open,
     start_time,
 )
 from . import joining
-from .process import CELL_FOLDER
+from .process import remove_text
 from .task import REMOVE_RETRIES_S, Task
 from .wire import pair, receive
 
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .server import Server
+
+# What an agent can't give a command.
+_ONES_OWN = {"user", "terminal", "capabilities"}
 
 
 def open_root(pid: int) -> int:
@@ -50,13 +50,43 @@ def leave(server: Server, group: Group, leaf: str, retries: tuple[float, ...] = 
         server.after(retries[0], lambda: leave(server, group, leaf, retries[1:]))
 
 
-class Joined(Task):
-    """A further command in a container, which this launcher may or may not have made."""
+def container_of(server: Server, request: dict[str, Any]) -> dict[str, Any]:
+    """The state of the container that ``request`` is about, as it is written down. Raises StatusError where it doesn't run."""
+    found: dict[str, Any] = server.held.read(f"{request['running']}/{request['id']}/state.json") or {}
+    if not found.get("pid"):
+        raise StatusError("the container", "exited", "running")
+    return found
 
-    def __init__(self, server: Server, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
+
+def process_of(container: dict[str, Any], wish: dict[str, Any], *, detached: bool = False) -> dict[str, Any]:
+    """The process of a further command: as the container's own but for what ``wish`` says; ``env`` is added to the container's."""
+    base = container["cellwall"]["process"]
+    own = {"script": None, "terminal": False, "size": None, "keeper": False, "init": False}
+    # As docker: only the container's own command gets its working folder made.
+    made: dict[str, Any] = base | own | wish | joining_words(container) | {"make_cwd": False}
+    made["env"] = {**base["env"], **wish.get("env", {})}
+    made["cwd"] = wish.get("cwd") or base["cwd"]
+    # An agent does as the container's own process does.
+    made["agent"] = base.get("agent", False) and not detached and not _ONES_OWN & set(wish)
+    return made
+
+
+class Joined(Task):
+    """A further command in a container, which this launcher may or may not have made; ``process`` is its (see ``process_of``)."""
+
+    def __init__(
+        self,
+        server: Server,
+        request: dict[str, Any],
+        channel: socket.socket,
+        fds: list[int],
+        container: dict[str, Any],
+        process: dict[str, Any],
+    ) -> None:
         super().__init__(server, request, channel, fds)
-        self.container = request["container"]
-        self.script = (request["process"].get("script") or {}).get("name", "")
+        self.container = container
+        self.process = process
+        self.script = (process["script"] or {}).get("name", "")
         self.root_fd = -1
         self.leaf = ""
 
@@ -78,15 +108,16 @@ class Joined(Task):
             join_fds = self.group.join_fds(self.leaf, cloned=clone_fd >= 0)
             opened += join_fds
             if self.script:
-                self.root_fd = open_root(container["pid"])
+                try:
+                    self.root_fd = open_root(container["pid"])
+                except FileNotFoundError:
+                    raise StatusError("the container", "exited", "running") from None
             self.sync, other = pair()
             namespaces = container["cellwall"]["namespaces"]
-            # As docker: only the container's own command gets its working folder made.
-            process = self.request["process"] | joining_words(container) | {"make_cwd": False}
             self.joiner, joiner_fd = clone3(0, clone_fd)
             if self.joiner == 0:
                 self.sync.close()
-                joining.main(other, target_fd, namespaces, join_fds, process, self.fds)
+                joining.main(other, target_fd, namespaces, join_fds, self.process, self.fds)
             self.server.expected.add(self.joiner)
             other.close()
             opened.append(joiner_fd)
@@ -139,20 +170,9 @@ class Joined(Task):
             leave(self.server, self.group, self.leaf)
 
     def _forget_script(self) -> None:
-        """Remove the cell's text from the container, never following a link that was put there."""
-        if self.root_fd < 0:
-            return
-        try:
-            folder_fd = openat2(
-                self.root_fd, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-            )
-            try:
-                os.unlink(self.script, dir_fd=folder_fd)
-            finally:
-                os.close(folder_fd)
-        except OSError:  # the container ended meanwhile, or has removed it itself
-            pass
-        finally:
+        """Remove the cell's text from the container."""
+        if self.root_fd >= 0:
+            remove_text(self.script, self.root_fd)
             os.close(self.root_fd)
             self.root_fd = -1
 

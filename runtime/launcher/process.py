@@ -25,6 +25,7 @@ from ..linux.process import (
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
+    RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
     close_range,
     new_session_keyring,
@@ -267,6 +268,21 @@ def arguments_of(process: dict[str, Any], environment: dict[str, str]) -> list[s
     if not interpreter:
         interpreter = [_first_present(["bash", "sh"], environment)]
     return [*interpreter, path, *process["args"]]
+
+
+def remove_text(name: str, root_fd: int = -1) -> None:
+    """Remove the text ``name`` of a cell, never following a link that was put there; ``root_fd``: the container's root, from outside."""
+    resolve = RESOLVE_NO_SYMLINKS if root_fd < 0 else RESOLVE_NO_SYMLINKS | RESOLVE_IN_ROOT
+    try:
+        folder_fd = openat2(
+            root_fd if root_fd >= 0 else AT_FDCWD, CELL_FOLDER, os.O_PATH | os.O_DIRECTORY, resolve=resolve
+        )
+        try:
+            os.unlink(name, dir_fd=folder_fd)
+        finally:
+            os.close(folder_fd)
+    except OSError:  # the container ended meanwhile, or has removed it itself
+        pass
 
 
 def _first_present(names: list[str], environment: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 
+from .. import state
 from ..errors import CellwallError
 from ..linux.mounts import (
     AT_FDCWD,
@@ -76,6 +77,8 @@ class Server:
         self.collected: dict[int, os.waitid_result] = {}
         # What starts further commands in the containers that are this launcher's own, by container id.
         self.agents: dict[str, list[Agent]] = {}
+        # The states of containers that commands join.
+        self.held = state.Held()
         self._children_ended = False
         self._watch_children()
         from .pool import Pool  # which needs what is below the server
@@ -250,6 +253,11 @@ class Server:
             from .agents import launch
 
             launch(self, message, channel, fds)
+        elif operation == "agent":
+            from .agents import about
+
+            about(self, message, fds)
+            channel.close()
         elif operation == "network":
             # A container on a network comes next: the worker's imports overlap all that is done until then.
             self.network_worker().start()

@@ -13,6 +13,7 @@ import socket
 import time
 
 from ..cgroups import Group
+from ..cgroups.group import since
 from ..linux.process import pidfd_send_signal
 from .wire import receive, send
 
@@ -186,11 +187,7 @@ class Task:
         """What the cgroup counted since this command began."""
         if self.group is None:
             return {}
-        events = self.group.events()
-        for key in ("oom_kills", "pids_limit_hits", "cpu_s"):
-            if events.get(key) is not None and self.baseline.get(key):
-                events[key] -= self.baseline[key]
-        return events
+        return since(self.group.events(), self.baseline)
 
     def broken(self, error: Exception) -> None:
         """What came of ``error``, which nothing expected: the command is killed, and its end told where it has ended."""

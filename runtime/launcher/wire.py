@@ -19,6 +19,8 @@ _DESCRIPTORS = 253
 _LOG_BYTES = 65536
 # Without the look for cycles: what is sent was made for it.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+# Without the look for blanks around: there are none.
+_decode = json.JSONDecoder().raw_decode
 
 
 def complain(text: str) -> None:
@@ -76,5 +78,5 @@ def receive(sock: socket.socket) -> tuple[dict[str, object] | None, list[int]]:
             data = os.pread(large_fd, os.fstat(large_fd).st_size, 0)
         finally:
             os.close(large_fd)
-    message: dict[str, object] = json.loads(data)
+    message: dict[str, object] = _decode(data.decode())[0]
     return message, fds

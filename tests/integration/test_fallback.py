@@ -12,7 +12,7 @@ import cellwall
 from cellwall.runtime.cli.run_options import from_keywords
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import UnsupportedError
-from cellwall.runtime.pump import pipes, pump
+from cellwall.runtime.pump import Pipes, pump
 
 pytestmark = pytest.mark.needs("root")
 
@@ -67,7 +67,7 @@ def test_vfs_by_choice(engine: Engine, busybox: str) -> None:
 
 def test_the_changes_of_a_copy_come_with_the_end(engine: Engine, busybox: str) -> None:
     options = replace(from_keywords(busybox, ("touch", "/x"), storage_driver="vfs"), rm=True, record_changes=True)
-    with pipes(stdin=False) as made:
+    with Pipes(stdin=False) as made:
         stdin_fd, stdout_fd, stderr_fd = made.child_fds
         with engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd) as process:
             ended = pump(process, made)

@@ -16,7 +16,7 @@ import cellwall
 from cellwall.runtime.cli.run_options import from_keywords
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound, SpecError, VolumeError
-from cellwall.runtime.pump import pipes
+from cellwall.runtime.pump import Pipes
 
 pytestmark = pytest.mark.needs("root")
 
@@ -421,7 +421,7 @@ def test_an_image_with_something_else_where_a_file_goes(engine: Engine, tmp_path
 def test_a_real_time_signal_stops_a_container(engine: Engine, busybox: str) -> None:
     script = f"trap 'exit 7' {int(signal.SIGRTMIN) + 3}; echo ready; while :; do sleep 0.05; done"
     options = from_keywords(busybox, ("sh", "-c", script), name="lab", stop_signal="RTMIN+3")
-    with pipes(stdin=False) as made:
+    with Pipes(stdin=False) as made:
         stdin_fd, stdout_fd, stderr_fd = made.child_fds
         with engine.run(options, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd) as process:
             assert os.read(made.ours["stdout"], 6) == b"ready\n"

@@ -10,7 +10,7 @@ from hashlib import sha256
 import pytest
 
 from cellwall.runtime.linux.files import write_all
-from cellwall.runtime.pump import pipes
+from cellwall.runtime.pump import Pipes
 
 
 def capacity(fd: int) -> int:
@@ -18,7 +18,7 @@ def capacity(fd: int) -> int:
 
 
 def test_a_pipe_that_was_full_holds_more() -> None:
-    with pipes(stdin=False) as made:
+    with Pipes(stdin=False) as made:
         _, stdout_fd, stderr_fd = made.child_fds
         usual = capacity(stdout_fd)
         os.write(stdout_fd, b"a few words")
@@ -37,7 +37,7 @@ def test_a_pipe_that_was_full_holds_more() -> None:
 @pytest.mark.parametrize("piece", [1, 4097, 1 << 20])
 def test_every_byte_comes_in_order(piece: int) -> None:
     sent = os.urandom(5000 if piece == 1 else 3_000_001)
-    with pipes(stdin=False) as made:
+    with Pipes(stdin=False) as made:
         fd = os.dup(made.child_fds[1])
         made.close_child()
 
