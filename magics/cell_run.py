@@ -139,7 +139,7 @@ class CellRun:
             progress=self._progress,
             cancelled=lambda: self._killed,
         )
-        if flags := not_in_force(options, self.engine.inspect(container.id)["Config"]["Options"]):
+        if flags := not_in_force(options, lambda: self.engine.known.made_with(container.id)):
             mend = f"%container rm -f {options.name} removes it, and this cell then makes it anew"
             self._tell(
                 [f"container {options.name} was made without {', '.join(flags)}, so that is not in force: {mend}"]
