@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..runtime.cli.parser import Parser
 from ..runtime.cli.run_options import OPTIONS, run_options_of, run_parser
 from ..runtime.errors import SpecError
+from ..runtime.frozen import changed
 from ..runtime.options import RunOptions
 
 USAGE = "IMAGE [run options] [cell options]"
@@ -152,7 +153,7 @@ def parse_cell(
     if options.tty:
         raise SpecError("--tty", "a cell has no terminal to give; 'cellwall run -it' has one, in a terminal")
     if cell.diff:
-        options = replace(options, record_changes=True)
+        options = changed(options, record_changes=True)
     return options, cell
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
+from ..runtime.frozen import changed
 from ..runtime.options import RunOptions, Script
 from ..runtime.pump import pipes, pump
 from ..runtime.results import Result
@@ -123,7 +124,7 @@ class CellRun:
         options = self.options
         if options.name is None or options.rm:
             process = self.engine.run(
-                replace(options, rm=True),
+                changed(options, rm=True),
                 stdin_fd=stdin_fd,
                 stdout_fd=stdout_fd,
                 stderr_fd=stderr_fd,
@@ -135,7 +136,7 @@ class CellRun:
             return process, process.container_id
         # The limits of time and the record of changes are the cell's; the container outlives it.
         container = self.engine.ensure(
-            replace(options, timeout_s=None, record_changes=False),
+            changed(options, timeout_s=None, record_changes=False),
             progress=self._progress,
             cancelled=lambda: self._killed,
         )
