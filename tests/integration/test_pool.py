@@ -156,6 +156,27 @@ def test_its_own_limits_mounts_and_names(engine: Engine, busybox: str, tmp_path:
     assert result.stdout.startswith("mine") and result.stdout[4:].strip() != "0"
 
 
+@pytest.mark.parametrize("mounted", ["/data", "/sys", "/proc/cpuinfo"])
+def test_what_is_hidden_stays_hidden_below_what_somebody_mounts(
+    engine: Engine, cold_engine: Engine, busybox: str, tmp_path: Path, mounted: str
+) -> None:
+    source = {"/data": tmp_path, "/sys": Path("/sys"), "/proc/cpuinfo": tmp_path / "cpuinfo"}[mounted]
+    (tmp_path / "cpuinfo").write_text("mine")
+    script = """
+    for folder in /proc/acpi /sys/firmware; do [ ! -d $folder ] || ls -A $folder; touch $folder/x 2>/dev/null && echo written; done
+    for file in /proc/interrupts /proc/keys /proc/timer_list; do [ ! -e $file ] || cat $file; done
+    touch /proc/sys/kernel/hostname 2>/dev/null && echo written
+    echo nothing more; cat /proc/cpuinfo | head -c 4
+    """
+    volume = f"{source}:{mounted}"
+    warm = begun_ahead(engine, busybox, script, volume=volume).stdout
+    cold, ahead = run(cold_engine, busybox, script, volume=volume)
+    assert not ahead
+    assert warm == cold.stdout
+    assert warm.startswith("nothing more\n")
+    assert warm.endswith("mine") == (mounted == "/proc/cpuinfo")
+
+
 def test_a_folder_that_is_gone_is_told(engine: Engine, busybox: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
