@@ -6,20 +6,23 @@ Cell options have ``%%script``'s names and meanings. Imports runtime's options a
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from ..runtime.cli.parser import Parser
 from ..runtime.cli.run_options import OPTIONS, run_options_of, run_parser
 from ..runtime.errors import SpecError
+from ..runtime.frozen import changed
 from ..runtime.options import RunOptions
 
 USAGE = "IMAGE [run options] [cell options]"
 # Offered by completion; any name of an interpreter in the image will do.
 LANGUAGES = ("sh", "bash", "python3", "python", "perl", "ruby", "node", "Rscript")
+_BLANKS = re.compile("[ \t\r\n]+")
 # These have a meaning of their own in a cell's future (objects in and out), or none in a cell.
 OMITTED = ("-i",)
 
@@ -117,6 +120,9 @@ def describe_cell() -> list[dict[str, Any]]:
 
 def split(line: str, command: str = "%%container") -> list[str]:
     """The line's words as a shell has them: quotes and backslashes, no expansion, no comments. Raises SpecError."""
+    if not any(sign in line for sign in "'\"\\"):
+        # What shlex takes for blanks, and no others; it reads letter by letter.
+        return [word for word in _BLANKS.split(line) if word]
     try:
         return shlex.split(line, comments=False, posix=True)
     except ValueError as error:
@@ -152,7 +158,7 @@ def parse_cell(
     if options.tty:
         raise SpecError("--tty", "a cell has no terminal to give; 'cellwall run -it' has one, in a terminal")
     if cell.diff:
-        options = replace(options, record_changes=True)
+        options = changed(options, record_changes=True)
     return options, cell
 
 

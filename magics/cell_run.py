@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
+from ..runtime.frozen import changed
 from ..runtime.options import RunOptions, Script
 from ..runtime.pump import Pipes, pump
 from ..runtime.results import Result
@@ -123,7 +124,7 @@ class CellRun:
         options = self.options
         if options.name is None or options.rm:
             process = self.engine.run(
-                replace(options, rm=True),
+                changed(options, rm=True),
                 stdin_fd=stdin_fd,
                 stdout_fd=stdout_fd,
                 stderr_fd=stderr_fd,
@@ -135,11 +136,11 @@ class CellRun:
             return process, process.container_id
         # The limits of time and the record of changes are the cell's; the container outlives it.
         container = self.engine.ensure(
-            replace(options, timeout_s=None, record_changes=False),
+            changed(options, timeout_s=None, record_changes=False),
             progress=self._progress,
             cancelled=lambda: self._killed,
         )
-        if flags := not_in_force(options, self.engine.inspect(container.id)["Config"]["Options"]):
+        if flags := not_in_force(options, lambda: self.engine.known.made_with(container.id)):
             mend = f"%container rm -f {options.name} removes it, and this cell then makes it anew"
             self._tell(
                 [f"container {options.name} was made without {', '.join(flags)}, so that is not in force: {mend}"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
 
 from ..runtime.cli.run_options import OPTIONS
-from ..runtime.containers import options_from_dict
 from ..runtime.options import RunOptions
 
 # What each cell has of its own in a container that stays, or what isn't the container's at all.
@@ -26,18 +25,18 @@ _FLAGS = {option.field: option.flag for option in OPTIONS if option.field} | {
 }
 
 
-def not_in_force(options: RunOptions, made_with: dict[str, Any]) -> list[str]:
+_UNSAID = RunOptions("")
+_OF_THE_CONTAINER = [field.name for field in fields(RunOptions) if field.name not in _OF_THE_CELL]
+
+
+def not_in_force(options: RunOptions, made_with: Callable[[], RunOptions | None]) -> list[str]:
     """The flags that ``options`` says and that the container doesn't have, in the order of the fields.
 
-    ``made_with`` is what ``Engine.inspect`` gives as ``["Config"]["Options"]``.
+    ``made_with`` gives the options that it was made with, None where it is gone; it is asked where there is something to compare.
     """
-    made = options_from_dict(made_with)
-    unsaid = RunOptions(options.image)
-    found = []
-    for field in fields(RunOptions):
-        said = getattr(options, field.name)
-        if field.name in _OF_THE_CELL or said == getattr(unsaid, field.name):
-            continue
-        if said != getattr(made, field.name):
-            found.append(_FLAGS.get(field.name, f"--{field.name}"))
+    said = [name for name in _OF_THE_CONTAINER if getattr(options, name) != getattr(_UNSAID, name)]
+    made = made_with() if said else None
+    if made is None:
+        return []
+    found = [_FLAGS.get(name, f"--{name}") for name in said if getattr(options, name) != getattr(made, name)]
     return list(dict.fromkeys(found))

@@ -28,14 +28,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
-from .frozen import frozen
+from .frozen import changed, frozen
 from .options import PullPolicy, RunOptions
 from .paths import Paths
 from .storage.names import ASKED
@@ -169,7 +169,7 @@ class Config:
             # A default limit never contradicts what was said: a larger reservation or swap figure raises it.
             said = [options.memory_reservation_bytes or 0, missing["memory_bytes"]]
             missing["memory_bytes"] = max(said)
-        return replace(options, **missing) if missing else options
+        return changed(options, **missing) if missing else options
 
     def alias(self, reference: str) -> str:
         """What ``[aliases]`` says for exactly this name, else the name itself."""

@@ -227,6 +227,23 @@ class Containers:
             return container, found
         return container, None
 
+    def stands(self, name: str) -> Container | None:
+        """The container of that name where it was looked for before and runs now; None: it has to be looked for."""
+        if name not in self._found:
+            return None
+        try:
+            container, found = self.look(name)
+        except NotFound:
+            return None
+        if container.name != name or not container.runs or found is None:
+            return None
+        return container if state.owner_lives(found["cellwall"]["launcher"]) else None
+
+    def made_with(self, container_id: str) -> RunOptions | None:
+        """The options that a kept container was made with; None where it is none."""
+        record = self._unchanged(f"{self.paths.containers}/{container_id}/record.json")
+        return None if record is None or record["options"] is None else options_from_dict(record["options"])
+
     def find(self, name_or_id: str) -> Container:
         """The container of that name, id or unambiguous beginning of an id. Raises NotFound."""
         return self.look(name_or_id)[0]

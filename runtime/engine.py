@@ -277,6 +277,13 @@ class Engine:
         name = options.name
         options = self.config.fill(options)
         with self.lock:
+            standing = self.known.stands(name)
+            if (
+                standing is not None
+                and options.image in (standing.image, standing.image_id)
+                and not is_on(self.config, options.locked)
+            ):
+                return standing
             record = self.known.named(name)
             if record is not None and record["plan"] is None:
                 if state.owner_lives(record["maker"]):

@@ -25,31 +25,47 @@ if TYPE_CHECKING:
 # ranges (dynamic users, nspawn's 0x00080000 to 0x6FFF0000), and below 2^31, which some filesystems end at.
 FIRST_ID = 0x70000000
 IDS_PER_CONTAINER = 65536
+# What tells one state.json from the next: inode, size and time of the last change in ns.
+Stamp = tuple[int, int, int]
 RANGES = 4094
 # Records and states that one process holds in memory, some 30 KB each: those of the containers that somebody works with.
 _MOST_HELD = 16
 
 
-def save(running: str, container_id: str, state: dict[str, Any]) -> None:
-    """Write ``state.json`` of ``container_id`` below the folder ``running``, in one step."""
+def save(running: str, container_id: str, state: dict[str, Any]) -> Stamp:
+    """Write ``state.json`` of ``container_id`` below the folder ``running``, in one step; returns its stamp."""
     folder = f"{running}/{container_id}"
     temporary = f"{folder}/.tmp-state"
     data = json.dumps(state).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(fd, data)
+        stamp = _stamp(os.fstat(fd))
     finally:
         os.close(fd)
     os.rename(temporary, f"{folder}/state.json")
+    return stamp
 
 
-def create(running: str, container_id: str, state: dict[str, Any]) -> None:
-    """Make the folder of ``container_id`` with its ``state.json`` in it. Raises AlreadyExists where there is one."""
+def is_as_saved(running: str, container_id: str, stamp: Stamp) -> bool:
+    """Whether ``state.json`` is the file that ``save`` gave ``stamp`` for: whoever changes it puts another in its place."""
+    try:
+        return _stamp(os.stat(f"{running}/{container_id}/state.json")) == stamp
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def create(running: str, container_id: str, state: dict[str, Any]) -> Stamp:
+    """Make the folder of ``container_id`` with its ``state.json`` in it; returns that's stamp. Raises AlreadyExists where there is one."""
     owner = state["cellwall"]["launcher"]
     temporary = f".tmp-{container_id}"
     folder = f"{running}/{temporary}.{owner['pid']}.{owner['started']}"
     os.mkdir(folder, 0o700)
-    save(running, os.path.basename(folder), state)
+    stamp = save(running, os.path.basename(folder), state)
     try:
         # rename(2) replaces an empty folder only, and one of a container always holds its state.
         os.rename(folder, f"{running}/{container_id}")
@@ -60,6 +76,7 @@ def create(running: str, container_id: str, state: dict[str, Any]) -> None:
         raise AlreadyExists(
             f"container {container_id[:12]} runs already, or is still being cleaned up: try again"
         ) from error
+    return stamp
 
 
 def load(running: str, container_id: str) -> dict[str, Any] | None:

@@ -37,7 +37,6 @@ def parts_for(
     found: Hierarchy, name: str, parent: str, resources: dict[str, Any], unsupported: list[str]
 ) -> list[GroupV1 | GroupV2]:
     """The parts that ``resources`` need, none of them made yet."""
-    root = os.geteuid() == 0 and first_user_namespace()
     wanted: dict[Tree, list[str]] = {}
     for controller in v1.controllers_for(resources):
         tree = found.find(controller)
@@ -56,7 +55,7 @@ def parts_for(
     for tree, controllers in wanted.items():
         error = _unusable(tree, found.mode)
         if error is not None:
-            if root:
+            if os.geteuid() == 0 and first_user_namespace():
                 raise error
             for controller in controllers:
                 unsupported += not_in_force(controller, resources, str(error))

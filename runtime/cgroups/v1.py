@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+# Where in ``linux.resources`` each controller's settings are.
+_KEYS = {
+    "memory": "memory",
+    "pids": "pids",
+    "cpu": "cpu",
+    "cpuset": "cpu",
+    "blkio": "blockIO",
+    "devices": "devices",
+    "net_cls": "network",
+    "net_prio": "network",
+    "hugetlb": "hugepageLimits",
+}
 # A task that sleeps uninterruptibly doesn't freeze: it isn't waited for without end.
 FREEZE_WAIT_S = 1.0
 
@@ -167,7 +179,9 @@ class GroupV1:
 
     def apply(self, resources: dict[str, Any], unsupported: list[str]) -> None:
         """Write what concerns these controllers. Raises SpecError, UnsupportedError."""
-        todo = [setting for setting in settings(resources) if setting.controller in self.controllers]
+        own = {key for name in self.controllers if (key := _KEYS.get(name))}
+        concerns = {key: value for key, value in resources.items() if key in own}
+        todo = [setting for setting in settings(concerns) if setting.controller in self.controllers]
         if "memory" in self.controllers:
             todo = self._order_memory(todo, unsupported)
         for setting in todo:

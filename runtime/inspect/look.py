@@ -64,16 +64,20 @@ LARGE, SMALL, CODE = "1.15em", ".88em", ".93em"
 GAP, ROW, PART, SECTION = 4, 6, 10, 16
 
 
+_PROPERTIES = {
+    "faint": "color-mix(in srgb,currentColor 82%,transparent)",
+    "line": "color-mix(in srgb,currentColor 24%,transparent)",
+    "code": "var(--jp-code-font-family,ui-monospace,monospace)",
+    "plain": "currentColor",
+    "plain-t": WASH,
+}
+for _tone in TONES:
+    _PROPERTIES[_tone.key] = f"color-mix(in srgb,{_tone.hue} {_MIX},currentColor)"
+    _PROPERTIES[f"{_tone.key}-t"] = f"color-mix(in srgb,{_tone.hue} 13%,transparent)"
+# How each is used, and how it is declared.
+_DECLARED = [(f"var(--cw-{key}", f"--cw-{key}:{value}") for key, value in _PROPERTIES.items()]
+
+
 def properties(html: str) -> str:
     """The custom properties that ``html`` uses, as its outermost element declares them."""
-    made = {
-        "faint": "color-mix(in srgb,currentColor 82%,transparent)",
-        "line": "color-mix(in srgb,currentColor 24%,transparent)",
-        "code": "var(--jp-code-font-family,ui-monospace,monospace)",
-        "plain": "currentColor",
-        "plain-t": WASH,
-    }
-    for tone in TONES:
-        made[tone.key] = f"color-mix(in srgb,{tone.hue} {_MIX},currentColor)"
-        made[f"{tone.key}-t"] = f"color-mix(in srgb,{tone.hue} 13%,transparent)"
-    return ";".join(f"--cw-{key}:{value}" for key, value in made.items() if f"var(--cw-{key}" in html)
+    return ";".join(declared for used, declared in _DECLARED if used in html)

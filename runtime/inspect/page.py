@@ -10,6 +10,7 @@ Source: WAI-ARIA 1.2; JupyterLab's sanitizer keeps inline styles, ``<details>`` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from html import escape
 from typing import TypeVar
 
@@ -56,12 +57,18 @@ def text(string: str, most: int = MOST_LETTERS) -> Html:
 
 
 def join(*parts: str, between: str = "") -> Html:
-    return Html(text(between).join(text(part) for part in parts))
+    return Html(text(between).join([text(part) for part in parts]))
+
+
+@lru_cache(256)
+def _style(style: str) -> str:
+    """The attribute: the same few stand in every view."""
+    return f' style="{escape(style)}"' if style else ""
 
 
 def element(tag: str, *inner: str, style: str = "", **attributes: str | float | bool | None) -> Html:
     """``<tag style=… name=value>inner</tag>``; ``_`` in names stands for ``-``, None and False leave an attribute out."""
-    written = f' style="{escape(style)}"' if style else ""
+    written = _style(style)
     for name, value in attributes.items():
         name = name.rstrip("_").replace("_", "-")
         if value is True:
@@ -69,7 +76,7 @@ def element(tag: str, *inner: str, style: str = "", **attributes: str | float | 
         elif value is not None and value is not False:
             shown = value if isinstance(value, Html) else escape(printable(clip(str(value))))
             written += f' {name}="{shown}"'
-    return Html(f"<{tag}{written}>{join(*inner)}</{tag}>")
+    return Html(f"<{tag}{written}>{''.join([text(part) for part in inner])}</{tag}>")
 
 
 def page(*parts: str, label: str = "") -> Html:

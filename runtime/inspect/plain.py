@@ -14,6 +14,8 @@ from ..cli.table import printable
 from .page import MOST_LETTERS, clip
 
 COLUMNS = 80
+# The first letter that may have another width than one column: the combining ones begin here.
+_FIRST_ODD = "\u0300"
 _SPARKS = "▁▂▃▄▅▆▇█"
 _LEAST_COLUMN = 8
 _KEY_COLUMNS = 18
@@ -26,11 +28,13 @@ def shown(string: str, most: int = MOST_LETTERS) -> str:
 
 def width(string: str) -> int:
     """How many columns a terminal gives ``string``."""
-    return sum(map(_columns_of, string))
+    if string.isascii():
+        return len(string)
+    return sum([1 if letter < _FIRST_ODD else _columns_of(letter) for letter in string])
 
 
 def _columns_of(letter: str) -> int:
-    if ord(letter) < 0x300:
+    if letter < _FIRST_ODD:
         return 1
     if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me"):
         return 0

@@ -36,15 +36,15 @@ _AFTER_START = ("id", "run", "running", "ids", "exit_path", "record_changes", "s
 _IN_EVENTS = ("name", "image", "labels", "hidden", "started")
 
 
-def claim_place(request: dict[str, Any], first: dict[str, Any]) -> None:
-    """Write the container's first state. Raises AlreadyExists, and StatusError while ``cp`` has its writable layer mounted (copying.py)."""
+def claim_place(request: dict[str, Any], first: dict[str, Any]) -> state.Stamp:
+    """Write the container's first state; returns its stamp. Raises AlreadyExists, and StatusError while ``cp`` has its writable layer mounted (copying.py)."""
     lock_fd = -1
     if not request["record"]["ephemeral"]:
         lock_fd = os.open(f"{request['containers']}/{request['id']}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if lock_fd >= 0:
             fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        state.create(request["running"], request["id"], first)
+        return state.create(request["running"], request["id"], first)
     except BlockingIOError:
         raise StatusError("the container", "being copied from or to", "left alone: try again") from None
     finally:
@@ -64,6 +64,8 @@ class Container(Sandbox):
         self.layers_seen: list[tuple[int, int]] = []
         self.has_state = False
         self.state: dict[str, Any] = {}
+        # Which state.json is the one that was written here.
+        self.saved: state.Stamp = (0, 0, 0)
         # What it has on networks, and its names there; None where it has none of its own.
         self.network: Attached | UserMode | None = None
         self.names: Names | None = None
@@ -128,7 +130,7 @@ class Container(Sandbox):
             "uppers": self.rootfs.upper_places(),
         }
         if self.has_state:
-            state.save(request["running"], self.id, self.state)
+            self.saved = state.save(request["running"], self.id, self.state)
         else:
             self.take_place()
         self.mark("state written")
@@ -230,7 +232,7 @@ class Container(Sandbox):
         if self.is_spare:
             self.server.pool.register(self)
             return
-        claim_place(self.request, self.state)
+        self.saved = claim_place(self.request, self.state)
         self.has_state = True
         if self.id != self.sandbox_id:
             self.server.pool.unregister(self)
@@ -242,7 +244,9 @@ class Container(Sandbox):
             super().on_exit()
 
     def known_group(self) -> dict[str, str] | None:
-        found = None if self.is_spare else state.load(self.request["running"], self.id)
+        running = self.request["running"]
+        same = self.is_spare or state.is_as_saved(running, self.id, self.saved)
+        found = None if same else state.load(running, self.id)
         paths: dict[str, str] | None = (found or self.state).get("cellwall", {}).get("cgroup")
         return paths
 

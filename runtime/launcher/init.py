@@ -230,16 +230,21 @@ def _mask(paths: list[str]) -> None:
             "masked paths",
             "what is mounted over /dev has no null, which hides files of /proc: mount below /dev instead",
         )
+    empty = ""
     for path in paths:
         try:
             folder = os.path.isdir(path)
             if not folder and not os.path.lexists(path):
                 continue
-            if folder:
+            if folder and empty:
+                # The same one once more, as read-only as it is: a filesystem takes longer to make than a mount.
+                mount(empty, path, flags=MS_BIND)
+            elif folder:
                 attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
                 fd = new_mount("tmpfs", {"size": "0", "mode": "0555", "nr_inodes": "2"}, attributes)
                 move_mount(fd, AT_FDCWD, path)
                 os.close(fd)
+                empty = path
             else:
                 mount("/dev/null", path, flags=MS_BIND)
         except FileNotFoundError:  # /proc changed between the look and the mount

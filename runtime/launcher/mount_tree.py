@@ -130,6 +130,11 @@ def _check_place(place: str, target: str) -> None:
         raise InitError("mounts", f"mount point {target}: it leads to {over}, which nothing can be mounted over")
 
 
+def may_be_covered(path: str) -> bool:
+    """Whether somebody's own mounts can come to lie over ``path``: of what ``_check_place`` refuses they can't."""
+    return not path.startswith("/proc/") or ".." in path or path in PROC_FILES
+
+
 def _own_mount(filesystem: str, entry: dict[str, Any]) -> int:
     if filesystem not in _OWN_FILESYSTEMS:
         raise InitError("mounts", f"mount {entry['target']}: filesystem {filesystem!r} can't be mounted in a container")

@@ -68,6 +68,10 @@ class Pool:
                 self._wish(kind, int(request["pool"]))
 
     def _take(self, kind: dict[str, Any]) -> Container | None:
+        if self._making is not None and not any(spare.request["kind"] == kind for spare in self._spares):
+            if self._making[0].request["kind"] == kind:
+                # What is left to do of it is less than a whole one.
+                self._finish()
         for spare in self._spares:
             if spare.request["kind"] == kind:
                 self._spares.remove(spare)
@@ -76,6 +80,11 @@ class Pool:
                 spare.discard()
                 return None
         return None
+
+    def _finish(self) -> None:
+        """Make what is left of the one that is being made, now."""
+        while self._making is not None:
+            self._go_on()
 
     def _wish(self, kind: dict[str, Any], most: int) -> None:
         if self._most != most:
@@ -100,24 +109,28 @@ class Pool:
             return
         if self._making is None and not self._start():
             return
+        if self._go_on():
+            self._later(0.0)
+
+    def _go_on(self) -> bool:
+        """Make the next piece of the one that is being made; whether that could be made."""
         assert self._making is not None
         spare, steps = self._making
         try:
             for _ in steps:
-                self._later(0.0)
-                return
+                return True
         except Exception as error:
             # The next container of this kind meets it too, and says so to whoever asked for it.
             complain(f"prepare a sandbox: {type(error).__name__}: {error}")
             self._recent.clear()
             self._give_up()
-            return
+            return False
         self._making = None
         spare.rootfs.close_late()
         self._server.watch(spare.pidfd, spare.on_exit)
         self._spares.append(spare)
         self._watch_age()
-        self._later(0.0)
+        return True
 
     def _start(self) -> bool:
         """Begin with a sandbox that is missing, if there is one and it may be made."""

@@ -31,6 +31,7 @@ from ..linux.process import (
 from . import init, layer_mounts, network_namespace, rootfs
 from .bind_mounts import BindMounts
 from .fuse_server import Servers
+from .mount_tree import may_be_covered
 from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
@@ -176,12 +177,18 @@ class Sandbox(Task):
         self.hand_over(setup, [])
 
     def hidden(self, *, late: bool) -> dict[str, Any]:
-        """What is hidden in the container. It has to be the last of the mounts: ``late`` where somebody's own come before."""
+        """What is hidden in the container: ``late`` what somebody's own mounts may cover, which are made before it.
+
+        Of /proc they cover nothing else than ``PROC_FILES`` (mount_tree.py refuses it), so the rest of it is hidden ahead.
+        """
         linux = self.spec["linux"]
-        now = late == bool(self.user_mounts)
+
+        def of(paths: list[str]) -> list[str]:
+            return [path for path in paths if late == (bool(self.user_mounts) and may_be_covered(path))]
+
         return {
-            "masked_paths": linux.get("maskedPaths", []) if now else [],
-            "readonly_paths": linux.get("readonlyPaths", []) if now else [],
+            "masked_paths": of(linux.get("maskedPaths", [])),
+            "readonly_paths": of(linux.get("readonlyPaths", [])),
         }
 
     def hand_over(self, message: dict[str, Any], fds: list[int]) -> None:

@@ -128,8 +128,9 @@ class Server:
         while not self.stopping or self.tasks:
             timeout_ms = None
             if self.timers:
-                due = min(timer[0] for timer in self.timers)
-                timeout_ms = max(0, int((due - time.monotonic()) * 1000) + 1)
+                # Rounded up, so that nothing turns in circles until it is due; what is due already waits for nothing.
+                due_ms = (min(timer[0] for timer in self.timers) - time.monotonic()) * 1000
+                timeout_ms = int(due_ms) + 1 if due_ms > 0 else 0
             for fd, _ in self.poll.poll(timeout_ms):
                 callback = self.callbacks.get(fd)
                 if callback is not None:

@@ -8,6 +8,7 @@ Source: capabilities(7), capget(2), prctl(2) PR_CAPBSET_DROP and PR_CAP_AMBIENT,
 from __future__ import annotations
 
 import ctypes
+from errno import EINVAL, EPERM
 
 from ..errors import SpecError, SyscallError
 from .libc import syscall
@@ -69,7 +70,6 @@ NAMES = (
     "CAP_CHECKPOINT_RESTORE",
 )
 _BIT = {name: number for number, name in enumerate(NAMES)}
-_EINVAL = 22
 _VERSION_3 = 0x20080522
 
 
@@ -119,7 +119,7 @@ def bounding() -> int:
             if prctl(PR_CAPBSET_READ, number):
                 bits |= 1 << number
         except SyscallError as err:
-            if err.errno != _EINVAL:
+            if err.errno != EINVAL:
                 raise
             break  # the first number that this kernel doesn't know
     return bits
@@ -130,10 +130,17 @@ def limit_bounding(keep: Iterable[str]) -> None:
 
     Needs CAP_SETPCAP in the effective set: do it before a change of user. Source: prctl(2) PR_CAPBSET_DROP.
     """
-    dropped = bounding() & ~mask(keep)
-    for number in range(dropped.bit_length()):
-        if dropped >> number & 1:
+    kept = mask(keep)
+    for number in range(64):
+        if kept >> number & 1:
+            continue
+        try:
             prctl(PR_CAPBSET_DROP, number)
+        except SyscallError as err:
+            # The first number that this kernel doesn't know; or CAP_SETPCAP is missing, and with it all that is to be dropped.
+            if err.errno == EINVAL or (err.errno == EPERM and not bounding() & ~kept):
+                return
+            raise
 
 
 def hold(

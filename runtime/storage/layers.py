@@ -58,6 +58,8 @@ class LayerStore:
         self._identity = identity
         self._limits = limits
         self._scratch = Scratch(directory, identity)
+        # Of the layers that were stacked: whether their root is opaque, which is the same for whoever has that chain id.
+        self._opaque: dict[Digest, bool] = {}
 
     @property
     def opaque_attribute(self) -> str:
@@ -89,7 +91,10 @@ class LayerStore:
         shown: list[Digest] = []
         for chain_id in reversed(layers):
             shown.append(chain_id)
-            if self.info(chain_id).opaque_root:
+            opaque = self._opaque.get(chain_id) if self.has(chain_id) else None
+            if opaque is None:
+                opaque = self._opaque[chain_id] = self.info(chain_id).opaque_root
+            if opaque:
                 break
         return shown
 

@@ -18,6 +18,7 @@ import cellwall
 from cellwall.runtime import state
 from cellwall.runtime.cgroups import Group
 from cellwall.runtime.cli.command import main
+from cellwall.runtime.cli.run_options import from_keywords
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.launcher.init import SPARE_NAME
 from cellwall.runtime.linux.process import is_running, start_time
@@ -155,6 +156,27 @@ def test_its_own_limits_mounts_and_names(engine: Engine, busybox: str, tmp_path:
     assert result.stdout.startswith("mine") and result.stdout[4:].strip() != "0"
 
 
+@pytest.mark.parametrize("mounted", ["/data", "/sys", "/proc/cpuinfo"])
+def test_what_is_hidden_stays_hidden_below_what_somebody_mounts(
+    engine: Engine, cold_engine: Engine, busybox: str, tmp_path: Path, mounted: str
+) -> None:
+    source = {"/data": tmp_path, "/sys": Path("/sys"), "/proc/cpuinfo": tmp_path / "cpuinfo"}[mounted]
+    (tmp_path / "cpuinfo").write_text("mine")
+    script = """
+    for folder in /proc/acpi /sys/firmware; do [ ! -d $folder ] || ls -A $folder; touch $folder/x 2>/dev/null && echo written; done
+    for file in /proc/interrupts /proc/keys /proc/timer_list; do [ ! -e $file ] || cat $file; done
+    touch /proc/sys/kernel/hostname 2>/dev/null && echo written
+    echo nothing more; cat /proc/cpuinfo | head -c 4
+    """
+    volume = f"{source}:{mounted}"
+    warm = begun_ahead(engine, busybox, script, volume=volume).stdout
+    cold, ahead = run(cold_engine, busybox, script, volume=volume)
+    assert not ahead
+    assert warm == cold.stdout
+    assert warm.startswith("nothing more\n")
+    assert warm.endswith("mine") == (mounted == "/proc/cpuinfo")
+
+
 def test_a_folder_that_is_gone_is_told(engine: Engine, busybox: str, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -212,6 +234,44 @@ def test_idle_it_is_small_and_nothing_wakes_it_up(engine: Engine, busybox: str) 
     assert rests()
     held = [re.findall(r"(?m)^Pss: +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids]
     assert sum(int(kib) for (kib,) in held) < 30 << 10
+
+
+def test_one_that_is_half_made_is_finished_for_who_asks(engine: Engine, busybox: str) -> None:
+    engine.pool = 1
+    run(engine, busybox, "true")
+    launcher = engine.launcher.pid
+
+    def caught() -> bool:
+        """The launcher stands still between two pieces of the one spare sandbox."""
+        run(engine, busybox, "true")
+        until(lambda: bool(list(state.spares(str(engine.paths.spares)))), "a sandbox in the making")
+        os.kill(launcher, signal.SIGSTOP)
+        until(lambda: " T " in Path(f"/proc/{launcher}/stat").read_text(), "a launcher that stands still")
+        if not parked(engine):
+            return True
+        os.kill(launcher, signal.SIGCONT)
+        return False
+
+    null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        until(caught, "a sandbox that is half made")
+        trace = Trace()
+        # This only asks for it; the launcher finds it when it goes on.
+        process = engine.run(
+            from_keywords(busybox, ["/bin/true"], rm=True),
+            stdin_fd=null_fd,
+            stdout_fd=null_fd,
+            stderr_fd=null_fd,
+            trace=trace,
+        )
+        os.kill(launcher, signal.SIGCONT)
+        with process:
+            assert process.wait(30).status == 0
+    finally:
+        os.kill(launcher, signal.SIGCONT)
+        os.close(null_fd)
+    assert "cgroup made" not in [stamp.what for stamp in trace.stamps]
+    until(lambda: bool(parked(engine)), "the next spare sandbox")
 
 
 def test_one_that_was_killed_is_no_loss(engine: Engine, busybox: str) -> None:

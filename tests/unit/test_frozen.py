@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from cellwall.runtime.frozen import frozen
+from cellwall.runtime.frozen import changed, frozen
 
 
 @frozen
@@ -86,3 +86,16 @@ def test_a_class_below_has_the_fields_of_both() -> None:
     assert one != Ours(1)
     with pytest.raises(TypeError):
         OursBelow(1, "x", [], 4, 6)  # type: ignore[call-arg]
+
+
+def test_a_changed_copy_is_what_replace_makes() -> None:
+    one = Ours(1, d=9, c=[3])
+    for said in ({}, {"a": 2}, {"c": [], "d": 0}):
+        assert repr(changed(one, **said)) == repr(dataclasses.replace(one, **said))
+        assert changed(one, **said) == dataclasses.replace(one, **said)
+    assert changed(one).c is one.c
+    below = OursBelow(1, e=6)
+    assert changed(below, a=2) == dataclasses.replace(below, a=2)
+    assert changed(below, a=2).e == 6
+    with pytest.raises(TypeError, match="has no 'z'"):
+        changed(one, z=1)
