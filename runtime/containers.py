@@ -241,7 +241,7 @@ class Containers:
 
     def made_with(self, container_id: str) -> RunOptions | None:
         """The options that a kept container was made with; None where it is none."""
-        record = self._unchanged(f"{self.paths.containers}/{container_id}/record.json")
+        record = self._held.read(f"{self.paths.containers}/{container_id}/record.json")
         return None if record is None or record["options"] is None else options_from_dict(record["options"])
 
     def find(self, name_or_id: str) -> Container:

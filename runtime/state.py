@@ -88,15 +88,14 @@ class Held:
     """JSON files that are only ever replaced whole, held in memory: one is read again when it was."""
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._files: dict[str, tuple[Stamp, dict[str, Any]]] = {}
 
     def read(self, path: str) -> dict[str, Any] | None:
         """What the file at ``path`` holds, which isn't to be changed; None where there is none."""
         try:
-            now = os.stat(path)
+            stamp = _stamp(os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        stamp = (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
         held = self._files.get(path)
         if held is not None and held[0] == stamp:
             return held[1]
