@@ -33,7 +33,6 @@ if not here(folder): folder = next((p for p in sys.path if p.endswith(("-package
 print(json.dumps({"executable": sys.executable, "version": list(sys.version_info[:2]),
   "implementation": sys.implementation.name, "libc": libc, "machine": platform.machine(), "folder": folder,
   "ipykernel": u.find_spec("ipykernel") is not None,
-  "compiled": os.path.exists(u.cache_from_source(os.__file__)),
   "installed": sorted({(d.metadata["Name"] or "") + "==" + d.version for d in m.distributions()})}))
 """
 
@@ -73,7 +72,6 @@ class Python:
     machine: str
     folder: str
     ipykernel: bool
-    compiled: bool
     installed: tuple[str, ...] = field(repr=False)
 
 
@@ -156,7 +154,6 @@ def _python(text: str) -> Python | None:
             str(found["machine"]),
             str(found["folder"]),
             bool(found["ipykernel"]),
-            bool(found["compiled"]),
             tuple(map(str, found["installed"])),
         )
     except (KeyError, TypeError, ValueError, IndexError):  # too old to say: as if there were none

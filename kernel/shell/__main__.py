@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...runtime.config import Config
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             kernel = ShellKernel(loop, messages, cells)
             signals.interrupt = kernel.interrupt
-            with _ParentWatched(loop):
+            with suppress(End), _ParentWatched(loop):
                 kernel.run()
         finally:
             messages.close()

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from jupyter_client.connect import write_connection_file
 
 from cellwall.runtime.engine import Engine
 
@@ -117,6 +118,22 @@ client.wait_for_ready(timeout=60)
 client.execute_interactive("echo up; sleep 609", output_hook=lambda m: print(json.dumps([kernel.pid, m["content"]]), flush=True)
     if m["msg_type"] == "stream" else None, timeout=600)
 """
+
+
+def test_a_server_that_has_ended_already(cellwall_root: Path) -> None:
+    server = subprocess.Popen(["true"])
+    server.wait()
+    connection = cellwall_root / "c.json"
+    write_connection_file(str(connection), transport="ipc", ip=f"{cellwall_root}/k")
+    line = [word.replace("{connection_file}", str(connection)) for word in argv("host")]
+    done = subprocess.run(
+        line,
+        env={**os.environ, "PYTHONPATH": str(TOP / "src"), "JPY_PARENT_PID": str(server.pid)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not (cellwall_root / "run" / "containers").exists()
 
 
 def test_a_killed_server_takes_the_kernel_with_it(cellwall_root: Path) -> None:

@@ -160,7 +160,7 @@ def test_connection_files(tmp_path: Path) -> None:
     check_length("/" + "x" * 106)
 
 
-PYTHON = Python("/usr/bin/python3", (3, 12), "cpython", "glibc 2.36", "x86_64", "/p", False, True, ())
+PYTHON = Python("/usr/bin/python3", (3, 12), "cpython", "glibc 2.36", "x86_64", "/p", False, ())
 R_SPEC = {"argv": ["R", "-f", "{connection_file}"], "language": "R", "display_name": "R", "interrupt_mode": "message"}
 PYTHON_SPEC = {"argv": ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python"}
 
