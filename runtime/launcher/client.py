@@ -365,7 +365,7 @@ class Process:
             if line := message.get("line"):
                 from .line import Line
 
-                Line(self._launcher, self.container_id, line, fds.pop(0))  # type: ignore[arg-type]
+                Line(self._launcher.lines, self.container_id, line, fds.pop(0))  # type: ignore[arg-type]
             self._exit = read_exit(message, self._timeout_s)
             if self.trace is not None:
                 self.trace.mark("told how it ended")

@@ -33,12 +33,12 @@ _NONE.close()
 
 
 class Line:
-    """One line, which ``launcher.lines`` has until ``end``. ``texts``: whether the agent may write the text of a cell.
+    """One line, which ``lines``, a launcher's, has until ``end``. ``texts``: whether the agent may write the text of a cell.
 
     ``leaf`` is the agent's control group below the container's, and what the text of a cell is called.
     """
 
-    def __init__(self, launcher: Launcher, container_id: str, told: dict[str, Any], fd: int) -> None:
+    def __init__(self, lines: dict[str, Line], container_id: str, told: dict[str, Any], fd: int) -> None:
         """``told`` is what the launcher says of it, ``fd`` its socket, which this object owns."""
         self.socket = socket.socket(fileno=fd)
         self.container_id = container_id
@@ -48,11 +48,12 @@ class Line:
         self.group = Group.open(told["cgroup"])
         self.group.keep_open()
         self._alone = f"{self.agent}\n"
-        self._launcher = launcher
+        # Not the launcher: it ends where nobody holds it any more.
+        self._lines = lines
         self._busy = threading.Lock()
-        if (old := launcher.lines.get(container_id)) is not None:
+        if (old := lines.get(container_id)) is not None:
             old.end()
-        launcher.lines[container_id] = self
+        lines[container_id] = self
 
     def is_cut(self) -> bool:
         """Whether the agent has ended. Of one that serves a command it isn't asked."""
@@ -70,8 +71,8 @@ class Line:
 
     def end(self, *, handed_over: bool = False) -> None:
         """Give it up: the agent ends, once it has no command. ``handed_over``: the launcher has its other end now, and a command this one."""
-        if self._launcher.lines.get(self.container_id) is self:
-            del self._launcher.lines[self.container_id]
+        if self._lines.get(self.container_id) is self:
+            del self._lines[self.container_id]
         if not handed_over:
             self.socket.close()
         self.group.close()
