@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -108,11 +109,13 @@ def test_a_command_that_ignores_interrupts_is_killed_by_the_third(shell: Noteboo
     cell = shell.start("sh -c \"trap '' INT; echo deaf; sleep 603\"; echo then $?")
     cell.wait_for("deaf")
     told = "one more kills it"
+    shell.interrupt()
     while told not in cell.text("stderr"):
-        # Two of one signal may become one: the second is sent when nothing came of the first.
+        # Two of one signal may become one, so the second waits for a moment. Only where it did is there need of another.
+        time.sleep(0.5)
         shell.interrupt()
         with suppress(AssertionError):
-            cell.until(lambda: told in cell.text("stderr"), told, patience_s=0.5)
+            cell.until(lambda: told in cell.text("stderr"), told, patience_s=20)
     shell.interrupt()
     assert fine(cell.wait()) == "deaf\nthen 137\n"
 
