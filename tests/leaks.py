@@ -22,13 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from .waiting import PATIENCE_S
-
 HELD = ("cgroup", "ipc", "mnt", "net", "pid", "pidfd", "time", "user", "uts")
 ALONE = bool(os.environ.get("CI"))
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 # What others' sessions leave stays for as long as they do: only where all that is looked at is ours the end of it is sure to come.
-GRACE_S = PATIENCE_S if ALONE or WORKER else 8.0
+GRACE_S = 30.0 if ALONE or WORKER else 8.0
 
 
 class Leaks:
