@@ -367,7 +367,6 @@ class Session:
         if ended is not None and self.exit is None:
             while self._output_fd >= 0 and self._readable():
                 self._read_output(0)
-            self.exit = ended
             # A client that asked may still see another end than it asked for: memory is told in any case.
             if ended.status and (ended.oom_killed or not self._asked_to_end) and self._publisher is not None:
                 # Before it was ready it is the start that fails, and says why.
@@ -376,6 +375,8 @@ class Session:
                     self._log.error("%s", text)
                     if not self._publisher.say(text):
                         self.unsaid = text
+            # Whoever sees the end finds that it has been told.
+            self.exit = ended
             self._ended.set()
             self._ready.set()
         if ended is not None and process.wait_gone(0.0):

@@ -69,32 +69,16 @@ def _meant(session: Session, word: str) -> str:
 
 def watch(shell: Any, found: Iterator[View]) -> View | None:
     """Show each view in the place of the one before it; an interrupt ends it, and the last one stays. Returns that one."""
+    from ..runtime.inspect.view import follow
+
     display_id = f"cellwall-{secrets.token_hex(8)}"
-    last: View | None = None
+    shown = False
 
     def show(view: View) -> None:
-        nonlocal last
+        nonlocal shown
         shell.display_pub.publish(
-            data=view._repr_mimebundle_(),
-            metadata={},
-            transient={"display_id": display_id},
-            update=last is not None,
+            data=view._repr_mimebundle_(), metadata={}, transient={"display_id": display_id}, update=shown
         )
-        last = view
+        shown = True
 
-    try:
-        for view in found:
-            show(view)
-    except KeyboardInterrupt:
-        if last is None:
-            raise
-        # It came while one was shown: whoever watches hears of it here, and has a last word.
-        if throw := getattr(found, "throw", None):
-            try:
-                show(throw(KeyboardInterrupt()))
-            except (KeyboardInterrupt, StopIteration):
-                pass
-    finally:
-        if close := getattr(found, "close", None):
-            close()
-    return last
+    return follow(found, show)

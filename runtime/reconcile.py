@@ -21,8 +21,9 @@ from .linux.process import is_running
 if TYPE_CHECKING:
     from .cgroups import Group
 
-# How long the processes of a killed container may take to be gone: the kernel is taking them apart.
-_PATIENCE_S = 5.0
+# How long the processes of a killed container may take to be gone: the kernel is taking them apart, on a busy machine for a
+# while. A group that is given up stays for good, as nobody knows of it any more.
+_PATIENCE_S = 30.0
 
 
 def reconcile(

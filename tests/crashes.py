@@ -18,6 +18,7 @@ from cellwall.runtime.launcher.init import SPARE_NAME
 from cellwall.runtime.linux.process import is_running, start_time
 
 from .leaks import descendants
+from .waiting import PATIENCE_S, until
 
 TARGETS = ("kernel", "launcher", "init", "waiting")
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -34,13 +35,12 @@ def trial(seed: int, image: str, root: Path) -> list[str]:
         launcher, session = _kill_a_part(target, seed, image, root, chance)
     _wait_for_the_rest(root, session)
     # A killed process lives until it is scheduled once more.
-    while is_running(*launcher):
-        time.sleep(0.01)
+    until(lambda: not is_running(*launcher), "the launcher's end")
     engine = Engine()
     try:
         engine.images  # noqa: B018  the start is what cleans up
         # A launcher that lives cleans up by itself, and one whose client was killed may have a request yet to read.
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while (left := _left(engine, root)) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left
@@ -125,12 +125,12 @@ def _kill(pid: int) -> None:
 
 def _wait_for_the_rest(root: Path, session: int) -> None:
     """Wait until what the victim started has seen its end: its launcher cleans up first, an unpacking worker just ends."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+
+    def over() -> bool:
         owners = [s["cellwall"]["launcher"] for s in state.each(str(root / "run" / "containers"))]
-        if not any(state.owner_lives(owner) for owner in owners) and not session_members(session):
-            return
-        time.sleep(0.01)
+        return not any(state.owner_lives(owner) for owner in owners) and not session_members(session)
+
+    until(over, "the end of what the victim started")
 
 
 def session_members(session: int) -> list[int]:

@@ -11,6 +11,7 @@ from cellwall.runtime.names import message
 from cellwall.runtime.names.message import Query
 
 from .netns import Netns
+from .waiting import PATIENCE_S
 
 # From a query to its whole answer (without id), or None to stay silent.
 Script = Callable[[Query, bool], "bytes | None"]
@@ -102,7 +103,7 @@ def question(name: str, kind: int = message.A, id: int = 7, edns: int | None = N
     return data if edns is None else data + b"\0" + struct.pack("!2HIH", 41, edns, 0, 0)
 
 
-def ask_udp(space: Netns, data: bytes, server: str = "127.0.0.11", timeout_s: float = 10.0) -> bytes:
+def ask_udp(space: Netns, data: bytes, server: str = "127.0.0.11", timeout_s: float = PATIENCE_S) -> bytes:
     """The answer to a whole message over UDP. Raises TimeoutError."""
     with space.socket() as sock:
         sock.settimeout(timeout_s)
@@ -114,7 +115,7 @@ def ask_udp(space: Netns, data: bytes, server: str = "127.0.0.11", timeout_s: fl
 def ask_tcp(space: Netns, *messages: bytes, server: str = "127.0.0.11") -> list[bytes]:
     """The answers to messages that are sent at once over one connection, in the order in which they come."""
     with space.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE_S)
         sock.connect((server, 53))
         sock.sendall(b"".join(len(data).to_bytes(2, "big") + data for data in messages))
         answers = []

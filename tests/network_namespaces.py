@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 
 from cellwall.runtime.linux.process import CLONE_NEWNET, setns
 
+from .waiting import PATIENCE_S
+
 T = TypeVar("T")
-# What doesn't come in this time on a veth pair isn't coming.
-PATIENCE_S = 0.4
+# What is kept from coming is waited for so long: on a veth pair it would have come by then.
+SILENCE_S = 0.4
 
 
 class Namespace:
@@ -176,14 +178,25 @@ def _text(peer: Any) -> bytes:
     return str(peer[0]).removeprefix("::ffff:").encode()
 
 
-def ask(namespace: Namespace, address: str, port: int, protocol: str = "tcp", *, source_port: int = 0) -> str:
-    """Who the server at ``address`` says that asked, or why there is no answer: ``refused``, ``unreachable`` or ``silence``."""
+def ask(
+    namespace: Namespace,
+    address: str,
+    port: int,
+    protocol: str = "tcp",
+    *,
+    source_port: int = 0,
+    answered: bool = True,
+) -> str:
+    """Who the server at ``address`` says that asked, or why there is no answer: ``refused``, ``unreachable`` or ``silence``.
+
+    ``answered``: an answer, or a refusal, is sure to come, so it is waited for however busy the machine is.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
 
     def answer() -> str:
         with socket.socket(family, kind) as sock:
-            sock.settimeout(PATIENCE_S)
+            sock.settimeout(PATIENCE_S if answered else SILENCE_S)
             sock.bind(("", source_port))
             try:
                 sock.connect((address, port))

@@ -27,7 +27,7 @@ import pytest
 
 PROGRAMS = ("docker-registry", "skopeo", "openssl", "busybox")
 USER, PASSWORD = "cell", "wall and more"
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 60.0
 
 
 def missing_programs() -> list[str]:

@@ -17,6 +17,7 @@ from .crashes import session_members
 from .layer_trees import entry, folder, layer
 from .registries import MadeImage, Registry, busybox_layer, make_image, write_layout
 from .store_check import StoreCheck, names
+from .waiting import until
 
 _SOURCE = Path(__file__).resolve().parents[1] / "src"
 # The calls between which a process's death makes a difference on disk.
@@ -145,9 +146,7 @@ class Rig:
     @staticmethod
     def _wait_for(session: int) -> None:
         """Wait until the workers of a killed process have seen its end."""
-        deadline = time.monotonic() + 10
-        while session_members(session) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        until(lambda: session_members(session) == [], "the end of the workers")
 
     def _next_start(self, before: set[str], touched: set[str]) -> list[str]:
         os.environ["CELLWALL_ROOT"], os.environ["CELLWALL_STORAGE_DRIVER"] = str(self.root), self.driver

@@ -61,7 +61,7 @@ def pull_against_removal(commands: Commands, name: str, rounds: int) -> tuple[Co
 
     def loop(kind: str) -> None:
         times = 0
-        while times < rounds if kind == "pull" else not ended.is_set():
+        while times < rounds if kind == "pull" else not (times and ended.is_set()):
             times += 1
             process = commands.start(*loops[kind])
             output, errors = process.communicate()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Nothing of its start-up files is read, and no history is kept: a cell's text isn't for ~/.bash_history.
 _BASH = "exec bash --noprofile --norc --noediting +o history +H -i"
+# The shell isn't there before its terminal is as it is to be (Shell.begin): bash puts what it has found at its start back whenever a
+# signal ends a job.
+_GATE = "read -r begin"
 # ash takes a job that ends while it waits for a line for the end of its input: -I has it go on.
 # What each language's shell is started as. ``sh`` is whatever the image calls so.
 _STARTS = {
@@ -93,7 +96,7 @@ class Box:
             try:
                 shell = self.engine.exec(
                     found.id,
-                    ["/bin/sh", "-c", f"exec <{INSIDE}/commands >/dev/null 2>&1; {_STARTS[self.language]}"],
+                    ["/bin/sh", "-c", f"exec <{INSIDE}/commands >/dev/null 2>&1; {_GATE}; {_STARTS[self.language]}"],
                     stdin_fd=null_fd,
                     stdout_fd=null_fd,
                     stderr_fd=null_fd,

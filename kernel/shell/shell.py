@@ -49,10 +49,11 @@ class Shell:
         self.status = 0
 
     def begin(self) -> None:
-        """A new shell reads the pipe now: no prompts, and `cellwall-display` where commands are found."""
+        """Let the new shell begin, see box.py: with no prompts, and `cellwall-display` where commands are found."""
         self.job = None
         self.status = 0
         self._pending = b""
+        self._folder.say("begin")
         self._folder.say(_FIRST)
 
     def cell(self, path: str) -> Job:

@@ -116,25 +116,27 @@ def watch(views: Iterator[View], as_data: bool = False) -> None:
 
     An interrupt ends it, and the last one stays.
     """
+    from ..inspect.view import follow
     from .table import has_view
 
     redraws = sys.stdout.isatty() and not as_data
-    drawn, last = 0, None
+    drawn = 0
+    last: View | None = None
+
+    def show_one(view: View) -> None:
+        nonlocal drawn, last
+        last = view
+        if as_data:
+            sys.stdout.write(json.dumps(view.to_dict()) + "\n")
+        elif redraws:
+            drawn = _redraw(view, drawn)
+        elif has_view():
+            show(view, again=True)
+        sys.stdout.flush()
+
     try:
-        for last in views:
-            if as_data:
-                sys.stdout.write(json.dumps(last.to_dict()) + "\n")
-            elif redraws:
-                drawn = _redraw(last, drawn)
-            elif has_view():
-                show(last, again=True)
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        if last is None:
-            raise
+        follow(views, show_one)
     finally:
-        if close := getattr(views, "close", None):
-            close()
         if last is not None and not (redraws or as_data or has_view()):
             show(last)
 

@@ -108,30 +108,25 @@ class Watch:
         history = History()
         last: WatchView | None = None
         state: State = "runs"
-        while state == "runs":
-            try:
+        try:
+            while state == "runs":
                 now = time.monotonic()
                 if now >= look_at:
                     _look(counters, history, now - begun)
                     look_at = now + history.interval_s
-                view = None
                 if now >= draw_at:
-                    view = last = self._view(places, history, now - begun, drawn_s, last)
+                    last = self._view(places, history, now - begun, drawn_s, last)
                     drawn_s, draw_at = now - begun, now + self._redraw_s
-            except KeyboardInterrupt:
-                break
-            try:
-                if view is not None:
                     # An interrupt while it is being shown is for whoever shows it, who may throw it in here.
-                    yield view
+                    yield last
                 wait_s = min(look_at, draw_at, end) - time.monotonic()
                 ready = {fd for fd, _ in poll.poll(max(0, math.ceil(wait_s * 1000)))}
-            except KeyboardInterrupt:
-                break
-            if pidfd in ready:
-                state = "ended"
-            elif ready or time.monotonic() >= end:
-                state = "stopped"
+                if pidfd in ready:
+                    state = "ended"
+                elif ready or time.monotonic() >= end:
+                    state = "stopped"
+        except KeyboardInterrupt:
+            pass
         after_s = time.monotonic() - begun
         _look(counters, history, after_s)
         view = self._view(places, history, after_s, drawn_s, last)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -42,6 +42,32 @@ class View(ABC):
 
     def __str__(self) -> str:
         return self.text()
+
+
+def follow(views: Iterator[View], show: Callable[[View], None]) -> View | None:
+    """Show each view as it comes; returns the last one. An interrupt is their end: whoever watches hears of it, and has a last word.
+
+    Raises KeyboardInterrupt where it came before the first.
+    """
+    last: View | None = None
+    try:
+        try:
+            for last in views:
+                show(last)
+        except KeyboardInterrupt:
+            if last is None:
+                raise
+            # It came while one was shown: nobody else has heard of it.
+            if throw := getattr(views, "throw", None):
+                try:
+                    last = throw(KeyboardInterrupt())
+                    show(last)
+                except (KeyboardInterrupt, StopIteration):
+                    pass
+    finally:
+        if close := getattr(views, "close", None):
+            close()
+    return last
 
 
 def as_data(value: Any) -> Any:

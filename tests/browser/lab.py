@@ -97,7 +97,7 @@ def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence
             yield f"http://127.0.0.1:{port}/lab/tree/cells.ipynb?token={token}"
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(60)
 
 
 _ASKS = """

@@ -167,13 +167,19 @@ def prepare() -> int:
         os.close(os.open(f"/tmp/{name}", os.O_CREAT | os.O_WRONLY))
         os.chmod(f"/tmp/{name}", mode)
         os.chown(f"/tmp/{name}", owner, 4321)
+    read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setuid(1000)
         # A change of user clears it.
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.close(write_fd)
         signal.pause()
+    # Until it closes its end it isn't another user's.
+    os.close(write_fd)
+    os.read(read_fd, 1)
+    os.close(read_fd)
     return pid
 
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cellwall.runtime import events
 from cellwall.runtime.config import Config
 from cellwall.runtime.engine import Engine
-from cellwall.runtime.linux.files import readable
 from cellwall.runtime.paths import Paths
 
 from ..leaks import processes, read
-
-PATIENCE_S = 30.0
+from ..waiting import PATIENCE_S, until
 
 
 class Home:
@@ -48,8 +45,14 @@ class Home:
     def spawn(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self.words(*words), env=self.environment, **options)
 
+    def shim(self, name: str) -> int:
+        """The pid of the shim that a running container lives by."""
+        found = self.engine.known.state(self.engine.container(name).id)
+        assert found is not None
+        return int(found["cellwall"]["launcher"]["pid"])
+
     def shims(self) -> list[int]:
-        """The pids of the shims of this folder."""
+        """The pids of the shims of this folder. One whose container is over may still be there for a moment."""
         mine = str(self.engine.paths.run).encode()
         return [
             pid
@@ -57,24 +60,11 @@ class Home:
             if "cellwall-shim" in command and mine in read(f"/proc/{pid}/environ")
         ]
 
-    def kill(self, pid: int) -> None:
-        """``kill -9``, and wait until it has ended: while the kernel takes it apart, it still counts as running."""
-        pidfd = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        readable(pidfd, PATIENCE_S)
-        os.close(pidfd)
-
     def left(self) -> list[int]:
         """The shims that are still there once those that are about to end have ended."""
-        deadline = time.monotonic() + PATIENCE_S
         # One that was just forked has its name, by which it is found, only a moment later.
-        while (found := self.shims()) and time.monotonic() < deadline:
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    pidfd = os.pidfd_open(pid)
-                    readable(pidfd, max(0.0, deadline - time.monotonic()))
-                    os.close(pidfd)
-        return found
+        until(lambda: self.shims() == [], "the end of the shims")
+        return self.shims()
 
     @contextmanager
     def events(self, name: str) -> Iterator[Callable[[str], dict[str, Any]]]:

@@ -27,11 +27,13 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import BuildError, Cancelled, CellwallError, NotFound
 from cellwall.runtime.options import RunOptions
 
+from ..waiting import until
+
 pytestmark = pytest.mark.needs("root", "overlay")
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 # Waits for a file that another step makes; ten seconds are for a machine that is busy.
-MEET = "meet() { touch /meet/$1; n=0; while [ ! -e /meet/$2 ]; do n=$((n+1)); [ $n -lt 1000 ] || exit 9; sleep 0.01; done; }"
+MEET = "meet() { touch /meet/$1; n=0; while [ ! -e /meet/$2 ]; do n=$((n+1)); [ $n -lt 6000 ] || exit 9; sleep 0.01; done; }"
 
 
 def build(engine: Engine, text: str, context: Path | None = None, **more: Any) -> BuildResult:
@@ -434,11 +436,7 @@ def test_stopped_and_killed(cellwall_root: Path, busybox: str, tmp_path: Path, h
     assert process.returncode in statuses[how], rest
     assert "Traceback" not in rest
     # The launcher outlives its client by as long as its cleaning takes.
-    running = cellwall_root / "run/containers"
-    for _ in range(1000):
-        if not os.listdir(running):
-            break
-        threading.Event().wait(0.01)
+    until(lambda: os.listdir(cellwall_root / "run/containers") == [], "the end of its launcher")
     engine = Engine()
     try:
         assert engine.containers(all=True) == []

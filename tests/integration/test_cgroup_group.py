@@ -24,6 +24,8 @@ from cellwall.runtime.cgroups.files import read
 from cellwall.runtime.errors import AlreadyExists, CgroupError, SpecError, UnsupportedError
 from cellwall.runtime.linux.process import clone3
 
+from ..waiting import PATIENCE_S
+
 MIB = 1 << 20
 DEVICES: list[dict[str, Any]] = [
     {"allow": False, "access": "rwm"},
@@ -102,7 +104,7 @@ def start() -> Iterator[Start]:
             continue
 
 
-def soon(condition: Callable[[], object], seconds: float = 10) -> bool:
+def soon(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
     """Whether the condition becomes true: a bound for a hang, not a measure."""
     end = time.monotonic() + seconds
     while not condition():

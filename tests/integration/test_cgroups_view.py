@@ -31,6 +31,8 @@ from cellwall.runtime.inspect.cgroups_watch import Watch
 from cellwall.runtime.linux.process import start_time
 from cellwall.runtime.options import RunOptions
 
+from ..waiting import PATIENCE_S
+
 pytestmark = pytest.mark.needs("root", "cgroup-write")
 
 MIB = 1 << 20
@@ -55,7 +57,7 @@ def start(engine: Engine, busybox: str) -> Iterator[Start]:
         engine.remove(name, force=True)
 
 
-def soon(condition: Callable[[], object], seconds: float = 30) -> bool:
+def soon(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
     """Whether the condition becomes true: a bound for a hang, not a measure."""
     end = time.monotonic() + seconds
     while not condition():
@@ -400,7 +402,7 @@ def test_the_command_watches_until_it_is_interrupted(engine: Engine, start: Star
     # It has shown what there was and waits: poll(2), or ppoll(2) where the machine has no other.
     assert soon(lambda: Path(f"/proc/{watching.pid}/syscall").read_text().split()[0] in ("7", "73", "271"))
     watching.send_signal(signal.SIGINT)
-    rest, errors = watching.communicate(timeout=30)
+    rest, errors = watching.communicate(timeout=PATIENCE_S)
     assert (watching.returncode, errors) == (0, "")
     assert json.loads(rest.splitlines()[-1])["state"] == "stopped"
     assert main(["cgroups", name, "--for", "3"]) == 125
@@ -417,7 +419,7 @@ def test_on_a_terminal_each_view_is_drawn_over_the_one_before(engine: Engine, st
         while piece := os.read(ours, 65536):
             written += piece
     os.close(ours)
-    assert watching.wait(30) == 0
+    assert watching.wait(PATIENCE_S) == 0
     first, *later = re.split(rb"\x1b\[(\d+)A", written)
     [up, last] = later
     assert int(up) == first.count(b"\n")

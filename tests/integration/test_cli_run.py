@@ -306,7 +306,7 @@ def test_a_shell_on_a_terminal(image: str) -> None:
 
 
 def test_a_terminal_that_hangs_up_leaves_its_container_running(cli: Cli, image: str) -> None:
-    command = "echo ready; trap '' HUP; sleep 1000"
+    command = "trap '' HUP; echo ready; sleep 1000"
     with on_a_terminal("run", "-it", "--rm", "--name", "left", image, "sh", "-c", command) as found:
         process, main_fd, peer_fd = found
         read_until(main_fd, b"ready")

@@ -22,6 +22,7 @@ from cellwall.runtime.errors import StatusError
 from cellwall.runtime.events import Reader
 
 from ..network_namespaces import made
+from ..waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs("root")
 
@@ -52,9 +53,12 @@ def cli(cellwall_root: Path, busybox: str) -> Iterator[Cli]:
 def test_a_paused_container_stands_still_and_still_ends(cli: Cli, engine: Engine) -> None:
     assert cli("run", "-d", "--name", "lab", "box:1", "sh", "-c", "while :; do echo x >> /n; done").returncode == 0
 
-    def count() -> int:
-        return os.stat(f"/proc/{engine.container('lab').pid}/root/n").st_size
+    written = f"/proc/{engine.container('lab').pid}/root/n"
 
+    def count() -> int:
+        return os.stat(written).st_size
+
+    until(lambda: os.path.exists(written), "the container's first words")
     assert cli("pause", "lab").stdout == "lab\n"
     # Its pauser is gone by now.
     before = count()
@@ -81,8 +85,9 @@ def test_a_paused_container_stands_still_and_still_ends(cli: Cli, engine: Engine
     assert "is running, and this needs it paused" in cli("unpause", "lab").stderr
     assert cli("exec", "lab", "echo", "on").stdout == "on\n"
     # A paused one is asked to end like any other: it goes on with the signal.
-    cli("run", "-d", "--name", "polite", "box:1", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.01; done")
-    cli("exec", "polite", "true")
+    polite = "trap 'exit 7' TERM; touch /set; while :; do sleep 0.01; done"
+    cli("run", "-d", "--name", "polite", "box:1", "sh", "-c", polite)
+    cli("exec", "polite", "sh", "-c", "until [ -e /set ]; do :; done")
     engine.pause("polite")
     assert cli("stop", "-t", "30", "polite").returncode == 0
     assert cli("inspect", "-f", "{{.State.ExitCode}}", "polite").stdout == "7\n"
@@ -195,6 +200,8 @@ def test_top_stats_port_and_filters(cli: Cli, engine: Engine, cellwall_root: Pat
     assert started.returncode == 0, started.stderr
     cli("run", "--name", "done", "--network", "host", "box:1", "sh", "-c", "head -c 5000 /dev/zero > /f; exit 3")
     pid = engine.container("lab").pid
+    # A moment ago the one was still the shell, and the other its copy.
+    until(lambda: cli("top", "lab", "-o", "pid,args").stdout.count(" sleep ") == 2, "two sleeping processes")
     lines = cli("top", "lab").stdout.splitlines()
     assert lines[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     rows = [line.split(None, 7) for line in lines[1:]]
@@ -336,7 +343,7 @@ def test_events_come_as_they_happen(cli: Cli, engine: Engine) -> None:
             "--filter",
             "event=unpause",
             "--since",
-            "1s",
+            "1h",  # it may be listening only after what happens now
             "--format",
             "json",
         ],
@@ -371,7 +378,7 @@ def test_a_restart_by_policy_has_what_was_updated(cli: Cli, engine: Engine) -> N
         os.kill(engine.container("bench").pid, signal.SIGKILL)
         seen: list[str] = []
         while "start" not in seen:
-            assert select.select([reader], [], [], 30)[0]
+            assert select.select([reader], [], [], PATIENCE_S)[0]
             seen += [event["Action"] for event in reader.new()]
     assert seen[:2] == ["die", "restart"] or "restart" in seen
     again = engine.inspect("bench")

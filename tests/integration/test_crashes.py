@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
 from ..crashes import trial
+from ..waiting import until
 
 pytestmark = pytest.mark.needs("root")
 
@@ -66,7 +66,4 @@ def test_a_launcher_ends_though_the_state_folder_is_gone(busybox: str, cellwall_
     cellwall_root.mkdir()
     process.kill()
     engine.close()
-    deadline = time.monotonic() + 20
-    while is_running(launcher, started) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_running(launcher, started)
+    until(lambda: not is_running(launcher, started), "the launcher's end")

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from ..layer_trees import Facts, entry, folder, layer, link, tree_facts
 from ..leaks import descendants, stat
 from ..mounted_layers import DRIVERS
 from ..registries import busybox_layer, make_image, tar_of, write_layout
+from ..waiting import until
 
 pytestmark = [pytest.mark.needs("root", "overlay", "busybox-static"), pytest.mark.parametrize("name", DRIVERS)]
 
@@ -283,10 +283,7 @@ def test_nothing_is_left_of_a_killed_one(name: str, victim: str, image: str, dri
         assert len(family) >= (3 if name == "fuse-overlayfs" else 2)
         os.kill(client.pid if victim == "client" else launcher, signal.SIGKILL)
         client.wait()
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in family if stat(pid)[:1] not in ([], ["Z"])]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
+    until(lambda: not [pid for pid in family if stat(pid)[:1] not in ([], ["Z"])], "the end of all that it had started")
     assert driver_engine.containers(all=True) == []
     result = cellwall.run(image, ["cat", "/file"], engine=driver_engine, storage_driver=name)
     assert result.stdout == "new"

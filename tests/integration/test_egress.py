@@ -6,8 +6,6 @@ The code that tries is root in its container, with every capability over its net
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import struct
 import sys
@@ -22,6 +20,7 @@ from cellwall.runtime.names import message
 
 from ..netns import Netns
 from ..network_world import EVIL, GOOD, OTHER, RESOLVER, World
+from ..waiting import kill, until
 
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
 
@@ -35,6 +34,7 @@ def tcp(address, port, family=socket.AF_INET):
         sock.settimeout(1)
         try:
             sock.connect((address, port))
+            sock.settimeout(60)  # it is let through: the answer comes
             sock.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
             return bool(sock.recv(100))
         except OSError:
@@ -230,7 +230,7 @@ print(json.dumps(found))
     ):
         assert part in line or "more" in line
     # Who comes in by a published port is answered: from the internet, and from the machine itself.
-    get = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode(), end='')"
+    get = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=60).read().decode(), end='')"
     for space, address in (
         (world.internet, "198.51.100.1"),
         (world.machine, "198.51.100.1"),
@@ -262,6 +262,7 @@ def test_root_inside_cannot_undo_it(world: World, busybox: str) -> None:
         listen,
     )
     rich = json.loads(run("inspect", "rich"))[0]["NetworkSettings"]["Networks"]["egress"]
+    until(lambda: run("logs", "rich") == "up\n", "the neighbour's ears")
     machine = Listener(world.machine, 7777)
     wire = Wire(world.internet, "w0p")
     code = f"""
@@ -334,11 +335,11 @@ print(json.dumps(found), flush=True)
         process = world.popen(*words)
         assert process.stdout is not None
         if (line := process.stdout.readline()) != "sent\n":
-            pytest.fail(f"{line!r}, then {process.communicate(timeout=30)}")
+            pytest.fail(f"{line!r}, then {process.communicate(timeout=60)}")
         neighbours = json.loads(world.machine.run("ip", "-j", "neigh", "show", "to", rich["IPAddress"]))
         learned = json.loads(world.machine.run("bridge", "-j", "fdb", "show"))
         run("kill", "-s", "USR1", "foe")
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
         found = json.loads(out)
         reached = machine.reached
     finally:
@@ -401,9 +402,7 @@ def test_addresses_are_let_through_for_a_time(world: World, busybox: str) -> Non
     # Killed with its launcher: the next start takes its rules away, and its address may be given to another.
     before = world.machine.run("nft", "list", "tables")
     state = json.loads(next((world.root / "run/containers").glob("*/state.json")).read_bytes())
-    pidfd = os.pidfd_open(state["cellwall"]["launcher"]["pid"])
-    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    os.close(pidfd)
+    kill(state["cellwall"]["launcher"]["pid"])
     assert table in before
     run("rm", "-f", "box")
     assert world.machine.run("nft", "list", "tables") == ""

@@ -14,6 +14,8 @@ import pytest
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.usage import processes
 
+from ..waiting import PATIENCE_S, kill
+
 pytestmark = pytest.mark.needs("root")
 
 CELLWALL = [sys.executable, "-m", "cellwall"]
@@ -22,7 +24,7 @@ CELLWALL = [sys.executable, "-m", "cellwall"]
 def read_until(fd: int, wanted: bytes) -> bytes:
     found = b""
     while wanted not in found:
-        assert select.select([fd], [], [], 30)[0], f"{wanted!r} didn't come: {found!r}"
+        assert select.select([fd], [], [], PATIENCE_S)[0], f"{wanted!r} didn't come: {found!r}"
         found += os.read(fd, 4096)
     return found
 
@@ -42,7 +44,7 @@ def test_detach_keys_leave_the_command_running(
         read_until(main_fd, b"ready")
         # The first key alone is held back, and handed on with what follows when that isn't the second.
         os.write(main_fd, keys[:1] + b"x" + keys)
-        assert joined.wait(30) == 0
+        assert joined.wait(PATIENCE_S) == 0
         os.close(main_fd)
         # It hadn't a whole line yet; its terminal is open still, as it would have read the end of input else.
         box = engine.container("lab")
@@ -50,9 +52,6 @@ def test_detach_keys_leave_the_command_running(
         assert not Path(f"/proc/{box.pid}/root/line").exists()
         # Its end is the end of what held its terminal: the check for leaks sees to that.
         shell = next(pid for pid in processes(engine.known, box.id) if pid != box.pid)
-        pidfd = os.pidfd_open(shell)
-        os.kill(shell, 9)
-        assert select.select([pidfd], [], [], 30)[0]
-        os.close(pidfd)
+        kill(shell)
     finally:
         subprocess.run([*CELLWALL, "rm", "-f", "lab"], check=True, capture_output=True)

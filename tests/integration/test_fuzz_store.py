@@ -30,6 +30,7 @@ from ..registries import Registry, run_registry, write_layout
 from ..store_check import StoreCheck, names
 from ..store_kills import Rig, images
 from ..store_races import Commands, pull_against_removal
+from ..waiting import PATIENCE_S
 
 pytestmark = pytest.mark.needs("root", "overlay")
 DRIVERS = ["overlay", EROFS]
@@ -116,7 +117,7 @@ def test_an_image_that_goes_after_the_look_at_it_is_fetched_again(
     else:
         fd = os.open(os.devnull, os.O_RDWR)
         with interrupted.run(options, stdin_fd=fd, stdout_fd=fd, stderr_fd=fd) as process:
-            assert process.wait(30).status == 0
+            assert process.wait(PATIENCE_S).status == 0
         os.close(fd)
         for container in interrupted.containers(all=True):
             interrupted.remove(container.id, force=True)
@@ -134,7 +135,7 @@ def test_layers_under_a_running_container_stay(engine: Engine, busybox: str) -> 
         blind.remove(busybox)
         assert blind.list() == []
         os.write(in_write, b"\n")
-        assert process.wait(30).status == 0
+        assert process.wait(PATIENCE_S).status == 0
         assert os.read(out_read, 100) == b"hello from a layer\n"
         assert all(map(engine.driver.has_layer, layers))
         process.wait_gone()

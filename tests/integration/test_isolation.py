@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from cellwall.runtime.security.profile import MASKED_PATHS
 from cellwall.runtime.tracing import Trace
 
 from ..leaks import Leaks
+from ..waiting import PATIENCE_S
 
 pytestmark = pytest.mark.needs("root")
 
@@ -58,7 +58,7 @@ def run(request: pytest.FixtureRequest, engines: dict[str, Engine], busybox: str
     """``cellwall.run`` of busybox, in a container that began as the test's parameter says."""
 
     def in_a_container(args: Sequence[str] = (), **options: Any) -> cellwall.Result:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             trace = Trace()
             result = cellwall.run(busybox, args, engine=engines[request.param], trace=trace, **options)
@@ -66,7 +66,7 @@ def run(request: pytest.FixtureRequest, engines: dict[str, Engine], busybox: str
             if ahead == (request.param == "warm"):
                 return result
             assert request.param == "warm", "nothing is made ahead for this engine"
-            assert time.monotonic() < deadline, "waited half a minute for a container that begins in a spare sandbox"
+            assert time.monotonic() < deadline, "waited in vain for a container that begins in a spare sandbox"
 
     return in_a_container
 
@@ -83,16 +83,28 @@ def test_every_namespace_is_its_own(run: Run) -> None:
     assert not set(inside) & set(outside)
 
 
-def test_two_containers_share_no_namespace_and_no_id(run: Run) -> None:
-    script = f"cat /proc/self/uid_map; cd /proc/self/ns; readlink {' '.join(NAMESPACES)}; sleep 0.3"
-    found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(run(script=script).stdout)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    first, second = (set(text.split()[1:2] + text.split()[3:]) for text in found)
-    assert not first & second
+def test_two_containers_share_no_namespace_and_no_id(run: Run, tmp_path: Path) -> None:
+    script = f"hostname; cat /proc/self/uid_map; for n in {' '.join(NAMESPACES)}; do readlink /proc/self/ns/$n; done; echo said\n"
+    script += "until [ -e /gate/$(hostname) ]; do sleep 0.01; done"
+
+    def own(meanwhile: Callable[[], object]) -> set[str]:
+        """The ids and namespaces of a container, while which runs ``meanwhile`` is done."""
+        said = bytearray()
+
+        def hear(data: bytes) -> None:
+            said.extend(data)
+            if said.endswith(b"said\n"):
+                meanwhile()
+                (tmp_path / said.split()[0].decode()).touch()
+                said.clear()
+
+        words = run(script=script, volume=[f"{tmp_path}:/gate"], on_stdout=hear).stdout.split()
+        assert len(words) == 4 + len(NAMESPACES) + 1
+        return {words[2], *words[4:-1]}
+
+    second: list[set[str]] = []
+    first = own(lambda: second.append(own(lambda: None)))
+    assert not first & second[-1]
 
 
 def test_security_state(run: Run) -> None:

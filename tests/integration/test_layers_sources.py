@@ -20,6 +20,7 @@ from cellwall.runtime.inspect.layers import compare, layers
 from .. import registries
 from ..layer_trees import entry, layer
 from ..registries import Registry, busybox_layer, free_port, make_image, write_layout
+from ..waiting import PATIENCE_S
 
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
 # pytest finds the fixture here.
@@ -170,7 +171,7 @@ def test_containers_that_end_while_they_are_read(engine: Engine, busybox: str) -
 
         thread = threading.Thread(target=run)
         thread.start()
-        assert started.wait(30)
+        assert started.wait(PATIENCE_S)
         while thread.is_alive():
             for container in engine.containers():
                 try:
@@ -181,7 +182,7 @@ def test_containers_that_end_while_they_are_read(engine: Engine, busybox: str) -
                 (written,) = view.writable
                 if written.contents is not None:
                     assert {child.name for child in written.contents.tree.children} <= {"mine"}
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert all("ended" in told or "no container" in told for told in seen)
 
 

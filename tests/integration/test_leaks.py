@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
 
 from ..leaks import Leaks, Spares, leftovers
+from ..waiting import until
 
 
 def test_nothing() -> None:
@@ -37,6 +37,8 @@ def test_an_orphan_that_names_the_state_folder(cellwall_root: Path) -> None:
         ["sh", "-c", "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"], capture_output=True, text=True
     )
     orphan = int(shell.stdout)
+    command = Path(f"/proc/{orphan}/cmdline")
+    until(lambda: command.read_bytes() == b"sleep\0001000\0", "the shell's copy to become what it is to run")
     found = before.left(0)
     os.kill(orphan, 9)
     assert found == [f"process: {orphan} sleep 1000"]
@@ -96,17 +98,14 @@ def test_a_spare_sandbox_is_none_and_a_lost_one_is(engine: Engine, busybox: str,
     before.own(engine.paths.data)
     for _ in range(2):
         cellwall.run(busybox, ["true"], engine=engine)
-    deadline = time.monotonic() + 30
-    while len(Spares({str(engine.paths.data)}).pids) < 2:
-        assert time.monotonic() < deadline, "two spare sandboxes"
-        time.sleep(0.01)
+    until(lambda: len(Spares({str(engine.paths.data)}).pids) == 2, "two spare sandboxes")
     spares = dict(state.spares(str(engine.paths.spares)))
-    found = before.left(0)
-    assert not [line for line in found if any(name in line for name in spares)]
-    # The launcher itself is there, and nothing else: no second process, no namespace.
-    assert [line for line in found if not line.startswith("cgroup: ")] == [
-        f"process: {engine.launcher.pid} cellwall-launcher"
-    ]
+
+    def found() -> list[str]:
+        return [line for line in before.left(0) if not line.startswith("cgroup: ") or any(map(line.count, spares))]
+
+    # The launcher itself is there, and once what ran is taken apart nothing else: no second process, no namespace.
+    until(lambda: found() == [f"process: {engine.launcher.pid} cellwall-launcher"], found)
     name, owner = spares.popitem()
     link = engine.paths.spares / name
     text = os.readlink(link)

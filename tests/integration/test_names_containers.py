@@ -79,7 +79,7 @@ def test_who_finds_whom(world: World, busybox: str) -> None:
     assert found(run("run", "--rm", "--network", "bridge", busybox, *look))["plain"] != "-"
 
     # By its name it is reached, and found again by its address.
-    script = f"wget -qO- http://www/hostname; nslookup {address}"
+    script = f"until wget -qO- http://www/hostname; do :; done; nslookup {address}"
     told = run("run", "--rm", "--network", "lab", busybox, "sh", "-c", script)
     assert told.startswith("webhost\n")
     assert "name = web.lab" in told

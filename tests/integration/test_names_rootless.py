@@ -22,6 +22,7 @@ from cellwall.runtime.probes.commands import find
 from ..devices import for_everybody
 from ..network_world import GOOD, World
 from ..registries import busybox_image, write_layout
+from ..waiting import PATIENCE_S
 from .test_names_containers import LOOK, USUAL
 from .test_rootless import SOURCE, user_with_subordinate_ids
 
@@ -93,7 +94,7 @@ def endpoints(user: User) -> list[dict[str, Any]]:
 
 def get(user: User, address: str, port: int) -> str:
     code = (
-        f"import urllib.request as u; print(u.urlopen('http://{address}:{port}/', timeout=5).read().decode(), end='')"
+        f"import urllib.request as u; print(u.urlopen('http://{address}:{port}/', timeout=60).read().decode(), end='')"
     )
     return user.world.machine.run(sys.executable, "-I", "-c", code)
 
@@ -144,11 +145,11 @@ def test_a_network_of_its_own(user: User, request: pytest.FixtureRequest) -> Non
         launcher = json.loads((state / "state.json").read_bytes())["cellwall"]["launcher"]["pid"]
         pidfd = os.pidfd_open(endpoint["helper"]["pid"])
         os.kill(launcher, signal.SIGKILL)
-        assert readable(pidfd, 10), "the network's program has outlived its launcher"
+        assert readable(pidfd, PATIENCE_S), "the network's program has outlived its launcher"
         os.close(pidfd)
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE_S)
     assert endpoints(user) == [endpoint]
     user.cellwall("rm", "-f", "web")
     assert endpoints(user) == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +17,12 @@ from typing import Any
 import pytest
 
 from cellwall.runtime.errors import NetworkError
-from cellwall.runtime.linux.files import readable
-from cellwall.runtime.linux.process import pidfd_open
 from cellwall.runtime.network import pools
 
 from ..leaks import leftovers
 from ..network_namespaces import Cellwall, Echo, Namespace, ask, linked, made
 from ..registries import busybox_image, write_layout
+from ..waiting import kill
 
 pytestmark = pytest.mark.needs("root", "nft", "ip", "bridge-links", "nftables-nat")
 
@@ -145,8 +143,8 @@ def test_a_udp_client_that_goes_on_follows_the_port(
 ) -> None:
     """The kernel remembers where a flow went, which has no end; it is told to forget."""
 
-    def again() -> str:
-        return ask(client, HOST, 8400, "udp", source_port=4400)
+    def again(answered: bool = False) -> str:
+        return ask(client, HOST, 8400, "udp", source_port=4400, answered=answered)
 
     assert again() in ("silence", "refused")
     for address in ("10.77.0.50", "10.77.0.51"):
@@ -154,7 +152,7 @@ def test_a_udp_client_that_goes_on_follows_the_port(
         cellwall("run", "-d", "--name", "moved", *there, image, "sleep", "1000")
         try:
             with cellwall.namespace("moved") as moved, Echo(moved, 53, "udp"):
-                assert again() == CLIENT
+                assert again(answered=True) == CLIENT
         finally:
             cellwall("rm", "-f", "moved")
     assert again() in ("silence", "refused")
@@ -187,7 +185,9 @@ def test_who_reaches_whom(cellwall: Cellwall, host: Namespace, client: Namespace
             ("lone", "lone2", False),
             ("lone", "client", True),
         ]
-        found = [(one, other, "." in ask(spaces[one], address[other], 60)) for one, other, _ in table]
+        found = [
+            (one, other, "." in ask(spaces[one], address[other], 60, answered=reaches)) for one, other, reaches in table
+        ]
         assert found == table
         # What listens on the machine's loopback alone is nobody's, though the bridge takes packets for it.
         spaces["near"].ip("route", "add", "127.1.0.0/16", "via", "10.77.0.1")
@@ -196,7 +196,7 @@ def test_who_reaches_whom(cellwall: Cellwall, host: Namespace, client: Namespace
             near_by = spaces["near"].command("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
             assert near_by.returncode == 0, near_by.stderr
             spaces["near"].ip("addr", "del", "127.0.0.1/8", "dev", "lo")
-            assert ask(spaces["near"], "127.1.0.1", 61) == "silence"
+            assert ask(spaces["near"], "127.1.0.1", 61, answered=False) == "silence"
     finally:
         for server in servers:
             server.close()
@@ -377,11 +377,7 @@ def test_what_a_killed_launcher_leaves_is_freed_and_nothing_else(
     cellwall("run", "-d", "--name", "victim2", "-p", "8201:80", image, "sleep", "1000")
     assert host.facts() != alive
     for name in ("victim", "victim2"):
-        launcher = cellwall.state(name)["cellwall"]["launcher"]["pid"]
-        pidfd = pidfd_open(launcher)
-        os.kill(launcher, signal.SIGKILL)
-        assert readable(pidfd, 5)
-        os.close(pidfd)
+        kill(cellwall.state(name)["cellwall"]["launcher"]["pid"])
     cellwall("ps")
     assert host.facts() == alive
     assert "exited" in cellwall("ps", "-a", "--format", "{{.Names}} {{.State}}", "-f", "name=victim").replace("\n", " ")

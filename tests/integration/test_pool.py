@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.launcher.init import SPARE_NAME
 from cellwall.runtime.linux.process import is_running, start_time
 from cellwall.runtime.tracing import Trace
+
+from ..waiting import until
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -45,13 +47,6 @@ def cold_engine(engine: Engine) -> Iterator[Engine]:
     made.pool = 0
     yield made
     made.close()
-
-
-def until(said: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not said():
-        assert time.monotonic() < deadline, f"waited half a minute for {what}"
-        time.sleep(0.01)
 
 
 def parked(engine: Engine) -> set[str]:

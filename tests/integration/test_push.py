@@ -28,6 +28,7 @@ from cellwall.runtime.paths import Paths
 from .. import registries
 from ..registries import Registry, busybox_layer, sha256_of, tar_of
 from ..tar_driver import TarDriver
+from ..waiting import PATIENCE_S
 from .test_registry_pull import no_credentials
 
 __all__ = ["no_credentials"]
@@ -193,7 +194,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def on_patch(self, url: Any) -> None:
         server, done = self.server, self.server.uploads[url.path.rpartition("/")[2]]
-        server.hangs.wait(20)
+        server.hangs.wait(2 * PATIENCE_S)
         if not server.takes_pieces:
             self.body()
             self.answer(405)
@@ -321,7 +322,7 @@ def test_cancelled(flaky: Flaky, tmp_path: Path) -> None:
         thread.join(0.01)
         assert thread.is_alive()
     stop.set()
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert len(failures) == 1
     flaky.hangs.set()

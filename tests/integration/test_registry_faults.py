@@ -40,6 +40,7 @@ from ..registries import (
     tar_of,
 )
 from ..tar_driver import TarDriver
+from ..waiting import PATIENCE_S
 
 # Random, so that it stays as large when compressed: there must be a middle to break in.
 LARGE = tar_of({"large": os.urandom(600_000)})
@@ -47,7 +48,7 @@ SMALL = tar_of({"small": b"1"})
 IMAGE = make_image([LARGE, SMALL])
 BIG = IMAGE.layers[0]
 # Quick, so that the tests are; the numbers of tries are the real ones.
-QUICK = Patience(backoff_s=0.01, backoff_limit_s=0.02, connect_s=5.0, read_s=5.0)
+QUICK = Patience(backoff_s=0.01, backoff_limit_s=0.02, connect_s=PATIENCE_S, read_s=PATIENCE_S)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from cellwall.runtime.pausing import paused
 from .. import registries
 from ..layer_trees import tree_facts
 from ..registries import Registry
+from ..waiting import PATIENCE_S, until
 from .test_registry_pull import mounted
 from .test_unpack_peers import differences, podman_tree
 
@@ -253,16 +254,17 @@ def test_killed_at_any_moment(engine: Engine, busybox: str) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             # The container goes on, whether it was paused at that moment or not.
-            assert box.run("echo alive", timeout=20).stdout == "alive\n"
+            assert box.run("echo alive", timeout=PATIENCE_S).stdout == "alive\n"
             if process.returncode == 0 or "lab:killed" in {image.reference for image in store.list()}:
                 store.remove("lab:killed")
-            deadline = time.monotonic() + 10
-            while store._layout.has_leftovers() and time.monotonic() < deadline:
+
+            def swept() -> bool:
                 store.sweep()
-            store.sweep()
+                return not store._layout.has_leftovers()
+
+            until(swept, "the end of what was half done")
             assert {path.name for path in store._layout.root.glob("blobs/*/*")} == before
             assert {path.name for path in engine.paths.storage.glob("*/layers/sha256-*")} == layers
-            assert not store._layout.has_leftovers()
         engine.driver.sweep()
         assert engine.commit("lab", "lab:done").layers[-1].size_bytes > 20 << 20
     engine.remove("lab")
@@ -280,7 +282,7 @@ def test_exec_waits_while_a_commit_holds_it_still(engine: Engine, busybox: str) 
             thread.start()
             thread.join(0.3)
             assert said == []
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert said == ["went on\n"]
         engine.pause("lab")
         with pytest.raises(StatusError, match="cellwall unpause lab"):
@@ -353,8 +355,7 @@ def test_prune_keeps_what_is_used(engine: Engine, busybox: str) -> None:
     assert cellwall.run("lab:1", ["cat", "/one", "/two"], engine=engine).stdout == "1\n2\n"
     assert engine.images.prune() == ([], 0)
     # What has just ended may still be cleaned up.
-    while len(engine.containers(all=True)) > 1:
-        time.sleep(0.01)
+    until(lambda: len(engine.containers(all=True)) == 1, "the others' end")
     # The container's own image stays, and so does every layer of it.
     engine.images.prune(all=True)
     assert {image.reference for image in engine.images.list()} == {busybox}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.linux.process import start_time
+
+from ..waiting import kill
 
 pytestmark = pytest.mark.needs("root", "user-namespaces")
 
@@ -47,6 +48,7 @@ def test_a_container_in_anothers_namespaces(cli: Cli, engine: Engine, cellwall_r
         "echo here > /dev/shm/x; exec sleep 1000",
     )
     assert one.returncode == 0, one.stderr
+    cli("exec", "one", "sh", "-c", "until [ $(cat /proc/1/comm) = sleep ]; do :; done")
     # It sees the other's processes under the other's numbers, may signal them, and has the rest for itself.
     script = "cat /proc/1/comm; kill -0 1 && echo may; hostname; cat /dev/shm/x 2>&1; readlink /proc/1/ns/pid /proc/self/ns/pid | uniq | wc -l"
     seen = cli("run", "--rm", "--pid", "container:one", "--hostname", "beside", "host", "sh", "-c", script)
@@ -73,7 +75,7 @@ def test_a_container_in_anothers_namespaces(cli: Cli, engine: Engine, cellwall_r
     # One whose shim is killed leaves no claim behind.
     found = engine.known.state(engine.container("three").id)
     assert found is not None
-    os.kill(found["cellwall"]["launcher"]["pid"], signal.SIGKILL)
+    kill(found["cellwall"]["launcher"]["pid"])
     cli("ps")  # whose start cleans up
     assert os.listdir(ids) == [slot]
     # The end of the pid namespace's first process is everybody's in it.

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from cellwall.runtime.storage.removal import remove_tree
 
 from ..layer_trees import entry, folder, layer, link, tree_facts
 from ..mounted_layers import DRIVERS, EROFS, FUSE, lower_paths
+from ..waiting import until
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 
@@ -316,10 +316,7 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(name: str, di
         maker.send_signal(signal.SIGKILL)
         maker.wait()
         # The worker sees the end of its lifeline, and with it the lock goes.
-        deadline = time.monotonic() + 10
-        while not driver.sweep():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(driver.sweep, "the worker's end")
     assert os.listdir(layers) == []
     assert driver.sweep() == 0
 
@@ -449,10 +446,9 @@ def test_the_worker_has_nothing_of_the_caller(tmp_path: Path, monkeypatch: pytes
                 return b""
             # Give it one block and look at it once it waits for more.
             (worker,) = children() - before
-            deadline = time.monotonic() + 10
-            while "NoNewPrivs:\t1" not in (status := Path(f"/proc/{worker}/status").read_text()):
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            told = Path(f"/proc/{worker}/status")
+            until(lambda: "NoNewPrivs:\t1" in told.read_text(), "a worker that has given up what it may")
+            status = told.read_text()
             lines = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
             seen["effective"] = int(lines["CapEff"], 16)
             seen["environment"] = Path(f"/proc/{worker}/environ").read_bytes()

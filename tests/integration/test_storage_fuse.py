@@ -20,6 +20,7 @@ from cellwall.runtime.storage import fuse_overlayfs
 from cellwall.runtime.storage.driver import open_driver
 
 from ..leaks import descendants, read
+from ..waiting import PATIENCE_S
 
 pytestmark = pytest.mark.needs("root", "fuse", "fuse-overlayfs", "busybox-static")
 
@@ -69,10 +70,10 @@ def test_the_end_of_the_program_is_the_end_of_the_container(engine: Engine, busy
         )
     )
     thread.start()
-    assert running.wait(30)
+    assert running.wait(PATIENCE_S)
     (server,) = servers()
     os.kill(server, signal.SIGKILL)
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert (found[0].exit_status, found[0].reason) == (125, "fuse-overlayfs ended by signal 9")
     assert cellwall.run(busybox, ["true"], engine=engine, storage_driver=NAME).exit_status == 0
 

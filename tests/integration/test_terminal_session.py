@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from .supervised import PATIENCE_S, Home, home
+from ..waiting import PATIENCE_S
+from .supervised import Home, home
 
 pytestmark = [
     pytest.mark.needs("root"),

@@ -181,8 +181,8 @@ def test_a_half_filled_volume_is_never_used(cli: Cli, cellwall_root: Path, image
             while process.poll() is None and not (volume / wanted).exists():
                 pass
             process.send_signal(signal.SIGKILL)
-        if wanted == "_fill.tmp":
-            assert not any((volume / "_data").iterdir())
+        # On a busy machine it may have gone on meanwhile.
+        assert not (any((volume / "_data").iterdir()) and (volume / "_fill.tmp").exists())
     count = cli("run", "--rm", "-v", "big:/many", "IMAGE:many", "sh", "-c", "ls /many | wc -l; cat /many/* | wc -c")
     assert count.stdout.split() == [str(MANY), str(sum(len(str(number)) for number in range(MANY)))]
     assert sorted(path.name for path in volume.iterdir()) == ["_data", "lock", "volume.json"]

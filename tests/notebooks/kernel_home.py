@@ -80,7 +80,7 @@ class Home:
             shutil.copytree(TOP / name, self.root / "source/cellwall" / name, ignore=ignore)
         for name in ("__init__.py", "__main__.py"):
             shutil.copy(TOP / name, self.root / "source/cellwall" / name)
-        for name in ("kernel_client.py", "kernel_suite.py"):
+        for name in ("kernel_client.py", "kernel_suite.py", "patient_suite.py"):
             shutil.copy(Path(__file__).parent / name, self.root / "source")
         return self.root / "source"
 

@@ -8,7 +8,7 @@ import unittest
 from typing import ClassVar
 
 from jupyter_client.manager import start_new_kernel
-from jupyter_kernel_test import KernelTests
+from patient_suite import PatientTests  # type: ignore[import-not-found]  # beside this program
 
 
 def setUpModule() -> None:
@@ -29,7 +29,7 @@ def setUpModule() -> None:
     Suite.spares = found
 
 
-class Suite(KernelTests):  # type: ignore[misc]
+class Suite(PatientTests):  # type: ignore[misc]
     spares: ClassVar[list[str]] = []
     kernel_name = os.environ["KERNEL_UNDER_TEST"]
     language_name = "python"

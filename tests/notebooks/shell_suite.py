@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import unittest
 
-from jupyter_kernel_test import KernelTests
+from patient_suite import PatientTests  # type: ignore[import-not-found]  # beside this program
 
 
-class Shell(KernelTests):  # type: ignore[misc]
+class Shell(PatientTests):  # type: ignore[misc]
     language_name = "bash"
     file_extension = ".sh"
     code_hello_world = "echo 'hello, world'"

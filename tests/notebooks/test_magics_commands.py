@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import until
 from .driver import Execution, Notebook
 
 pytestmark = pytest.mark.needs("root")
@@ -97,7 +98,8 @@ def test_two_notebooks_and_a_shell_see_the_same_containers(notebooks: tuple[Note
     said = other.run("%container inspect -f '{{range $name, $x := .Config.Labels}}{{$name}}={{$x}}{{end}}' {name}")
     assert "tier=<b>" in said.text(), said.messages
     assert json.loads(other.run("%container ls --format json").text())[0]["Names"] == "lab"
-    assert other.run("%container logs lab").text() == "from the log\n"
+    # One that has only begun may not have written it yet.
+    until(lambda: other.run("%container logs lab").text() == "from the log\n", "the container's first words")
     # A change in one is seen from the others.
     assert one.run("%container pause lab").text() == "lab\n"
     assert "(Paused)" in views(other.run("%container ps"))[0]["text/plain"]

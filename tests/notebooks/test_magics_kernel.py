@@ -16,6 +16,7 @@ import pytest
 from cellwall.magics.streams import SHOWN, TAIL
 
 from ..leaks import Leaks
+from ..waiting import PATIENCE_S, until
 from .driver import Execution, Notebook
 
 pytestmark = pytest.mark.needs("root")
@@ -84,10 +85,7 @@ def alive(word: str) -> list[int]:
 
 def gone(word: str) -> None:
     """Wait until no process with ``word`` among its arguments is left; the patience is far beyond the promise."""
-    deadline = time.monotonic() + 20
-    while alive(word):
-        assert time.monotonic() < deadline, f"{word} runs on: {alive(word)}"
-        time.sleep(0.01)
+    until(lambda: not alive(word), lambda: f"the end of {word}: {alive(word)}")
 
 
 # A tree that doesn't die by a signal to its first process: its own sessions, deaf to what can be ignored, children of children.
@@ -284,8 +282,9 @@ def test_interrupt_at_any_moment(notebook: Notebook) -> None:
         time.sleep(moment * 0.004)
         # ipykernel may lose one, so it is repeated as a person would; and one that hits it before the cell's code makes it
         # drop the request without a reply. What counts is that nothing of the cell runs, and that the next one does.
-        deadline = time.monotonic() + 5
-        while not (cell.idle and cell.reply) and time.monotonic() < deadline:
+        began = time.monotonic()
+        while not (cell.idle and cell.reply) and (time.monotonic() < began + 5 or alive("98702")):
+            assert time.monotonic() < began + PATIENCE_S
             notebook.interrupt()
             time.sleep(0.5)
         assert cell.error is None or cell.error["ename"] == "KeyboardInterrupt"
@@ -358,7 +357,7 @@ def test_background(notebook: Notebook, tmp_path: Path) -> None:
     third = ok(notebook.run("print('meanwhile')"))
     first.wait_for("begun")
     (gate / "open").touch()
-    ok(notebook.run("ended = proc.wait(30), other.wait(30)"))
+    ok(notebook.run("ended = proc.wait(60), other.wait(60)"))
     assert notebook.value("[one.status for one in ended]") == [5, 0]
     assert notebook.value("text") == "captured\n"
     first.wait_for("in its own cell\n").wait_for("CellError: exit status 5", "stderr")
@@ -369,7 +368,7 @@ def test_background(notebook: Notebook, tmp_path: Path) -> None:
 def test_background_is_killed(notebook: Notebook) -> None:
     cell = ok(notebook.run(f"{HOST} --bg --proc proc\n{TREE.replace('{word}', '09')}"))
     cell.wait_for("started")
-    ok(notebook.run("proc.kill(); ended = proc.wait(30)"))
+    ok(notebook.run("proc.kill(); ended = proc.wait(60)"))
     gone("98709")
     assert notebook.value("ended.status") == 137
 
@@ -398,7 +397,7 @@ def test_a_line_below_each_cell(notebook: Notebook, fresh: Notebook) -> None:
     assert failed.text() == "exact"
     assert failed.kinds("display_data")[0]["data"]["text/plain"].startswith("✕ exit 3 · ")
     behind = ok(notebook.run(f"{HOST} --bg --proc proc\necho behind"))
-    ok(notebook.run("proc.wait(30)"))
+    ok(notebook.run("proc.wait(60)"))
     behind.until(lambda: behind.kinds("display_data"), "the line of a cell in the background")
     ok(fresh.run("import os; os.environ['CELLWALL_CELL_LINE'] = 'false'"))
     shown = ok(fresh.run(f"{HOST}\ntrue")).kinds("display_data")
@@ -525,4 +524,4 @@ def test_descriptors_stay_the_same(notebook: Notebook) -> None:
     for _ in range(5):
         ok(notebook.run(f"{HOST} --out x\ntrue"))
         notebook.run(f"{HOST}\nfalse")
-    assert notebook.value("count()") <= before, notebook.value("descriptors()")
+    until(lambda: notebook.value("count()") <= before, lambda: notebook.value("descriptors()"))

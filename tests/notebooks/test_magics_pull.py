@@ -93,7 +93,7 @@ def test_a_background_pull_is_killed(notebook: Notebook) -> None:
         cell = notebook.run(f"%%container {host}/no/answer:1 --bg --proc proc\ntrue")
         assert cell.error is None
         other = notebook.run(
-            "proc.kill()\ntry:\n    proc.wait(30)\nexcept Exception as error:\n    print(type(error).__name__)"
+            "proc.kill()\ntry:\n    proc.wait(60)\nexcept Exception as error:\n    print(type(error).__name__)"
         )
         assert other.text() == "Cancelled\n"
 

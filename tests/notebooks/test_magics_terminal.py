@@ -7,13 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ..tree import TOP
+from .test_magics_kernel import gone
 
 pytestmark = pytest.mark.needs("root")
 
@@ -96,7 +96,4 @@ def test_interrupt(cellwall_root: Path, tmp_path: Path) -> None:
         out, err = shell.communicate("print('usable')\nexit\n", timeout=60)
         assert "usable" in out
         assert "KeyboardInterrupt" in out + err
-    deadline = time.monotonic() + 20
-    while any(b"98721" in path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    gone("98721")

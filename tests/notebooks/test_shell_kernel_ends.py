@@ -9,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from jupyter_client.connect import write_connection_file
 from cellwall.runtime.engine import Engine
 
 from ..tree import TOP
+from ..waiting import PATIENCE_S, until
 from .shell_kernel import SHELLS, argv, command_lines, failed, fine, image_of, started
 
 pytestmark = pytest.mark.needs("root")
@@ -70,13 +70,13 @@ def test_a_restart_makes_everything_anew(cellwall_root: Path) -> None:
         fine(shell.run("gone=1; touch /tmp/gone; sleep 606 &"))
         shell.restart()
         assert fine(shell.run("echo ${gone-unset}; ls /tmp/gone || true")) == "unset\n"
-        assert command_lines("sleep 606") == []
+        has_ended("sleep 606")
         cell = shell.start("echo begun; sleep 607")
         cell.wait_for("begun")
         # In the middle of a cell as well.
         shell.restart()
         assert fine(shell.run("echo new")) == "new\n"
-        assert command_lines("sleep 607") == []
+        has_ended("sleep 607")
 
 
 def test_a_killed_kernel_leaves_nothing(cellwall_root: Path) -> None:
@@ -84,20 +84,26 @@ def test_a_killed_kernel_leaves_nothing(cellwall_root: Path) -> None:
         shell.start("echo begun; sleep 608").wait_for("begun")
         shell.kill()
     nothing_is_left(cellwall_root)
-    assert command_lines("sleep 608") == []
+    has_ended("sleep 608")
+
+
+def has_ended(command: str) -> None:
+    """Wait until the kernel has taken a container's process apart: it was killed with its container."""
+    until(lambda: command_lines(command) == [], f"the end of {command}")
 
 
 def nothing_is_left(root: Path) -> None:
     """Wait until the launcher has seen the kernel's end, and the next engine has removed what lay on disk."""
     engine = Engine()
-    deadline = time.monotonic() + 30
-    while engine.containers(all=True):
-        assert time.monotonic() < deadline, engine.containers(all=True)
-        time.sleep(0.05)
+
+    def empty() -> bool:
         engine.reconcile()
+        running, kept = (root / "run" / "containers").iterdir(), (root / "containers").iterdir()
+        return not [*running, *(path for path in kept if path.name != ".lock")]
+
+    until(empty, lambda: engine.containers(all=True))
+    assert engine.containers(all=True) == []
     engine.close()
-    assert list((root / "run" / "containers").iterdir()) == []
-    assert [path.name for path in (root / "containers").iterdir()] == [".lock"]
 
 
 _SERVER = """
@@ -152,10 +158,10 @@ def test_a_killed_server_takes_the_kernel_with_it(cellwall_root: Path) -> None:
         server.send_signal(signal.SIGKILL)
         server.communicate()
     try:
-        assert select.select([pidfd], [], [], 30)[0], "the kernel outlived its server"
+        assert select.select([pidfd], [], [], PATIENCE_S)[0], "the kernel outlived its server"
     finally:
         os.close(pidfd)
-    assert command_lines("sleep 609") == []
+    has_ended("sleep 609")
     nothing_is_left(cellwall_root)
     for path in cellwall_root.glob("k-*"):
         path.unlink()

@@ -60,7 +60,8 @@ class Installed:
             shutil.copytree(TOP / name, source / "cellwall" / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("__init__.py", "__main__.py"):
             shutil.copy(TOP / name, source / "cellwall")
-        shutil.copy(Path(__file__).parent / "shell_suite.py", source)
+        for name in ("shell_suite.py", "patient_suite.py"):
+            shutil.copy(Path(__file__).parent / name, source)
         return source
 
     def run(self, *words: str) -> str:

@@ -26,7 +26,8 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.options import Mount, RunOptions
 
 from ..integration.test_rootless import user_with_subordinate_ids
-from .kernel_home import PATIENCE_S, Client, Home, client, home, image
+from ..waiting import until
+from .kernel_home import Client, Home, client, home, image
 
 __all__ = ["client", "home", "image"]
 
@@ -55,11 +56,7 @@ print(json.dumps({
 
 
 def wait_for(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
+    return until(look, "a spare container, or its end")
 
 
 def waiting(home: Home) -> dict[str, int]:

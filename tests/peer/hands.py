@@ -23,7 +23,7 @@ SET_UP = (
     "ip link set lo up; echo $$; exec cat"
 )
 # A line that takes longer than this hangs; nothing that passes comes near to it.
-PATIENCE_S = 20
+PATIENCE_S = 60
 # Root may lack the right to podman's own limits.
 PODMAN_CONFIG = """
 [containers]

@@ -7,6 +7,8 @@ import re
 from .cases import Group, case, differs, fails, ids
 from .container_cases import OWN_ERRORS
 
+# Until it is what it is to be, it may not have written what it has to say.
+BEGUN = "exec on sh -c 'until [ $(cat /proc/1/comm) = sleep ]; do :; done'"
 STATE = "State.Status State.Running State.ExitCode State.OOMKilled RestartCount"
 
 
@@ -62,8 +64,10 @@ LIFE = (
     case("wait made"),
     case("restart nosuchbox", fails(1, 125, OWN_ERRORS)),
     case("run -d --name on box:1 sh -c 'echo begun; exec sleep 1000'", normal=ids, look=f"on: {STATE}"),
+    case(BEGUN),
     case("start on", differs("stdout", "on\n", "", "docker names what runs already as well, podman doesn't")),
     case("restart -t 0 on", look=f"on: {STATE}"),
+    case(BEGUN),
     case("logs on"),
     case("kill on"),
     case("wait on", look=f"on: {STATE}"),

@@ -9,6 +9,12 @@ from .run_cases import STARTS
 SERVE = "box:1 httpd -f -p 80 -h /etc"
 ADDRESS = 'box:1 sh -c \'ip -4 -o addr show eth0 | tr -s " " | cut -d" " -f4; ip route | grep -o "default via [^ ]*"\''
 
+
+def once_it_listens(address: str) -> str:
+    """A server that was just started may not answer at once."""
+    return f"sh -c 'until wget -qO- {address} 2>/dev/null; do :; done'"
+
+
 NETWORKS = (
     case("network create --subnet 10.123.5.0/24 --label a=b lab", normal=nothing),
     case("network create lab", fails(1, 125, OWN_ERRORS)),
@@ -35,7 +41,7 @@ NETWORKS = (
     case("run --rm --network lab --mac-address 02:42:0a:00:00:07 box:1 cat /sys/class/net/eth0/address"),
     case("run --rm --network nosuch box:1 true"),
     case(f"run -d --name srv --network lab --ip 10.123.5.20 --network-alias web {SERVE}", normal=ids),
-    case("run --rm --network lab box:1 wget -qO- http://10.123.5.20/motd"),
+    case(f"run --rm --network lab box:1 {once_it_listens('http://10.123.5.20/motd')}"),
     case("run --rm --network lab box:1 wget -qO- http://srv/motd"),
     case("run --rm --network lab box:1 wget -qO- http://web/motd"),
     case("run --rm --network lab --ip 10.123.5.20 box:1 true", fails(125, 126, STARTS)),
@@ -69,7 +75,7 @@ PORTS = (
     case("port pub 80/udp", fails(1, 125, OWN_ERRORS)),
     case("port pub 99", fails(1, 125, OWN_ERRORS)),
     case("port nosuchbox", fails(1, 125, OWN_ERRORS)),
-    case("run --rm --network host box:1 wget -qO- http://127.0.0.1:8081/motd"),
+    case(f"run --rm --network host box:1 {once_it_listens('http://127.0.0.1:8081/motd')}"),
     case("run --rm --network bridge -p 127.0.0.1:8081:80 box:1 true", fails(125, 126, STARTS)),
     case("run --rm --network bridge -p 99999:80 box:1 true"),
     case("run --rm --network bridge -p nosuch box:1 true"),

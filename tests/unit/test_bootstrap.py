@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ import pytest
 from cellwall.runtime.errors import Cancelled, ImageError, SpecError, UnsupportedError
 from cellwall.runtime.storage import bootstrap
 from cellwall.runtime.storage.bootstrap import Base
+
+from ..waiting import until
 
 ONE_LINE = """\
 # deb http://commented.example/debian sid main
@@ -156,10 +157,7 @@ def test_cancelling_ends_the_tool_with_its_children(programs: Path, tmp_path: Pa
         with bootstrap.tree_archive(BASE, tmp_path / "work", cancelled=(tmp_path / "self").exists):
             pass
     assert os.listdir(tmp_path / "work") == []
-    deadline = time.monotonic() + 10
-    while _lives(b"1000.4711"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: not _lives(b"1000.4711"), "the tool's end")
 
 
 def _lives(argument: bytes) -> bool:

@@ -5,6 +5,9 @@ The texts are those of the kernel's documentation (admin-guide/cgroup-v1, admin-
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import pytest
 
 from cellwall.runtime.cgroups.hierarchy import parse_mountinfo
@@ -17,6 +20,7 @@ from cellwall.runtime.inspect.cgroups_history import FIRST_INTERVAL_S, MOST, His
 from cellwall.runtime.inspect.cgroups_places import Place, mode_of, parse_places
 from cellwall.runtime.inspect.cgroups_subsystems import subsystems
 from cellwall.runtime.inspect.cgroups_watch import WatchView
+from cellwall.runtime.inspect.view import View, follow
 
 ID = "0123456789ab" * 5
 HYBRID = "".join(
@@ -227,3 +231,37 @@ def test_seconds_of_for() -> None:
     for wrong in ("", "x", "-1", "0", "nan", "inf"):
         with pytest.raises(SpecError, match=r"--for: .*isn't a number of seconds, such as 10"):
             cgroups._seconds("--for", wrong)
+
+
+@dataclass(frozen=True)
+class Word(View):
+    word: str
+
+    def text(self, columns: int = 80) -> str:
+        return self.word
+
+    html = text
+
+
+def test_an_interrupt_while_a_view_is_shown_is_the_end_with_a_last_word() -> None:
+    told: list[str] = []
+
+    def watching() -> Iterator[View]:
+        try:
+            yield from map(Word, ("first", "second", "never"))
+        except KeyboardInterrupt:
+            yield Word("last")
+        finally:
+            told.append("closed")
+
+    def show(view: View) -> None:
+        told.append(str(view))
+        if told[-1] == "second":
+            raise KeyboardInterrupt
+
+    assert str(follow(watching(), show)) == "last"
+    assert told == ["first", "second", "last", "closed"]
+    # What only gives views has no last word, and what gives none is interrupted like anything else.
+    assert str(follow(map(Word, ("first", "second", "never")), show)) == "second"
+    with pytest.raises(KeyboardInterrupt):
+        follow(map(show, [Word("second")]), show)  # type: ignore[arg-type]

@@ -12,6 +12,8 @@ from cellwall.runtime.errors import Cancelled, ImageError
 from cellwall.runtime.images.arrival import Arrival, Blob, Restarted
 from cellwall.runtime.images.job import Stop
 
+from ..waiting import PATIENCE_S
+
 MUCH = 300 * 1024
 
 
@@ -42,7 +44,7 @@ class Download:
         self.arrival.end()
 
     def verify(self) -> None:
-        assert self._ended.wait(10)
+        assert self._ended.wait(PATIENCE_S)
         self.verified += 1
         if self._failure is not None:
             raise self._failure
@@ -82,7 +84,7 @@ def test_it_has_no_end_before_it_is_verified(download: Download) -> None:
         with pytest.raises(TimeoutError):
             reading.result(0.2)
         download.end()
-        assert reading.result(10) == b"a" * MUCH
+        assert reading.result(PATIENCE_S) == b"a" * MUCH
 
 
 def test_what_the_download_failed_with_is_raised(download: Download) -> None:
@@ -124,7 +126,7 @@ def test_waiting_ends_with_the_pull(download: Download) -> None:
         reading = pool.submit(blob.read, 100)
         download.stop.set()
         with pytest.raises(Cancelled):
-            reading.result(10)
+            reading.result(PATIENCE_S)
 
 
 def test_a_blob_that_is_here(tmp_path: Path) -> None:

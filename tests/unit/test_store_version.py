@@ -17,6 +17,8 @@ from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.linux.capabilities import capset
 from cellwall.runtime.store_version import VERSION, check_version
 
+from ..waiting import PATIENCE_S
+
 TOP = Path(__file__).resolve().parents[2]
 
 
@@ -107,12 +109,12 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=check)
     thread.start()
-    while f"FLOCK  ADVISORY  WRITE {os.getpid()}" not in _waiting():
+    while f"FLOCK  ADVISORY  WRITE {os.getpid()} " not in _waiting():
         thread.join(0.01)
         assert thread.is_alive()
     (tmp_path / "version").write_text("7")
     os.close(dirfd)
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert "has version 7" in str(failures[0])
     assert (tmp_path / "version").read_text() == "7"
 
