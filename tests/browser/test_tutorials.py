@@ -64,7 +64,13 @@ class Reading:
     def cellwall(self, *words: str) -> list[str]:
         """The lines that a command of cellwall's prints here."""
         command = [*self.inside, sys.executable, "-m", "cellwall", *words]
-        environment = {**os.environ, "PYTHONPATH": str(TOP / "src"), "CELLWALL_ROOT": str(self.root)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(TOP / "src"),
+            "CELLWALL_ROOT": str(self.root),
+            "JUPYTER_DATA_DIR": str(self.folder / "data"),
+            "JUPYTER_PLATFORM_DIRS": "1",
+        }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
@@ -202,3 +208,10 @@ def check_looks(lab: Open, tmp_path: Path) -> None:
             .map(one => one.innerText.slice(0, 80))"""
     )
     assert cut == [], "lines of code that are out of sight"
+    aside = lab.page.evaluate(
+        """selector => [...document.querySelectorAll(selector)].flatMap(one => [...one.querySelectorAll('*')])
+            .filter(one => one.scrollWidth > one.clientWidth + 1 && ['auto', 'scroll'].includes(getComputedStyle(one).overflowX))
+            .map(one => one.innerText.slice(0, 80))""",
+        SHOWN,
+    )
+    assert aside == [], "views that have to be scrolled sideways"
