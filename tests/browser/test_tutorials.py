@@ -72,7 +72,7 @@ class Reading:
             "JUPYTER_PLATFORM_DIRS": "1",
         }
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.split()
+        return done.stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
