@@ -60,7 +60,7 @@ bench: ## measure everything beside podman, crun, docker and others, and write d
 	@sh scripts/venv.sh test
 	@$(PYTHON) benchmarks/everything.py $(ARGS)
 
-vm: ## run the tests as root and as an ordinary user in a virtual machine with systemd and cgroup v2 only
+vm: ## run the tests as root and as an ordinary user in a virtual machine with systemd and cgroup v2 only (ARGS='tester notebooks' for the tutorials)
 	@bash scripts/vm/run.sh $(ARGS)
 
 docs: ## build the site in docs/_build/html; CELLWALL_DOCS_EXECUTE=cache also runs the notebooks for it

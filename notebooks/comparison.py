@@ -5,6 +5,7 @@ A cell's outputs are the same in both when their kinds are, in their order, and 
 - a cell tagged ``varies`` shows measurements or the kernel's own numbers: only the kinds of its outputs are compared, and that there are some;
 - ids of containers, layers and images (12 or 64 hexadecimal digits), addresses of objects, and numbers of namespaces (``4026…``);
 - amounts with a unit: of time (``12.3 ms``), of memory (``1.5 MiB``), parts of a hundred;
+- whether a build's step says how long it took, which it doesn't where that was next to no time;
 - times of day, dates, and how long ago something was; pids behind the word ``pid``;
 - which of neighbouring outputs of one stream begins where: texts of a stream are put together first;
 - lines of a progress, which is drawn more often in one run than in another.
@@ -17,6 +18,7 @@ from typing import Any
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 VARYING = (
+    (re.compile(r"(because not built before(?:, [0-9.]+[kMG]?B)?), [0-9.]+ s$", re.MULTILINE), r"\1"),
     (re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b"), "ID"),
     (re.compile(r"\b0x[0-9a-f]+\b"), "ADDRESS"),
     (re.compile(r"\b4026[0-9]{6}\b"), "NAMESPACE"),

@@ -218,7 +218,8 @@ class ImageStore(Exchange):
             with self._layout.alone(str(name), stop, lambda: _tell_waiting(reporter)):
                 if name != HOST:
                     return self._intake.from_file(name, platform, reporter, stop)
-                return self._host(platform, reporter, stop)
+                # Its layer is made here, at once: who only runs it is told of no pull.
+                return self._host(platform, reporter if pull == "always" else Reporter(None), stop)
         if pull != "always":
             try:
                 return self._intake.unpack(self.find(ref, wanted), reporter, stop)

@@ -53,7 +53,10 @@ def _grid(view: NamespacesView) -> Html:
         *(
             join(
                 name(subject.name),
-                element("div", text(words.summary(subject)), style=f"font-size:{SMALL};font-weight:400"),
+                # It goes on below where several subjects need the page's width; a head's own words don't.
+                element(
+                    "div", text(words.summary(subject)), style=f"font-size:{SMALL};font-weight:400;white-space:normal"
+                ),
             )
             for subject in view.subjects
         ),

@@ -123,7 +123,10 @@ def _image(engine: Engine, mount: Mount, locked: bool | None) -> dict[str, Any]:
 
 
 def _of_container(engine: Engine, text: str) -> list[Attached]:
-    """The volumes and bind mounts of the container that ``--volumes-from`` names, stopped or not."""
+    """The volumes and bind mounts of the container that ``--volumes-from`` names, stopped or not.
+
+    A volume without a name of its own stays one, as in docker: it goes with the last container that has it.
+    """
     name, _, mode = text.partition(":")
     words = [word for word in mode.split(",") if word]
     for word in words:
@@ -138,7 +141,6 @@ def _of_container(engine: Engine, text: str) -> list[Attached]:
         {
             **attached,
             "read_only": attached["read_only"] or "ro" in words,
-            "anonymous": False,
             "fill": False,
             "flag": "--volumes-from",
         }

@@ -1,5 +1,6 @@
 #!/bin/bash
 # vm/run.sh [root|tester] [COMMAND...]: runs COMMAND (default: pytest) in a throw-away Debian with systemd and cgroup v2 only.
+# vm/run.sh [root|tester] notebooks [NOTEBOOK...]: runs the tutorials there, twice, and compares the two rounds.
 #
 # For machines that have neither: continuous integration with cgroup v1, containers without systemd. The virtual machine is
 # User-mode Linux, an ordinary program, so it needs no KVM; it does not confine what runs in it. Inside, `tester` (uid 1000) has
@@ -91,6 +92,19 @@ build_image() {
     echo "$want$CELLWALL_VM_SUITE" >"$image.stamp"
 }
 
+# The image that the tutorials build on: made here, for the virtual machine has no network.
+build_base() {
+    local base=$CELLWALL_VM_CACHE/base.tar store
+    [ ! -e "$base" ] || return 0
+    say "making the tutorials' image"
+    store=$(mktemp -d "$CELLWALL_VM_CACHE/store.XXXXXX")
+    CELLWALL_ROOT=$store .venv/bin/python -m cellwall bootstrap -y -q debian:trixie
+    CELLWALL_ROOT=$store .venv/bin/python -m cellwall save -o "$base.part" debian:trixie
+    rm -r "$store"
+    chmod 644 "$base.part"
+    mv "$base.part" "$base"
+}
+
 # Boots, runs /ctl/job, powers off. The job's output is the machine's first serial line; its status is a file.
 boot() { # USER COMMAND...
     local folder shares
@@ -103,6 +117,7 @@ boot() { # USER COMMAND...
     printf '%s\n' "$1" >"$shares/ctl/user"
     shift
     printf '%q ' "$@" >"$shares/ctl/command"
+    [ -z "$base" ] || cp "$base" "$shares/ctl/base.tar"
     # In a pid namespace of its own, so that no process of the machine outlives this one.
     TMPDIR=/dev/shm unshare --pid --fork --kill-child=KILL -- "$CELLWALL_VM_CACHE/uml/linux" \
         "mem=$CELLWALL_VM_MEMORY" umid=vm "uml_dir=$folder/" "ubd0=$folder/cow,$CELLWALL_VM_CACHE/root.img" root=/dev/ubda rw \
@@ -124,8 +139,6 @@ exec 9>"$CELLWALL_VM_CACHE/lock"
 flock 9
 build_kernel
 build_image
-flock -u 9
-
 users="root tester"
 case ${1:-} in
 root | tester)
@@ -133,6 +146,14 @@ root | tester)
     shift
     ;;
 esac
+base=
+if [ "${1:-}" = notebooks ]; then
+    shift
+    build_base
+    base=$CELLWALL_VM_CACHE/base.tar
+    set -- python notebooks/check.py --user '' --base /mnt/ctl/base.tar "$@"
+fi
+flock -u 9
 [ $# -gt 0 ] || set -- python -m pytest -p no:cacheprovider --timeout 1200
 status=0
 for user in $users; do

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from ..netns import Netns
 from ..tree import TOP
 
 THEMES = ("JupyterLab Light", "JupyterLab Dark")
+# What cells show but for plain text: views, tables, data.
+SHOWN = ".jp-OutputArea-output .jp-RenderedHTMLCommon, .jp-OutputArea-output.jp-RenderedHTMLCommon"
 PATIENCE_S = 150
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -54,16 +56,28 @@ def within(namespace: Netns) -> list[str]:
 
 @contextmanager
 def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence[str] = ()) -> Iterator[str]:
-    """The address of a JupyterLab with ``notebook``; ``folder`` is for its files, ``root`` where cellwall keeps its own.
+    """The address of ``notebook`` in a JupyterLab; ``folder`` is for its files, ``root`` where cellwall keeps its own.
 
     ``inside``: what its command line begins with, see ``within``.
     """
     (folder / "notebooks").mkdir(parents=True)
+    (folder / "notebooks/cells.ipynb").write_text(json.dumps(notebook))
+    with serving_folder(folder / "notebooks", folder, root, inside) as address_of:
+        yield address_of("cells.ipynb")
+
+
+@contextmanager
+def serving_folder(
+    notebooks: Path, folder: Path, root: Path, inside: Sequence[str] = ()
+) -> Iterator[Callable[[str], str]]:
+    """A JupyterLab of the folder ``notebooks``, as the function from a file's name in it to its address, from nothing to the launcher's.
+
+    The rest is as in ``serving``.
+    """
     settings = folder / "settings/@jupyterlab"
     for extension, name, value in _SETTINGS:
         (settings / extension).mkdir(parents=True, exist_ok=True)
         (settings / extension / f"{name}.jupyterlab-settings").write_text(json.dumps(value))
-    (folder / "notebooks/cells.ipynb").write_text(json.dumps(notebook))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -83,9 +97,9 @@ def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence
         "--expose-app-in-browser",
         f"--port={port}",
         f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={folder / 'notebooks'}",
+        f"--ServerApp.root_dir={notebooks}",
     ]
-    with (folder / "lab.log").open("wb") as log:
+    with (folder / "lab.log").open("ab") as log:
         server = subprocess.Popen(
             [*inside, sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", *options],
             env=environment,
@@ -94,7 +108,8 @@ def serving(notebook: dict[str, Any], folder: Path, root: Path, inside: Sequence
         )
         try:
             wait_until_it_answers(f"http://127.0.0.1:{port}/api?token={token}", server, inside)
-            yield f"http://127.0.0.1:{port}/lab/tree/cells.ipynb?token={token}"
+            # Without the notebooks that were open before: a server remembers them.
+            yield lambda name: f"http://127.0.0.1:{port}/lab{f'/tree/{name}' if name else ''}?token={token}&reset"
         finally:
             server.terminate()
             server.wait(60)
@@ -147,19 +162,26 @@ def opened(
 ) -> Iterator[Open]:
     """The notebook, open in a browser, its kernel ready."""
     with browsing(inside) as browser:
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(PATIENCE_S * 1000)
-        page.goto(address)
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_function("window.jupyterapp !== undefined")
-        if kernel:
-            # The kernel's state is shown by the round mark in the toolbar.
-            page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-        found = Open(page)
-        # The notebook alone, as on a small screen.
-        if page.locator("#jp-left-stack").is_visible():
-            found.execute("application:toggle-left-area")
-        yield found
+        yield open_in(browser, address, width=width, height=height, kernel=kernel)
+
+
+def open_in(browser: Any, address: str, *, width: int = 1000, height: int = 1200, kernel: bool = True) -> Open:
+    """The notebook in a new window of ``browser``, its kernel ready."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE_S * 1000)
+    page.goto(address)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_function("window.jupyterapp !== undefined")
+    if kernel:
+        # A cell that is run before asks which kernel it is for. What JupyterLab promises here it keeps when the kernel is connected.
+        page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready; }")
+        # The kernel's state is shown by the round mark in the toolbar.
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    found = Open(page)
+    # The notebook alone, as on a small screen.
+    if page.locator("#jp-left-stack").is_visible():
+        found.execute("application:toggle-left-area")
+    return found
 
 
 class Open:
@@ -252,7 +274,7 @@ _CONTRASTS = """selector => {
 _OVERFLOWS = """selector => {
     const found = [];
     for (const root of document.querySelectorAll(selector)) {
-        const place = root.closest('.jp-OutputArea-output, .output, body').getBoundingClientRect();
+        const place = root.closest('.jp-OutputArea-output, .jp-MarkdownOutput, .output, body').getBoundingClientRect();
         for (const element of root.querySelectorAll('*')) {
             let scrolls = false;
             for (let one = element.parentElement; one && one !== root; one = one.parentElement)

@@ -16,7 +16,7 @@ import pytest
 from ..netns import Netns
 from ..registries import busybox_image, write_layout
 from ..tree import TOP
-from .lab import THEMES, Open, browsing, notebook_of, opened, plain, serving, within
+from .lab import SHOWN, THEMES, Open, browsing, notebook_of, opened, plain, serving, within
 
 pytestmark = [pytest.mark.browser, pytest.mark.needs("root", "chromium", "nft", "bridge-links", "nftables-nat")]
 
@@ -69,7 +69,6 @@ TAGS = {
     *("div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "s", "br"),
     *("svg", "title", "desc", "rect", "text", "tspan", "polyline", "polygon", "path", "circle", "line", "g"),
 }
-SHOWN = ".jp-OutputArea-output .jp-RenderedHTMLCommon, .jp-OutputArea-output.jp-RenderedHTMLCommon"
 
 
 def test_views_in_a_browser(cellwall_root: Path, tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def cli(image: str) -> Cli:
     return run
 
 
+def test_host_is_taken_in_without_a_word(cellwall_root: Path) -> None:
+    """Nothing is pulled for it by who only runs it."""
+    ran = subprocess.run([*CELLWALL, "run", "--rm", "host", "true"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "Pull complete" not in ran.stderr
+    subprocess.run([*CELLWALL, "rmi", "host"], check=True, capture_output=True)
+    assert "Pull complete" in subprocess.check_output([*CELLWALL, "pull", "host"], text=True)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "out", "err"),
     [

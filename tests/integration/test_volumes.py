@@ -93,11 +93,17 @@ def test_volumes_are_kept_by_reference(cli: Cli, cellwall_root: Path) -> None:
         ("volume", "named", "/n", True),
         ("volume", anonymous, "/data", True),
     }
-    # Its own volume stays while another container has it; then nobody removes it by himself.
+    # Its own volume stays while another container has it, and goes with the last of them: of that one it is as much.
     cli("rm", "-v", "one")
     assert names(cli, "--filter", "dangling=true") == []
     assert (cellwall_root / f"volumes/{anonymous}/_data/by-two").exists()
+    cli("run", "--rm", "--volumes-from", "two", "IMAGE:plain", "true")
+    assert sorted(names(cli)) == sorted([anonymous, "named"])
     cli("rm", "-v", "two")
+    assert names(cli) == ["named"]
+    cli("run", "--name", "four", "-v", "named:/n", "IMAGE:data", "true")
+    (anonymous,) = [name for name in names(cli) if name != "named"]
+    cli("rm", "four")
     assert sorted(names(cli, "--filter", "dangling=true")) == sorted([anonymous, "named"])
     pruned = cli("volume", "prune", "-f").stdout
     assert pruned.startswith(f"Deleted Volumes:\n{anonymous}\n\nTotal reclaimed space: ")

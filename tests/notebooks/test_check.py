@@ -70,6 +70,15 @@ def test_what_may_differ_and_what_may_not() -> None:
         assert "cell 0 differs" in rules.difference(
             notebook(cell, outputs=said(one)), notebook(cell, outputs=said(wrong))
         )
+    # A step of a build that took next to no time doesn't say how long.
+    steps = [
+        f"[2/3] miss RUN x\n           because not built before{took}\n"
+        for took in ("", ", 0.1 s", ", 12B", ", 12B, 0.1 s")
+    ]
+    made = [notebook(cell, outputs=said(step)) for step in steps]
+    assert rules.difference(made[0], made[1]) is None
+    assert rules.difference(made[2], made[3]) is None
+    assert "cell 0 differs" in rules.difference(made[0], made[2])
     # Of a cell that is tagged so only the kinds count, and that there are some.
     varies = ("print()", ["varies"])
     assert rules.difference(notebook(varies, outputs=said("1")), notebook(varies, outputs=said("2"))) is None
