@@ -6,6 +6,7 @@ Cell options have ``%%script``'s names and meanings. Imports runtime's options a
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from ..runtime.options import RunOptions
 USAGE = "IMAGE [run options] [cell options]"
 # Offered by completion; any name of an interpreter in the image will do.
 LANGUAGES = ("sh", "bash", "python3", "python", "perl", "ruby", "node", "Rscript")
+# What lines say that were read, with the configuration that gave the defaults: most cells are run more than once.
+_known: dict[tuple[str, ...], tuple[Any, RunOptions, CellOptions]] = {}
+_MOST_KNOWN = 64
 _BLANKS = re.compile("[ \t\r\n]+")
 # These have a meaning of their own in a cell's future (objects in and out), or none in a cell.
 OMITTED = ("-i",)
@@ -138,8 +142,13 @@ def parse_cell(
 ) -> tuple[RunOptions, CellOptions]:
     """What the magic's line asks for. ``config`` gives the defaults, ``environment`` what a bare ``-e NAME`` takes.
 
+    A line that was read before says the same again, unless files or variables are in it that may have changed.
     Raises SpecError and UnsupportedError with the flag that is wrong, HelpRequested for ``--help``.
     """
+    place = None if environment is not None else (command, line, *_whereabouts())
+    known = _known.get(place) if place is not None else None
+    if known is not None and known[0] is config:
+        return known[1], known[2]
     parsed, rest = cell_parser(command).parse(split(line, command))
     if not rest:
         raise SpecError(command, f"needs an image, such as {command} host; usage: {command} {USAGE}")
@@ -159,7 +168,20 @@ def parse_cell(
         raise SpecError("--tty", "a cell has no terminal to give; 'cellwall run -it' has one, in a terminal")
     if cell.diff:
         options = changed(options, record_changes=True)
+    if place is not None and not (parsed.env_file or parsed.label_file or any("=" not in text for text in parsed.env)):
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[place] = config, options, cell
     return options, cell
+
+
+def _whereabouts() -> tuple[str, str]:
+    """What paths of a line are read by: the working folder, and what stands for ``~``."""
+    home = os.environ.get("HOME", "")
+    try:
+        return os.getcwd(), home
+    except FileNotFoundError:  # it was removed: what is relative to it is refused
+        return "", home
 
 
 def cell_options_of(parsed: argparse.Namespace) -> CellOptions:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from cellwall.magics.cell_options import cell_parser, describe_cell, parse_cell
+from cellwall.magics.cell_options import cell_parser, describe_cell, parse_cell, split
 from cellwall.magics.standing import not_in_force
 from cellwall.runtime.cli.parser import HelpRequested
+from cellwall.runtime.config import Config
 from cellwall.runtime.containers import options_from_dict, options_to_dict
 from cellwall.runtime.errors import CellwallError, SpecError
 
@@ -112,3 +116,31 @@ def test_a_standing_container_keeps_its_options() -> None:
         assert not_in_force(parse_cell(line)[0], lambda: made) == flags
     # One that was removed in between has nothing that could be told.
     assert not_in_force(parse_cell("host --name lab -m 65m")[0], lambda: None) == []
+
+
+def test_a_line_is_read_anew_where_it_may_say_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config.load()
+    line = "host -m 64m -v ./data:/data -v ~/home:/home"
+    first, _ = parse_cell(line, config=config)
+    assert parse_cell(line, config=config)[0] is first
+    # Paths are those of the working folder and of the home of now, defaults those of the configuration.
+    assert parse_cell(line, config=Config.load())[0] is not first
+    monkeypatch.chdir(tmp_path)
+    data, home = parse_cell(line, config=config)[0].mounts
+    assert data.source == f"{tmp_path}/data"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_cell(line, config=config)[0].mounts == (data, replace(home, source=f"{tmp_path}/home"))
+    for said in ("one", "two"):
+        monkeypatch.setenv("WORD", said)
+        (tmp_path / "variables").write_text(f"FILED={said}\n")
+        (tmp_path / "labels").write_text(f"word={said}\n")
+        options, _ = parse_cell("host -e WORD --env-file variables --label-file labels", config=config)
+        assert (options.env, options.labels) == ({"WORD": said, "FILED": said}, {"word": said})
+        assert parse_cell("host -e WORD", config=config)[0].env == {"WORD": said}
+        assert parse_cell("host --env-file variables", config=config)[0].env == {"FILED": said}
+        assert parse_cell("host --label-file labels", config=config)[0].labels == {"word": said}
+
+
+def test_blanks_are_those_of_a_shell() -> None:
+    for line in ("host  -m\t64m \n --out x ", "host -e A=1\u00a02 -l b=\x0c", "host -e A='1 2' -e B=\\ c"):
+        assert split(line) == shlex.split(line, comments=False, posix=True)
