@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .cli.run_options import from_keywords
 from .engine import Engine
 from .errors import NotFound
+from .frozen import replace
 from .log_file import Log
 from .options import RunOptions, Script
 from .pump import Sink, pipes, pump

@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
-from .frozen import frozen
+from .frozen import field, frozen, replace
 from .options import PullPolicy, RunOptions
 from .paths import Paths
 from .storage.names import ASKED

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import events, launching
 from .attaching import ask
 from .containers import options_from_dict
 from .errors import CellwallError, InitError, StatusError
+from .frozen import replace
 from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER, start_time
 from .preparing import keep, new_record

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import state
@@ -13,6 +12,7 @@ from .attaching import connect
 from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, NotFound, StatusError
 from .events import emit_container
+from .frozen import replace
 from .launcher import wire
 from .launcher.client import Launcher, Process
 from .launcher.door import NAME as DOOR

@@ -6,10 +6,9 @@ empty containers mean "not said". Imports the standard library and frozen.py onl
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Literal
 
-from .frozen import frozen
+from .frozen import field, frozen
 
 PullPolicy = Literal["missing", "always", "never"]
 

@@ -11,8 +11,9 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from .frozen import replace
 
 if TYPE_CHECKING:
     from .launcher.client import Process

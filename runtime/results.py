@@ -6,17 +6,16 @@ Imports the standard library, errors.py and frozen.py only.
 from __future__ import annotations
 
 import subprocess
-from dataclasses import asdict, dataclass, field
 from signal import Signals
 from typing import Any, Literal
 
 from .errors import CellwallError
-from .frozen import frozen
+from .frozen import asdict, field, frozen, slotted
 
 ChangeKind = Literal["A", "C", "D"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """One path that a container added (A), changed (C) or deleted (D), as ``docker diff`` prints it."""
 
@@ -90,7 +89,7 @@ class Exit:
         return asdict(self) | {"reason": self.reason}
 
 
-@dataclass(slots=True)
+@slotted
 class Result:
     """A finished command with its output. ``stdout`` and ``stderr`` are ``bytes`` as they came, or ``str`` where text was asked for."""
 

@@ -8,11 +8,12 @@ Source: clock_gettime(2), CLOCK_MONOTONIC.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
+from .frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Stamp:
     """``who`` (client, launcher or init) had done ``what`` at ``at_ms`` from the beginning, ``took_ms`` after the stamp before."""
 

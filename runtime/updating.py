@@ -6,7 +6,6 @@ Source: docker-container-rename(1), docker-container-update(1).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import events, state
@@ -15,6 +14,7 @@ from .cgroups.extending import extend, lacking, planned
 from .cgroups.group import Group
 from .containers import options_from_dict, options_to_dict
 from .errors import AlreadyExists, NotFound, SpecError, UnsupportedError
+from .frozen import replace
 from .network import endpoints
 from .resources import changed_resources
 from .supervision import restart_policy

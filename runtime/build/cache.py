@@ -13,11 +13,10 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Set
-from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from ..frozen import frozen
+from ..frozen import asdict, field, frozen
 from ..images.layout import write_atomically
 
 _VERSION = 1

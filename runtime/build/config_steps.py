@@ -7,9 +7,9 @@ OnBuild, Shell).
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
 from typing import Any
 
+from ..frozen import field, slotted
 from ..images.config_changes import set_env
 from .instructions import (
     Cmd,
@@ -32,7 +32,7 @@ from .instructions import (
 DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
-@dataclass(slots=True)
+@slotted
 class Config:
     """A stage's image config so far: ``inner`` is its ``config`` object. ``command_set``: this stage has a CMD of its own."""
 

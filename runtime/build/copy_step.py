@@ -12,12 +12,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
-from ..frozen import frozen
+from ..frozen import asdict, field, frozen, slotted
 from ..images.image import Image
 from ..storage.jobs import run_job
 from .cache import write_kept
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _HEREDOC_MODE = 0o644
 
 
-@dataclass(slots=True)
+@slotted
 class Part:
     """One tree that is copied from: ``described`` and ``fds`` are what the worker gets, see jobs.py."""
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError
-from ..frozen import frozen
+from ..frozen import field, fields, frozen
 from ..options import RunOptions
 
 if TYPE_CHECKING:

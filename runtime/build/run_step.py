@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError, LayerError
+from ..frozen import replace
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InvalidReference, NotFound
+from ..frozen import frozen
 from ..images.history import CACHE_COMMENT, entries
 from ..images.image import Image
 from ..images.platforms import Platform
@@ -32,7 +32,7 @@ _HOST = "host"
 _NO_CACHE = "--no-cache"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageResult:
     """A stage that is done. ``image`` holds its layers (None: it has none); its config doesn't say what ``config`` does."""
 

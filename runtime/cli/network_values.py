@@ -6,10 +6,10 @@ Imports the standard library, options.py, names/policy.py and errors.py only.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from ..errors import SpecError
+from ..frozen import replace
 from ..names.policy import Policy
 from ..options import NetworkUse, Port
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
+from ..frozen import replace
 from ..options import RunOptions
 from ..union.mounting import DEPTH, HOST, LIMIT, Asked, Union, opened
 from ..union.syntax import UnionSpec, parse_words

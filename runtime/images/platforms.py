@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SpecError
+from ..frozen import frozen
 
 # uname(2)'s machine names, and what people type, in Go's words.
 _ARCHITECTURES = {
@@ -37,7 +37,7 @@ _WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
 _LEVELS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Platform:
     """``variant`` is empty where the architecture has none, or where it is the default one (arm64's v8)."""
 

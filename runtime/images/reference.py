@@ -8,11 +8,10 @@ annotations.md (``org.opencontainers.image.ref.name``); containers-transports(5)
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InvalidReference
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from .digest import Digest
 
 DEFAULT_DOMAIN = "docker.io"

@@ -12,10 +12,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, SpecError, StatusError, UnsupportedError
+from ..frozen import asdict
 from ..options import NetworkUse, Port
 from .definitions import BRIDGE, Definitions
 

@@ -19,11 +19,10 @@ overlay can't be made the first of ``lowers`` is bound read-only instead.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ..errors import SpecError, UnsupportedError
-from ..frozen import frozen
+from ..frozen import asdict, frozen
 from .names import FORMER, reason
 from .names import NAMES as NAMES
 

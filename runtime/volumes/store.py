@@ -14,12 +14,12 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import AlreadyExists, NotFound, SpecError, VolumeError
+from ..frozen import asdict, field, frozen
 from ..linux.process import start_time
 from ..storage.jobs import run_job
 from ..storage.scratch import LOCK, Scratch, remove_folders, write_synced
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Volume:
     """One volume. ``options`` are the local driver's (``type``, ``device``, ``o``); ``created`` is in seconds since 1970."""
 
