@@ -5,7 +5,6 @@ Imports the standard library, errors.py and frozen.py only.
 
 from __future__ import annotations
 
-import subprocess
 from signal import Signals
 from typing import Any, Literal
 
@@ -137,28 +136,13 @@ class Result:
     def check(self) -> Result:
         """Raise CellError unless the command exited 0; else return the result itself."""
         if self.exit.status:
+            from .cell_error import CellError
+
             raise CellError(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         return {"argv": self.argv, "container_id": self.container_id, **self.exit.to_dict()}
-
-
-class CellError(CellwallError, subprocess.CalledProcessError):
-    """A command in a container failed. Its one line says why; ``result`` has everything.
-
-    ``returncode``, ``cmd``, ``output`` and ``stderr`` are those of subprocess.CalledProcessError.
-    """
-
-    def __init__(self, result: Result) -> None:
-        subprocess.CalledProcessError.__init__(self, result.exit.status, result.argv, result.stdout, result.stderr)
-        self.result = result
-
-    def __str__(self) -> str:
-        return self.result.exit.reason
-
-    def __reduce__(self) -> tuple[type[CellError], tuple[Result]]:
-        return type(self), (self.result,)
 
 
 def size_text(number: int | None) -> str:

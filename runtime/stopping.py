@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
-from .attaching import ask
 from .errors import StatusError
 from .events import emit_container
 from .linux.files import readable
@@ -71,6 +70,8 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: st
 
 def hold(known: Containers, found: dict[str, Any]) -> bool:
     """Keep a container from being started again by its policy; False where nobody would."""
+    from .attaching import ask
+
     return ask(str(known.paths.running), found["id"], {"stop": True})
 
 

@@ -5,7 +5,6 @@ Source: Dockerfile reference, "COPY", "ADD", "WORKDIR".
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -283,10 +282,7 @@ class CopyStep:
             instruction.chmod,
             instruction.link,
             self._parents,
-            tuple(
-                (file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE)
-                for file in instruction.files
-            ),
+            tuple((file.name, _base64(file.content), _HEREDOC_MODE) for file in instruction.files),
         )
 
         def write(fd: int, stop: Callable[[], bool]) -> None:
@@ -360,6 +356,12 @@ def layers_of(stage: Stage, instruction: Instruction, name: str) -> tuple[list[s
     if image is None or not image.layers:
         return [], ""
     return list(build.driver.stack(image.chain_ids)), chain_of(image)
+
+
+def _base64(text: str) -> str:
+    import base64
+
+    return base64.b64encode(_bytes(text)).decode()
 
 
 def _bytes(text: str) -> bytes:

@@ -5,7 +5,6 @@ Source: Dockerfile reference, "RUN --mount" and the tables of its types.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from typing import Any
@@ -102,6 +101,8 @@ def mount_stage(text: str) -> str:
 
 
 def _fields(text: str) -> list[tuple[str, str, str]]:
+    import csv
+
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as err:

@@ -18,7 +18,7 @@ from ..options import RunOptions, Script
 from .cache_mounts import cache_mount
 from .copy_step import Part, Placing, copy_job, faults_of, layers_of
 from .instructions import Mount, Run
-from .results import Output, StepFailed, shown_tail
+from .results import Output, shown_tail
 from .selection import Request, digest, select
 from .source import one_line
 
@@ -129,6 +129,8 @@ class RunStep:
             self._build.check()
             if ended.status != 0:
                 so_far = stage.image_so_far()
+                from .step_failed import StepFailed
+
                 raise StepFailed(
                     instruction.source.first_line,
                     one_line(instruction.source.text),

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..errors import SpecError
 from ..frozen import replace
-from ..names.policy import Policy
 from ..options import NetworkUse, Port
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -25,6 +24,8 @@ def network(flag: str, text: str) -> NetworkUse:
     """``NAME``, ``container:NAME``, ``name=NAME,alias=A,ip=…,ip6=…,mac-address=…``, or ``egress=NAME[:PORT],…``."""
     if text.startswith("egress="):
         entries = tuple(entry.strip() for entry in text.removeprefix("egress=").split(",") if entry.strip())
+        from ..names.policy import Policy
+
         Policy(entries)
         return NetworkUse("egress", egress=entries)
     if text == "egress":

@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from .parser import Parser
@@ -147,6 +146,8 @@ def epoch(moment: float | str | None) -> float | None:
     """Seconds since 1970 of a number or of an RFC 3339 text; None for None and for what is neither."""
     if moment is None or isinstance(moment, (int, float)):
         return moment
+    from datetime import UTC, datetime
+
     # Go writes nanoseconds; fromisoformat takes up to six digits before Python 3.11 and drops the rest since.
     try:
         parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", moment))

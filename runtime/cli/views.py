@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -108,6 +107,8 @@ def columns() -> int:
     """How wide text may be: the terminal's width, 80 where there is none."""
     if not sys.stdout.isatty():
         return 80
+    import shutil
+
     return max(40, min(_MOST_COLUMNS, shutil.get_terminal_size().columns))
 
 
@@ -141,6 +142,8 @@ def watch(views: Iterator[View], as_data: bool = False) -> None:
 
 def _redraw(view: View, drawn: int) -> int:
     """Write over the ``drawn`` lines before; as many lines as the terminal has. Returns how many there are now."""
+    import shutil
+
     lines = view.text(columns()).splitlines()[: max(2, shutil.get_terminal_size().lines - 1)]
     up = f"\x1b[{drawn}A" if drawn else ""
     sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")

@@ -6,7 +6,6 @@ Source: docker-container-commit(1), docker-image-import(1); image-spec config.md
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +42,8 @@ def command(text: str) -> list[str]:
 
 
 def _pairs(text: str, word: str) -> list[tuple[str, str]]:
+    import shlex
+
     try:
         words = shlex.split(text)
     except ValueError as error:

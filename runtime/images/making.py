@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,7 +102,7 @@ def _diff_id(path: Path, blob: Descriptor, stop: Stop) -> Digest:
 
 
 def _complete(config: dict[str, Any], diff_ids: list[Digest], created_by: Sequence[str]) -> dict[str, Any]:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     here = Platform.here()
     full: dict[str, Any] = {"created": now, "architecture": here.architecture, "os": here.os, **config}
     full["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import LauncherError
 from ..linux.files import readable
 from ..results import Change, Exit, Usage
-from . import wire
 
 if TYPE_CHECKING:
+    import socket
+
     from ..tracing import Trace
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
@@ -68,6 +68,8 @@ class Launcher:
             return self._socket
 
     def _start(self) -> None:
+        from . import wire
+
         ours, theirs = wire.pair()
         null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._log_fd = os.memfd_create("cellwall-launcher-log")
@@ -125,6 +127,8 @@ class Launcher:
 
     def request(self, message: dict[str, Any], fds: list[int] | tuple[int, ...] = ()) -> socket.socket:
         """Send ``message`` with copies of ``fds``; returns this side of its channel. Raises LauncherError."""
+        from . import wire
+
         channel, other = wire.pair()
         try:
             for attempt in (1, 2):
@@ -293,6 +297,8 @@ class Process:
     def _say(self, message: dict[str, Any]) -> None:
         if self._channel.fileno() < 0:
             return
+        from . import wire
+
         try:
             wire.send(self._channel, message)
         except (BrokenPipeError, ConnectionResetError):  # it ended meanwhile: ``poll`` says how
@@ -304,6 +310,8 @@ class Process:
         return bool(poll.poll(None if timeout_s is None else int(timeout_s * 1000 + 0.999)))
 
     def _take(self) -> None:
+        from . import wire
+
         message, fds = wire.receive(self._channel)
         if message is None:
             self._gone = True

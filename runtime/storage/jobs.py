@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import select
-import subprocess
 import sys
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import Cancelled, CellwallError, LayerError, SyscallError
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 # The folder that holds the package. It goes to the end of the worker's path, behind the standard library.
@@ -68,6 +68,8 @@ def run_job(
         stderr_fd = _memfd(stack, "cellwall-worker-stderr", b"")
         request_fd = _memfd(stack, "cellwall-worker-request", json.dumps(request).encode())
         passed = [value for key, value in request.items() if key.endswith("_fd")]
+        import subprocess
+
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES, str(request_fd)],
             stdin=subprocess.DEVNULL,
