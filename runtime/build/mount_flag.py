@@ -49,7 +49,7 @@ _ONLY = {
     "source": ("bind", "cache", "secret"),
 }
 _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?\s*([kmgtp]?)i?b?", re.ASCII | re.IGNORECASE)
+_SIZE = r"(?ai)([0-9]{1,15})(?:\.([0-9]{1,9}))?\s*([kmgtp]?)i?b?"
 
 
 class MountFault(ValueError):
@@ -142,7 +142,7 @@ def _value(key: str, name: str, value: str, *, bare: bool) -> object:
 
 
 def _size_bytes(key: str, value: str) -> int:
-    found = _SIZE.fullmatch(value)
+    found = re.fullmatch(_SIZE, value)
     if found is None:
         raise MountFault(f"{key}={value} isn't a size, as in 64m")
     scale = 1 << (10 * " kmgtp".index(found[3].lower() or " "))

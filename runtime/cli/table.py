@@ -16,7 +16,7 @@ from typing import Any
 from .parser import Parser
 
 # The key that a column of "table {{.ID}}\t{{upper .Name}}" is named after.
-_KEY = re.compile(r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}")
+_KEY = r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}"
 # The descriptor, named in the environment, on which a notebook takes listings as data (magics/commands.py).
 VIEW_FD = "CELLWALL_VIEW_FD"
 FORMAT_HELP = "json, table, or a template such as '{{.ID}} {{.Names}}'"
@@ -58,7 +58,7 @@ def listing(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], 
     template = format or ""
     if template.startswith("table "):
         template = template.removeprefix("table ").replace("\\t", "\t")
-        names = [match[1] for match in _KEY.finditer(template)]
+        names = [match[1] for match in re.finditer(_KEY, template)]
         headings = {key: heading for heading, key in columns}
         return Listing(
             [headings.get(name, name.upper()) for name in names], [fill(template, row).split("\t") for row in rows]

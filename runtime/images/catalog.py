@@ -33,7 +33,7 @@ HOST_STAMP = "cellwall.host.stamp"
 BUILD_STEP = "cellwall.build.step"
 NO_NAME = "<none>:<none>"
 
-_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+_ID = r"(?:sha256:)?([0-9a-f]{1,64})"
 
 
 def annotation(entry: Entry, key: str) -> str:
@@ -157,7 +157,7 @@ class Catalog:
 
     def with_id(self, text: str) -> list[Entry]:
         """The entries of the one image whose id begins with ``text``. Raises NotFound where there are several such images."""
-        matched = _ID.fullmatch(text)
+        matched = re.fullmatch(_ID, text)
         if matched is None:
             return []
         found = [(entry, image) for entry, image in self.readable() if image.id.encoded.startswith(matched.group(1))]

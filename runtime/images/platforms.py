@@ -32,7 +32,7 @@ _ARCHITECTURES = {
 
 
 # What a registry says ends up on a terminal: letters, digits and what stands between them in every real name.
-_WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+_WORD = r"[A-Za-z0-9._+-]{1,64}"
 # No architecture has more variants above one another.
 _LEVELS = 20
 
@@ -79,7 +79,7 @@ class Platform:
         os_name, architecture = described.get("os"), described.get("architecture")
         variant = described.get("variant")
         words = [os_name, architecture, variant if isinstance(variant, str) and variant else "-"]
-        if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        if not all(isinstance(word, str) and re.fullmatch(_WORD, word) for word in words):
             return None
         return cls.make(str(os_name), str(architecture), variant if isinstance(variant, str) else "")
 

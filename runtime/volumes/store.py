@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..paths import Paths
     from ..storage.driver import Identity
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 
 
 @frozen
@@ -44,7 +44,7 @@ class Volume:
 
 
 def check_name(flag: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise SpecError(
             flag, f"{name!r} is no name of a volume: letters, digits and _.- behind a letter or digit, at least two"
         )
@@ -81,7 +81,7 @@ class VolumeStore:
 
     def get(self, name: str) -> Volume:
         """Raises NotFound."""
-        volume = self._load(name) if _NAME.fullmatch(name) else None
+        volume = self._load(name) if re.fullmatch(_NAME, name) else None
         if volume is None:
             raise NotFound(f"no volume {name}: cellwall volume ls lists them")
         return volume
