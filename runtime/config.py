@@ -29,18 +29,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
 from .frozen import field, frozen, replace
-from .options import PullPolicy, RunOptions
+from .options import RunOptions
 from .paths import Paths
 from .storage.names import ASKED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .images.settings import RegistryConfig, RegistrySettings
+    from .options import PullPolicy
+
+    Read = Callable[[str, str], Any]
 
 BUILT_IN = "built-in"
 # A fork bomb is stopped long before it hurts, and a JVM or a parallel build still fits; podman's figure.
@@ -58,9 +63,6 @@ class Setting:
     key: str
     value: Any
     source: str
-
-
-Read = Callable[[str, str], Any]
 
 
 # [defaults]: the config's key, the field of RunOptions (empty: Config's own), how it is read.

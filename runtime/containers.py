@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from . import state
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
@@ -23,6 +22,10 @@ from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .pausing import is_paused
 from .results import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # On a container that waits for the kernel that it is to be (kernel/spare.py).
 SPARE_LABEL = "org.cellwall.kernel.spare"

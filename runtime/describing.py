@@ -7,7 +7,6 @@ NetworkSettings in describing_network.py. Source: docker's Engine API, Container
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from .containers import options_from_dict
 from .describing_network import network_settings, published_ports
@@ -19,7 +18,10 @@ from .preparing import layers_of, mount_points
 from .results import Change
 from .volumes.attaching import shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Container
     from .engine import Engine
     from .options import RunOptions

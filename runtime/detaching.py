@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
 
 from . import events, launching
 from .attaching import ask
@@ -22,7 +21,10 @@ from .spec import plan
 from .supervision import wish_of
 from .volumes.attaching import ready, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .attaching import connect
@@ -27,8 +26,10 @@ from .stopping import wait_ended
 from .supervision import log_config
 from .volumes.attaching import ready, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from .engine import Engine
     from .images.image import Image

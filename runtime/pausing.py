@@ -15,13 +15,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import events
 from .errors import CellwallError, CgroupError, StatusError, UnsupportedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import Any
 
     from .cgroups.group import Group
     from .containers import Containers

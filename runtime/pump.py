@@ -11,10 +11,10 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from .frozen import replace
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .launcher.client import Process
     from .log_file import Log

@@ -6,12 +6,15 @@ Imports the standard library, errors.py and frozen.py only.
 from __future__ import annotations
 
 from signal import Signals
-from typing import Any, Literal
 
 from .errors import CellwallError
 from .frozen import asdict, field, frozen, slotted
 
-ChangeKind = Literal["A", "C", "D"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    ChangeKind = Literal["A", "C", "D"]
 
 
 @frozen

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Any
 
 from .errors import StatusError
 from .events import emit_container
@@ -19,7 +18,10 @@ from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .pausing import thaw
 from .signal_names import signal_name, signal_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
 
 # How long a killed process may take to end, and how long its launcher may take to clean up.

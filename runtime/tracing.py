@@ -8,9 +8,12 @@ Source: clock_gettime(2), CLOCK_MONOTONIC.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from .frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @frozen

@@ -6,8 +6,6 @@ Source: docker-container-rename(1), docker-container-update(1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from . import events, state
 from .attaching import ask
 from .cgroups.extending import extend, lacking, planned
@@ -19,7 +17,10 @@ from .network import endpoints
 from .resources import changed_resources
 from .supervision import restart_policy
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
     from .engine import Engine
     from .options import RunOptions

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .cgroups.group import Group
@@ -17,7 +16,10 @@ from .frozen import frozen
 from .linux.process import CLONE_NEWNET
 from .resources import total_memory_bytes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
 
 

@@ -7,7 +7,6 @@ OnBuild, Shell).
 from __future__ import annotations
 
 import posixpath
-from typing import Any
 
 from ..frozen import field, slotted
 from ..images.config_changes import set_env
@@ -28,6 +27,10 @@ from .instructions import (
     Volume,
     Workdir,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 

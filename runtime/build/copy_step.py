@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
 from ..frozen import asdict, field, frozen, slotted
@@ -24,8 +23,10 @@ from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
 from .values import source_kind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Self
 
     from .archives import Archive
     from .cache import Inputs

@@ -8,11 +8,13 @@ Source: Dockerfile reference, the section of each instruction.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from ..frozen import field, fields, frozen, has_fields
 from .lines import Heredoc
 from .source import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 
 @frozen(kw_only=True)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from ..frozen import field, fields, frozen
 from ..options import RunOptions
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from ..images.image import Image, PullEvent
 
-Status = Literal["hit", "miss"]
+    Status = Literal["hit", "miss"]
 
 
 @frozen

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError, LayerError
 from ..frozen import replace
@@ -22,7 +21,10 @@ from .results import Output, shown_tail
 from .selection import Request, digest, select
 from .source import one_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from .cache import Inputs
     from .results import Secret
     from .stage import Stage

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InvalidReference, NotFound
 from ..frozen import frozen
@@ -20,12 +19,16 @@ from .config_steps import Config
 from .dockerfile import parse_trigger
 from .expansion import expand
 from .instructions import Add, Arg, Copy, Env, From, Instruction, Label, Run, Workdir
-from .results import Status, Step, StepStarted
+from .results import Step, StepStarted
 from .scope import Scope
 from .source import DockerfileError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .executor import Build
+    from .results import Status
     from .stages import PlannedStage
 
 _HOST = "host"

@@ -26,18 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end(status: int) -> None:
-    """End the process as the interpreter does, but for taking every module apart; returns where that can't be done."""
+    """End the process as the interpreter does, but for taking every module apart; returns where threads are left, which the interpreter waits for."""
     import atexit
     import os
     import sys
     import threading
+    from contextlib import suppress
 
     if threading.active_count() > 1:
         return
     atexit._run_exitfuncs()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody takes it any more: the status says so
+            stream.flush()
     os._exit(status)

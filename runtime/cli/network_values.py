@@ -6,11 +6,14 @@ Imports the standard library, options.py, names/policy.py and errors.py only.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..errors import SpecError
 from ..frozen import replace
 from ..options import NetworkUse, Port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 _MAC = r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"

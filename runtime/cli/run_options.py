@@ -11,23 +11,27 @@ import argparse
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError
 from ..frozen import field, frozen
 from ..names.files import needs_gateway
-from ..options import Mount, PullPolicy, RunOptions
+from ..options import Mount, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
 from . import log_values, mount_values, network_values, values
 from .parser import Parser
 from .values import integer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from ..config import Config
+    from ..options import PullPolicy
+
+    Kind = Literal["flag", "value", "list"]
 
 Read = Callable[[str, str], object]
-Kind = Literal["flag", "value", "list"]
 
 
 @frozen

@@ -11,9 +11,12 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from .parser import Parser
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The key that a column of "table {{.ID}}\t{{upper .Name}}" is named after.
 _KEY = r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}"

@@ -11,15 +11,19 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SpecError
 from .parser import Parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from ..engine import Engine
     from ..inspect.view import View
     from .command import Context
+else:
+    Protocol = object
 
 # View and module of runtime/inspect, and what it shows.
 VIEWS = {

@@ -12,15 +12,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ..errors import ImageError, InvalidReference, NotFound
 from .digest import Digest
 from .image import Image, platform_of, read_config
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .manifest import INDEX_TYPES, OCI_MANIFEST, Descriptor, Index, Manifest, read_manifest, read_manifest_or_index
 from .platforms import Platform
 from .reference import LocalSource, Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .layout import Entry
 
 # Ours: the registry's digest where docker's schema 2 was turned into OCI; the index it was chosen from; where it came from.
 REGISTRY_DIGEST = "cellwall.registry.digest"

@@ -6,10 +6,13 @@ Source: image-spec config.md (``history``, ``empty_layer``).
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..frozen import frozen
 from .image import Image, Layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # What docker's builders wrote before an instruction, and behind one.
 _NO_OPERATION = r"^/bin/sh -c #\(nop\)\s*"

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from .digest import Digest
 from .image import Layer, read_config
@@ -19,6 +18,10 @@ from .job import Stop
 from .layout import Transaction
 from .manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, layer_media_type, read_manifest
 from .platforms import Platform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 _CHUNK = 1 << 20
 

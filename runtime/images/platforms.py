@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from ..errors import SpecError
 from ..frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # uname(2)'s machine names, and what people type, in Go's words.
 _ARCHITECTURES = {

@@ -13,14 +13,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import LauncherError
 from ..linux.files import readable
 from ..results import Change, Exit, Usage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from ..tracing import Trace
 

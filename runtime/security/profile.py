@@ -10,12 +10,15 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from ..errors import SpecError, UnsupportedError
 from ..frozen import frozen
 from .default_profile import default_profile
 from .seccomp import native_architecture
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Covered by an empty file or folder: what they tell of the machine, or let be done to it, isn't namespaced.
 MASKED_PATHS = (

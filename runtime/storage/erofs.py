@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import boot_stamp
 from ..errors import Cancelled, LayerError
@@ -26,8 +25,10 @@ from .jobs import run_job
 from .layers import Filling, LayerStore
 from .overlay import OverlayDriver
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any, BinaryIO
 
     from ..images.digest import Digest
     from ..paths import Paths

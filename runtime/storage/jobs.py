@@ -13,13 +13,14 @@ import select
 import sys
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Cancelled, CellwallError, LayerError, SyscallError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+    from typing import Any, BinaryIO
 
 # The folder that holds the package. It goes to the end of the worker's path, behind the standard library.
 _PACKAGES = str(Path(__file__).absolute().parents[3])

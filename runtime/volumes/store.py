@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import AlreadyExists, NotFound, SpecError, VolumeError
@@ -25,7 +24,10 @@ from ..storage.jobs import run_job
 from ..storage.scratch import LOCK, Scratch, remove_folders, write_synced
 from . import local_driver, uses
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..paths import Paths
     from ..storage.driver import Identity
 
