@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .runtime.api import Box, build, container, run
+    from .runtime.cell_error import CellError
     from .runtime.errors import CellwallError
-    from .runtime.results import CellError, Change, Exit, Result, Usage
+    from .runtime.results import Change, Exit, Result, Usage
 
 _HOMES = {
     "run": "runtime.api",
@@ -24,7 +25,7 @@ _HOMES = {
     "container": "runtime.api",
     "Box": "runtime.api",
     "CellwallError": "runtime.errors",
-    "CellError": "runtime.results",
+    "CellError": "runtime.cell_error",
     "Change": "runtime.results",
     "Exit": "runtime.results",
     "Result": "runtime.results",

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.build.results import BuildRequest, BuildResult, StepFailed
+from ..runtime.build.results import BuildRequest, BuildResult
+from ..runtime.build.step_failed import StepFailed
 from ..runtime.cli import values
 from ..runtime.cli.build_options import add_build_options, request_of
 from ..runtime.cli.build_report import Report

@@ -17,7 +17,7 @@ from typing import Any
 from ..runtime.cli.parser import Parser
 from ..runtime.cli.run_options import OPTIONS, run_options_of, run_parser
 from ..runtime.errors import SpecError
-from ..runtime.frozen import changed
+from ..runtime.frozen import replace
 from ..runtime.options import RunOptions
 
 USAGE = "IMAGE [run options] [cell options]"
@@ -167,7 +167,7 @@ def parse_cell(
     if options.tty:
         raise SpecError("--tty", "a cell has no terminal to give; 'cellwall run -it' has one, in a terminal")
     if cell.diff:
-        options = changed(options, record_changes=True)
+        options = replace(options, record_changes=True)
     if place is not None and not (parsed.env_file or parsed.label_file or any("=" not in text for text in parsed.env)):
         if len(_known) >= _MOST_KNOWN:
             _known.clear()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
-from ..runtime.frozen import changed
+from ..runtime.frozen import replace
 from ..runtime.options import RunOptions, Script
 from ..runtime.pump import Pipes, pump
 from ..runtime.results import Result
@@ -124,7 +123,7 @@ class CellRun:
         options = self.options
         if options.name is None or options.rm:
             process = self.engine.run(
-                changed(options, rm=True),
+                replace(options, rm=True),
                 stdin_fd=stdin_fd,
                 stdout_fd=stdout_fd,
                 stderr_fd=stderr_fd,
@@ -136,7 +135,7 @@ class CellRun:
             return process, process.container_id
         # The limits of time and the record of changes are the cell's; the container outlives it.
         container = self.engine.ensure(
-            changed(options, timeout_s=None, record_changes=False),
+            replace(options, timeout_s=None, record_changes=False),
             progress=self._progress,
             cancelled=lambda: self._killed,
         )

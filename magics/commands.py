@@ -17,11 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from ..runtime.cell_error import CellError
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.table import VIEW_FD
 from ..runtime.cli.views import RUNS
 from ..runtime.locking import mode
-from ..runtime.results import CellError, Exit, Result
+from ..runtime.results import Exit, Result
 from . import terminal
 from .cell_options import split
 from .one_line import in_one_line

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from ..runtime.cell_error import CellError
 from ..runtime.cli.parser import HelpRequested
 from ..runtime.engine import Engine
-from ..runtime.results import CellError
 from .background import BackgroundCell
 from .cell_line import show_line
 from .cell_options import parse_cell

@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.cell_error import CellError
 from ..runtime.cli.parser import HelpRequested, Parser
 from ..runtime.cli.union import add_union_options, asked_of, options_of
 from ..runtime.engine import Engine
 from ..runtime.errors import SpecError
-from ..runtime.results import CellError
 from ..runtime.union.mounting import opened
 from ..runtime.union.syntax import UnionSpec, parse, parse_words, split_cell
 from .cell_line import show_line

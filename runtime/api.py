@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .cli.run_options import from_keywords
 from .engine import Engine
 from .errors import NotFound
-from .frozen import changed
+from .frozen import replace
 from .log_file import Log
 from .options import RunOptions, Script
 from .pump import Pipes, Sink, pump
@@ -56,7 +56,7 @@ def run(
     """
     argv = (command,) if isinstance(command, str) else tuple(command)
     wanted = from_keywords(image, argv, **options)
-    wanted = changed(wanted, rm=True, record_changes=diff)
+    wanted = replace(wanted, rm=True, record_changes=diff)
     cell = None if script is None else Script(script.encode() if isinstance(script, str) else script, lang)
     result = run_options(
         wanted,

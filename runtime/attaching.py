@@ -10,9 +10,12 @@ import json
 import os
 import socket
 from errno import ECONNREFUSED, ENOENT, ENOTDIR
-from typing import Any
 
 from .launcher.attached import NAME, PACKET_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # How long a shim may take to answer what it answers at once.
 _ANSWER_S = 10.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .errors import Cancelled, LayerError, UnsupportedError
 from .images.config_changes import apply, set_env
@@ -17,7 +16,10 @@ from .preparing import mount_points
 from .source_date import rfc3339, source_date_epoch
 from .storage.compression import decompressed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
     from .engine import Engine
     from .images.image import Image
 

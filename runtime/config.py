@@ -28,20 +28,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .cli import values
 from .cli.network_values import default_network
 from .errors import SpecError
-from .frozen import changed, frozen
-from .options import PullPolicy, RunOptions
+from .frozen import field, frozen, replace
+from .options import RunOptions
 from .paths import Paths
 from .storage.names import ASKED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .images.settings import RegistryConfig, RegistrySettings
+    from .options import PullPolicy
+
+    Read = Callable[[str, str], Any]
 
 BUILT_IN = "built-in"
 # A fork bomb is stopped long before it hurts, and a JVM or a parallel build still fits; podman's figure.
@@ -59,9 +63,6 @@ class Setting:
     key: str
     value: Any
     source: str
-
-
-Read = Callable[[str, str], Any]
 
 
 # [defaults]: the config's key, the field of RunOptions (empty: Config's own), how it is read.
@@ -169,7 +170,7 @@ class Config:
             # A default limit never contradicts what was said: a larger reservation or swap figure raises it.
             said = [options.memory_reservation_bytes or 0, missing["memory_bytes"]]
             missing["memory_bytes"] = max(said)
-        return changed(options, **missing) if missing else options
+        return replace(options, **missing) if missing else options
 
     def alias(self, reference: str) -> str:
         """What ``[aliases]`` says for exactly this name, else the name itself."""

@@ -12,19 +12,22 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 from . import state
 from .cgroups.files import Kept
 from .cgroups.group import is_frozen
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
+from .frozen import asdict, fields, frozen, has_fields
 from .linux.process import start_time
 from .options import Mount, NetworkUse, Port, Rate, RunOptions, Ulimit
 from .paths import Paths
 from .pausing import is_paused
 from .results import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # On a container that waits for the kernel that it is to be (kernel/spare.py).
 SPARE_LABEL = "org.cellwall.kernel.spare"
@@ -33,7 +36,7 @@ ID_LENGTH = 64
 _MOST_KEPT = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Container:
     """One container. ``status`` is created, running, paused, restarting or exited; ``health`` is starting, healthy, unhealthy or None.
 
@@ -72,7 +75,7 @@ def options_to_dict(options: RunOptions) -> dict[str, Any]:
     """All of it, fit for JSON: tuples become lists on the way back, which ``options_from_dict`` undoes."""
     return {
         field.name: [asdict(item) for item in value]
-        if isinstance(value := getattr(options, field.name), tuple) and value and is_dataclass(value[0])
+        if isinstance(value := getattr(options, field.name), tuple) and value and has_fields(value[0])
         else value
         for field in fields(options)
     }

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EPIPE
-from typing import TYPE_CHECKING, Any
 
 from .copying_tree import HOLES_MIN, TOP, Missing, Placer, send, split_end
 from .errors import CellwallError, NotFound, StatusError, SyscallError, UnsupportedError, VolumeError
@@ -24,7 +23,10 @@ from .storage.tarheader import TarError
 from .storage.tarstream import TarStream
 from .volumes.mounts import user_mount
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine import Engine
 
 Cancelled = Callable[[], bool]

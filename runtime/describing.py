@@ -6,9 +6,7 @@ NetworkSettings in describing_network.py. Source: docker's Engine API, Container
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
+from . import source_date
 from .containers import options_from_dict
 from .describing_network import network_settings, published_ports
 from .describing_options import config_of, host_config_of
@@ -19,7 +17,10 @@ from .preparing import layers_of, mount_points
 from .results import Change
 from .volumes.attaching import shown
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Container
     from .engine import Engine
     from .options import RunOptions
@@ -176,4 +177,4 @@ def rfc3339(seconds: float | None) -> str:
     """Docker's form of a time, and of none."""
     if seconds is None:
         return "0001-01-01T00:00:00Z"
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+    return source_date.rfc3339(float(seconds)).replace(".000000Z", "Z")

@@ -7,11 +7,13 @@ of the run-time folder (network/endpoints.py). Source: docker's Engine API, Cont
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from .network.endpoints import of_container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .paths import Paths
 
 Ports = dict[str, list[dict[str, str]] | None]

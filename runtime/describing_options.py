@@ -6,14 +6,15 @@ Source: docker's Engine API, ContainerInspect; image-spec config.md.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 from .resources import MEMORY_SHARE, total_memory_bytes
 from .security.profile import parse_security_opt
 from .supervision import restart_policy
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from .options import Mount, Rate, RunOptions
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from . import events, launching
 from .attaching import ask
 from .containers import options_from_dict
 from .errors import CellwallError, InitError, StatusError
+from .frozen import replace
 from .launcher.client import Launcher, Process
 from .linux.process import CLONE_NEWUSER, start_time
 from .preparing import keep, new_record
@@ -22,7 +21,10 @@ from .spec import plan
 from .supervision import wish_of
 from .volumes.attaching import ready, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import pausing, removing, state, stopping
 from .cidfile import id_file
@@ -19,18 +18,21 @@ from .containers import Container, Containers
 from .errors import CellwallError, NetworkError, SpecError, StatusError
 from .identity import Identity
 from .launcher.client import Launcher, Process
-from .options import PullPolicy, RunOptions, Script
+from .options import RunOptions, Script
 from .store_version import check_version
 from .stores import Stores
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any, BinaryIO
 
     from . import logs
     from .build.pruning import Kept
     from .build.results import BuildRequest, BuildResult, OnEvent
     from .images.image import Image, Progress
     from .images.store import ImageStore
+    from .options import PullPolicy
     from .results import Change
     from .storage.driver import StorageDriver
     from .tracing import Trace

@@ -176,7 +176,7 @@ class Cancelled(CellwallError):
 def __getattr__(name: str) -> object:
     # CellError needs subprocess, which the launcher must never pay for.
     if name == "CellError":
-        from .results import CellError
+        from .cell_error import CellError
 
         return CellError
     raise AttributeError(name)

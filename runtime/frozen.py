@@ -1,80 +1,167 @@
-"""``frozen``: a frozen dataclass with slots whose methods aren't made for it alone.
+"""``frozen`` and ``slotted``: dataclasses with slots, whose methods aren't made for them alone.
 
-``dataclasses.dataclass`` writes and compiles six functions for each class, which is most of what importing a module of small classes
-costs. Here all classes share them. What comes out is a dataclass: ``fields``, ``replace``, ``asdict`` and ``match`` work as ever.
-Imports the standard library only. Source: PEP 557, PEP 681.
+``dataclasses`` imports ``inspect`` and compiles six functions for each class, which is most of what importing a module of small classes
+costs. Here all classes share them, and ``dataclasses`` is imported when somebody else asks a class for its fields. What comes out is a
+dataclass for whoever looks: ``dataclasses.fields``, ``replace``, ``asdict`` and ``match`` work as ever; annotations have to be text, as
+``from __future__ import annotations`` makes them. Imports nothing. Source: PEP 557, PEP 681.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform, overload
+__all__ = ["asdict", "field", "fields", "frozen", "has_fields", "replace", "slotted"]
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from dataclasses import asdict, field, fields, replace
+    from typing import Any, TypeVar, dataclass_transform, overload
 
-_MISSING = dataclasses.MISSING
+    T = TypeVar("T")
+
+    @overload
+    def frozen(cls: type[T], /) -> type[T]: ...
+    @overload
+    def frozen(*, kw_only: bool = False, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
+    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
+    def frozen(cls: Any = None, /, *, kw_only: bool = False, eq: bool = True) -> Any: ...
+
+    @dataclass_transform(field_specifiers=(field,))
+    def slotted(cls: type[T], /) -> type[T]: ...
+
+else:
+
+    def frozen(cls=None, /, *, kw_only=False, eq=True):
+        """Make ``cls`` what ``dataclass(frozen=True, slots=True)`` makes of it. ``kw_only`` and ``eq`` as there."""
+
+        def make(cls):
+            return _made(cls, {**_METHODS, **_FROZEN, **(_BY_VALUE if eq else {})}, kw_only)
+
+        return make if cls is None else make(cls)
+
+    def slotted(cls, /):
+        """Make ``cls`` what ``dataclass(slots=True)`` makes of it: its values may be set, and it has no hash."""
+        return _made(cls, {**_METHODS, **_BY_VALUE, "__hash__": None}, False)
+
+    def field(*, default=..., default_factory=..., init=True, repr=True, compare=True):
+        """Say more of a field than its default, as ``dataclasses.field``. Its default can't be the ellipsis."""
+        return _Field(default, default_factory, init, repr, compare)
+
+    def fields(one):
+        """The fields of a class or an object of these kinds, in order; each has a ``name`` and its ``default``."""
+        return one.__fields__
+
+    def replace(one, /, **said):
+        """``one`` again, with other values. Raises TypeError for a name that it doesn't have."""
+        made = object.__new__(type(one))
+        put = object.__setattr__
+        for known in one.__fields__:
+            name = known.name
+            if known.init:
+                put(made, name, said.pop(name) if name in said else getattr(one, name))
+            elif known.default is not ...:
+                put(made, name, known.default)
+            elif known.default_factory is not ...:
+                put(made, name, known.default_factory())
+        if said:
+            raise TypeError(f"{type(one).__name__} has no {', '.join(map(repr, said))}")
+        if (after := getattr(made, "__post_init__", None)) is not None:
+            after()
+        return made
+
+    def asdict(one):
+        """The values by the names of their fields, also within lists, tuples and mappings; what is none of these stays as it is."""
+        return {known.name: _plain(getattr(one, known.name)) for known in one.__fields__}
 
 
-@overload
-def frozen(cls: type[T], /) -> type[T]: ...
-@overload
-def frozen(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]: ...
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def frozen(cls: Any = None, /, *, kw_only: bool = False) -> Any:
-    """Make ``cls`` a dataclass as ``dataclass(frozen=True, slots=True)`` does. ``kw_only`` as there."""
-
-    def make(cls: Any) -> Any:
-        own = vars(cls)
-        for name, method in _METHODS.items():
-            if name not in own:
-                setattr(cls, name, method)
-        return dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
-
-    return make if cls is None else make(cls)
+def has_fields(one: object) -> bool:
+    """Whether ``one`` is an object of these kinds."""
+    return hasattr(one, "__fields__") and not isinstance(one, type)
 
 
-# What each class's __init__ does, made at its first object: name, default, factory, whether it may be said.
-_PLANS: dict[type, tuple[tuple[str, Any, Any, bool], ...]] = {}
-# By which fields each class's objects are compared, the same way.
-_COMPARED: dict[type, tuple[str, ...]] = {}
+def _plain(value: Any) -> Any:
+    if has_fields(value):
+        return asdict(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    return value
 
 
-def changed(value: T, /, **said: Any) -> T:
-    """A copy of ``value``, whose class was made by ``frozen``, with the fields that are said: ``dataclasses.replace`` in a fifth of its time.
+class _Field:
+    """What is known of a field; ``...``: there is no default, or nothing that makes one."""
 
-    Raises TypeError for what is no field, or can't be said.
-    """
-    made: T = object.__new__(type(value))
-    put = object.__setattr__
-    for name, default, factory, may_be_said in _plan_of(type(value)):
-        if name in said and may_be_said:
-            put(made, name, said.pop(name))
-        elif may_be_said:
-            put(made, name, getattr(value, name))
-        elif default is not _MISSING:
-            put(made, name, default)
-        elif factory is not _MISSING:
-            put(made, name, factory())
-    if said:
-        raise TypeError(f"{type(value).__name__} has no {', '.join(map(repr, said))}")
-    if (after := getattr(made, "__post_init__", None)) is not None:
-        after()
-    return made
+    __slots__ = ("compare", "default", "default_factory", "init", "kw_only", "name", "repr", "type")
+    name: str
+    type: str
+    kw_only: bool
+
+    def __init__(self, default: Any, default_factory: Any, init: bool, repr: bool, compare: bool) -> None:
+        self.default = default
+        self.default_factory = default_factory
+        self.init = init
+        self.repr = repr
+        self.compare = compare
 
 
-def _plan_of(cls: type) -> tuple[tuple[str, Any, Any, bool], ...]:
-    steps = _PLANS.get(cls)
-    if steps is None:
-        steps = _PLANS[cls] = tuple(
-            (one.name, one.default, one.default_factory, one.init) for one in dataclasses.fields(cls)
+class _Asked:
+    """What ``dataclasses`` looks for in a class, made when somebody looks."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, one: object, cls: type) -> Any:
+        import dataclasses
+
+        said: list[tuple[str, Any, Any]] = []
+        for known in cls.__fields__:  # type: ignore[attr-defined]
+            keywords = {name: getattr(known, name) for name in ("init", "repr", "compare", "kw_only")}
+            for name in ("default", "default_factory"):
+                if (value := getattr(known, name)) is not ...:
+                    keywords[name] = value
+            said.append((known.name, known.type, dataclasses.field(**keywords)))
+        still: Any = cls.__setattr__
+        twin = dataclasses.make_dataclass(
+            cls.__name__, said, init=False, repr=False, eq=False, frozen=still is _setattr
         )
-    return steps
+        found = getattr(twin, self._name)
+        setattr(cls, self._name, found)
+        return found
+
+
+def _made(cls: Any, methods: dict[str, Any], kw_only: bool) -> Any:
+    space = dict(vars(cls))
+    known: dict[str, _Field] = {}
+    taken: set[str] = set()
+    for above in cls.__mro__[-2:0:-1]:
+        known.update((one.name, one) for one in getattr(above, "__fields__", ()))
+        taken.update(above.__dict__.get("__slots__", ()))
+    for name, text in cls.__annotations__.items():
+        if text.startswith("ClassVar"):
+            continue
+        one = space.pop(name, ...)
+        if type(one) is not _Field:
+            if type(one).__hash__ is None or type(one).__module__ == "dataclasses":
+                raise TypeError(
+                    f"{cls.__name__}.{name}: a default that can change, or isn't made by field of frozen.py"
+                )
+            one = _Field(one, ..., True, True, True)
+        one.name, one.type, one.kw_only = name, text, kw_only
+        known[name] = one
+    for name, method in methods.items():
+        space.setdefault(name, method)
+    for name in ("__dict__", "__weakref__"):
+        space.pop(name, None)
+    space["__slots__"] = tuple(name for name in known if name not in taken)
+    space["__match_args__"] = tuple(name for name, one in known.items() if one.init and not one.kw_only)
+    space["__fields__"] = tuple(known.values())
+    return type(cls)(cls.__name__, cls.__bases__, space)
 
 
 def _init(self: Any, /, *args: Any, **said: Any) -> None:
     cls = type(self)
-    steps = _plan_of(cls)
     if args:
         names = cls.__match_args__
         if len(args) > len(names):
@@ -84,14 +171,15 @@ def _init(self: Any, /, *args: Any, **said: Any) -> None:
                 raise TypeError(f"{cls.__name__} got {name!r} twice")
             said[name] = one
     put = object.__setattr__
-    for name, default, factory, may_be_said in steps:
-        if may_be_said and name in said:
+    for known in cls.__fields__:
+        name = known.name
+        if known.init and name in said:
             put(self, name, said.pop(name))
-        elif default is not _MISSING:
-            put(self, name, default)
-        elif factory is not _MISSING:
-            put(self, name, factory())
-        elif may_be_said:
+        elif known.default is not ...:
+            put(self, name, known.default)
+        elif known.default_factory is not ...:
+            put(self, name, known.default_factory())
+        elif known.init:
             raise TypeError(f"{cls.__name__} needs {name!r}")
     if said:
         raise TypeError(f"{cls.__name__} has no {', '.join(map(repr, said))}")
@@ -100,16 +188,12 @@ def _init(self: Any, /, *args: Any, **said: Any) -> None:
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in dataclasses.fields(self) if one.repr)
+    shown = ", ".join(f"{one.name}={getattr(self, one.name)!r}" for one in self.__fields__ if one.repr)
     return f"{type(self).__qualname__}({shown})"
 
 
 def _compared(self: Any) -> tuple[Any, ...]:
-    cls = type(self)
-    names = _COMPARED.get(cls)
-    if names is None:
-        names = _COMPARED[cls] = tuple(one.name for one in dataclasses.fields(cls) if one.compare)
-    return tuple(getattr(self, name) for name in names)
+    return tuple([getattr(self, one.name) for one in self.__fields__ if one.compare])
 
 
 def _eq(self: Any, other: object) -> Any:
@@ -121,29 +205,31 @@ def _hash(self: Any) -> int:
 
 
 def _setattr(self: Any, name: str, _: object) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
 def _delattr(self: Any, name: str) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
 def _getstate(self: Any) -> list[Any]:
-    return [getattr(self, one.name) for one in dataclasses.fields(self)]
+    return [getattr(self, one.name) for one in self.__fields__]
 
 
 def _setstate(self: Any, state: list[Any]) -> None:
-    for one, said in zip(dataclasses.fields(self), state, strict=True):
+    for one, said in zip(self.__fields__, state, strict=True):
         object.__setattr__(self, one.name, said)
 
 
 _METHODS = {
     "__init__": _init,
     "__repr__": _repr,
-    "__eq__": _eq,
-    "__hash__": _hash,
-    "__setattr__": _setattr,
-    "__delattr__": _delattr,
-    "__getstate__": _getstate,
-    "__setstate__": _setstate,
+    "__dataclass_fields__": _Asked("__dataclass_fields__"),
+    "__dataclass_params__": _Asked("__dataclass_params__"),
 }
+_BY_VALUE = {"__eq__": _eq, "__hash__": _hash}
+_FROZEN = {"__setattr__": _setattr, "__delattr__": _delattr, "__getstate__": _getstate, "__setstate__": _setstate}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
 
-from .launcher import wire
 from .launcher.client import Launcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Identity:
@@ -22,6 +24,8 @@ class Identity:
         self.rootless = os.geteuid() != 0
 
     def _ask(self) -> dict[str, Any]:
+        from .launcher import wire
+
         with self._lock:
             if self._known is None or self._launcher_pid != self._launcher.pid:
                 channel = self._launcher.request({"operation": "identity"})

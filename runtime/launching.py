@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .attaching import connect
 from .containers import options_from_dict, options_to_dict
 from .errors import CellwallError, LauncherError, NotFound, StatusError
 from .events import emit_container
+from .frozen import replace
 from .launcher import wire
 from .launcher.client import Launcher, Process
 from .launcher.door import NAME as DOOR
@@ -28,8 +27,10 @@ from .stopping import wait_ended
 from .supervision import log_config
 from .volumes.attaching import ready, resolve
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from .engine import Engine
     from .images.image import Image

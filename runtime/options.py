@@ -6,12 +6,13 @@ empty containers mean "not said". Imports the standard library and frozen.py onl
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Literal
+from .frozen import field, frozen
 
-from .frozen import frozen
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
-PullPolicy = Literal["missing", "always", "never"]
+    PullPolicy = Literal["missing", "always", "never"]
 
 
 @frozen

@@ -11,18 +11,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import events
-from .cgroups.group import Group, is_frozen
 from .errors import CellwallError, CgroupError, StatusError, UnsupportedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
+    from typing import Any
+
+    from .cgroups.group import Group
     from .containers import Containers
 
 _PACKAGES = str(Path(__file__).absolute().parents[2])
@@ -76,6 +78,8 @@ def unpause(known: Containers, name_or_id: str) -> None:
 
 def is_paused(found: dict[str, Any]) -> bool:
     """Whether the container of that state stands still; asks the kernel."""
+    from .cgroups.group import is_frozen
+
     return is_frozen(found["cellwall"].get("cgroup") or {})
 
 
@@ -101,6 +105,8 @@ def thaw(found: dict[str, Any]) -> bool:
 
 
 def _group(found: dict[str, Any]) -> Group:
+    from .cgroups.group import Group
+
     return Group.open(found["cellwall"].get("cgroup") or {})
 
 
@@ -130,11 +136,15 @@ def paused(paths: dict[str, str], folder: str) -> Iterator[None]:
         died = helper.wait() != 0
         helper.stdout.close()
         if died:
+            from .cgroups.group import Group
+
             with suppress(CellwallError):  # the container has ended meanwhile, and its group with it
                 Group.open(paths).thaw()
 
 
 def _spawn(paths: dict[str, str], lock_fd: int) -> subprocess.Popen[bytes]:
+    import subprocess
+
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES, json.dumps(paths), str(lock_fd)],
         stdin=subprocess.PIPE,

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .containers import options_to_dict
@@ -22,7 +21,10 @@ from .spec import MOUNT_POINTS
 from .supervision import health_of
 from .volumes.attaching import drop, names_of, provide
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine import Engine
     from .images.image import Image
     from .options import RunOptions

@@ -10,9 +10,10 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from .frozen import replace
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .launcher.client import Process
     from .log_file import Log

@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable
 from errno import ENOTEMPTY
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .containers import Containers
 from .events import emit_container
 from .linux.process import is_running
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .cgroups import Group
 
 # How long the processes of a killed container may take to be gone: the kernel is taking them apart, on a busy machine for a

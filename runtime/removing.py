@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from errno import ENOTEMPTY
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .errors import StatusError
 from .events import emit_container
 from .stopping import kill_and_wait
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .engine import Engine
 
 

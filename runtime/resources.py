@@ -9,10 +9,13 @@ import os
 import stat
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
 
 from .errors import NotFound, SpecError, UnsupportedError
 from .options import RunOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CPU_PERIOD_US = 100_000
 # What one container may take of the machine's memory where nothing was said: the notebook itself must live on.

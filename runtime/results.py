@@ -5,18 +5,19 @@ Imports the standard library, errors.py and frozen.py only.
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import asdict, dataclass, field
 from signal import Signals
-from typing import Any, Literal
 
 from .errors import CellwallError
-from .frozen import frozen
+from .frozen import asdict, field, frozen, slotted
 
-ChangeKind = Literal["A", "C", "D"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    ChangeKind = Literal["A", "C", "D"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """One path that a container added (A), changed (C) or deleted (D), as ``docker diff`` prints it."""
 
@@ -90,7 +91,7 @@ class Exit:
         return asdict(self) | {"reason": self.reason}
 
 
-@dataclass(slots=True)
+@slotted
 class Result:
     """A finished command with its output. ``stdout`` and ``stderr`` are ``bytes`` as they came, or ``str`` where text was asked for."""
 
@@ -138,28 +139,13 @@ class Result:
     def check(self) -> Result:
         """Raise CellError unless the command exited 0; else return the result itself."""
         if self.exit.status:
+            from .cell_error import CellError
+
             raise CellError(self)
         return self
 
     def to_dict(self) -> dict[str, Any]:
         return {"argv": self.argv, "container_id": self.container_id, **self.exit.to_dict()}
-
-
-class CellError(CellwallError, subprocess.CalledProcessError):
-    """A command in a container failed. Its one line says why; ``result`` has everything.
-
-    ``returncode``, ``cmd``, ``output`` and ``stderr`` are those of subprocess.CalledProcessError.
-    """
-
-    def __init__(self, result: Result) -> None:
-        subprocess.CalledProcessError.__init__(self, result.exit.status, result.argv, result.stdout, result.stderr)
-        self.result = result
-
-    def __str__(self) -> str:
-        return self.result.exit.reason
-
-    def __reduce__(self) -> tuple[type[CellError], tuple[Result]]:
-        return type(self), (self.result,)
 
 
 def size_text(number: int | None) -> str:

@@ -11,7 +11,6 @@ import os
 import resource
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from .errors import SpecError
 from .frozen import frozen
@@ -24,6 +23,10 @@ from .security.capabilities import resolve as resolve_capabilities
 from .security.profile import SecurityOptions, parse_security_opt
 from .security.seccomp import compile_filter, filter_flags
 from .volumes.mounts import plain, user_mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OCI_VERSION = "1.2.0"
 SHM_BYTES = 64 << 20

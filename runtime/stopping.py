@@ -10,9 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Any
 
-from .attaching import ask
 from .errors import StatusError
 from .events import emit_container
 from .linux.files import readable
@@ -20,7 +18,10 @@ from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .pausing import thaw
 from .signal_names import signal_name, signal_number
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
 
 # How long a killed process may take to end, and how long its launcher may take to clean up.
@@ -71,6 +72,8 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: st
 
 def hold(known: Containers, found: dict[str, Any]) -> bool:
     """Keep a container from being started again by its policy; False where nobody would."""
+    from .attaching import ask
+
     return ask(str(known.paths.running), found["id"], {"stop": True})
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import boot_stamp
 from .errors import UnsupportedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .engine import Engine
     from .images.store import ImageStore

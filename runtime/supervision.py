@@ -6,11 +6,12 @@ image-spec config.md; docs.docker.com/engine/logging/drivers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .log_file import NAME
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .options import RunOptions
 
 

@@ -8,11 +8,15 @@ Source: clock_gettime(2), CLOCK_MONOTONIC.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+
+from .frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stamp:
     """``who`` (client, launcher or init) had done ``what`` at ``at_ms`` from the beginning, ``took_ms`` after the stamp before."""
 

@@ -6,20 +6,21 @@ Source: docker-container-rename(1), docker-container-update(1).
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
 from . import events, state
 from .attaching import ask
 from .cgroups.extending import extend, lacking, planned
 from .cgroups.group import Group
 from .containers import options_from_dict, options_to_dict
 from .errors import AlreadyExists, NotFound, SpecError, UnsupportedError
+from .frozen import replace
 from .network import endpoints
 from .resources import changed_resources
 from .supervision import restart_policy
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
     from .engine import Engine
     from .options import RunOptions

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from . import state
 from .cgroups.group import Group
 from .cgroups.stats import stats_of
 from .containers import SPARE_LABEL
+from .frozen import frozen
 from .linux.process import CLONE_NEWNET
 from .resources import total_memory_bytes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .containers import Containers
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sample:
     """One look at a container's counters; None for what nothing on this machine counts. ``taken_s`` is on the monotonic clock."""
 

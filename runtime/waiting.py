@@ -6,11 +6,11 @@ A container with a shim tells its end to whoever is connected to it; another's i
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from .attaching import connect, hear, hello, say
 from .events import Reader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .containers import Containers
 

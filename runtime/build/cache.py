@@ -13,12 +13,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Set
-from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
 
-from ..frozen import frozen
+from ..frozen import asdict, field, frozen
 from ..images.layout import write_atomically
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _VERSION = 1
 _SHOWN = 3

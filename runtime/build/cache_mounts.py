@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import BuildError
 from ..storage.jobs import run_job
 from .instructions import Mount
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .stage import Stage
 

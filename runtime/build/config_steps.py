@@ -7,9 +7,8 @@ OnBuild, Shell).
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
-from typing import Any
 
+from ..frozen import field, slotted
 from ..images.config_changes import set_env
 from .instructions import (
     Cmd,
@@ -29,10 +28,14 @@ from .instructions import (
     Workdir,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULT_SHELL = ("/bin/sh", "-c")
 
 
-@dataclass(slots=True)
+@slotted
 class Config:
     """A stage's image config so far: ``inner`` is its ``config`` object. ``command_set``: this stage has a CMD of its own."""
 

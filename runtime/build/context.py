@@ -9,12 +9,15 @@ import os
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from ..errors import BuildError
 from ..storage.lowers import Lowers
 from .dockerignore import ignore_names, ignore_patterns, parse_dockerignore
 from .tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 # Far more than anybody writes by hand, and little beside what a machine has.
 _INSTRUCTIONS_MAX = 16 << 20

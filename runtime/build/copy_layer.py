@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..frozen import frozen
 from ..storage.layer_writer import LayerWriter
@@ -40,7 +39,7 @@ class Settings:
         return self.now if self.epoch is None else self.epoch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Source:
     """A tree that is copied from. ``keep_owners``: its files stay whose they are; else they become root's and lose setuid and setgid.
 

@@ -5,19 +5,16 @@ Source: Dockerfile reference, "COPY", "ADD", "WORKDIR".
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import BuildError, Cancelled
-from ..frozen import frozen
+from ..frozen import asdict, field, frozen, slotted
 from ..images.image import Image
 from ..storage.jobs import run_job
 from .cache import write_kept
@@ -26,8 +23,10 @@ from .selection import Item, Request, SelectionFault, digest, literal, select
 from .stages import SCRATCH, find_stage
 from .values import source_kind
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, Self
 
     from .archives import Archive
     from .cache import Inputs
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 _HEREDOC_MODE = 0o644
 
 
-@dataclass(slots=True)
+@slotted
 class Part:
     """One tree that is copied from: ``described`` and ``fds`` are what the worker gets, see jobs.py."""
 
@@ -284,10 +283,7 @@ class CopyStep:
             instruction.chmod,
             instruction.link,
             self._parents,
-            tuple(
-                (file.name, base64.b64encode(_bytes(file.content)).decode(), _HEREDOC_MODE)
-                for file in instruction.files
-            ),
+            tuple((file.name, _base64(file.content), _HEREDOC_MODE) for file in instruction.files),
         )
 
         def write(fd: int, stop: Callable[[], bool]) -> None:
@@ -361,6 +357,12 @@ def layers_of(stage: Stage, instruction: Instruction, name: str) -> tuple[list[s
     if image is None or not image.layers:
         return [], ""
     return list(build.driver.stack(image.chain_ids)), chain_of(image)
+
+
+def _base64(text: str) -> str:
+    import base64
+
+    return base64.b64encode(_bytes(text)).decode()
 
 
 def _bytes(text: str) -> bytes:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, CellwallError
 from ..images.image import Image
@@ -28,7 +27,10 @@ from .scope import GlobalScope, platform_args, undeclared
 from .stage import Stage, StageResult
 from .stages import Plan, PlannedStage, plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..engine import Engine
     from ..images.derive import WriteLayer
     from ..images.store import ImageStore

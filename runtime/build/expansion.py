@@ -7,8 +7,8 @@ ADD, ARG, COPY, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR and the va
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from ..frozen import frozen, replace
 from .instructions import (
     Add,
     Arg,
@@ -32,7 +32,7 @@ from .substitution import Substituted, SubstitutionError, substitute
 from .values import ValueFault, check_checksum, check_mode, check_owner, check_signal, exposed_ports
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expanded:
     """An instruction ready to be carried out. ``used`` and ``unset`` name the variables that its text asked for."""
 

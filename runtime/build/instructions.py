@@ -8,13 +8,13 @@ Source: Dockerfile reference, the section of each instruction.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import field
-from typing import Any, ClassVar
-
-from ..frozen import frozen
+from ..frozen import field, fields, frozen, has_fields
 from .lines import Heredoc
 from .source import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 
 @frozen(kw_only=True)
@@ -27,9 +27,7 @@ class Instruction:
     def arguments(self) -> dict[str, Any]:
         """Everything but the place, as JSON values: with the parent's digest, what a cache key is made of."""
         found = {
-            item.name: getattr(self, item.name)
-            for item in dataclasses.fields(self)
-            if item.name not in ("source", "mount_texts")
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("source", "mount_texts")
         }
         return {"instruction": self.name} | {key: _plain(value) for key, value in found.items()}
 
@@ -37,8 +35,8 @@ class Instruction:
 def _plain(value: Any) -> Any:
     if isinstance(value, Instruction):
         return value.arguments()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if has_fields(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -30,7 +30,7 @@ def open_tree(described: dict[str, Any], request: dict[str, Any]) -> Tree:
 
 
 def selection_of(described: dict[str, Any]) -> Request:
-    """The selection as it crosses to the worker. The other way: ``dataclasses.asdict``."""
+    """The selection as it crosses to the worker. The other way: ``frozen.asdict``."""
     return Request(
         tuple(described["sources"]),
         tuple(described["ignore"]),

@@ -5,13 +5,15 @@ Source: Dockerfile reference, "RUN --mount" and the tables of its types.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
-from typing import Any
 
 from .instructions import Mount
 from .source import did_you_mean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _SHARING = ("shared", "private", "locked")
@@ -50,7 +52,7 @@ _ONLY = {
     "source": ("bind", "cache", "secret"),
 }
 _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
-_SIZE = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?\s*([kmgtp]?)i?b?", re.ASCII | re.IGNORECASE)
+_SIZE = r"(?ai)([0-9]{1,15})(?:\.([0-9]{1,9}))?\s*([kmgtp]?)i?b?"
 
 
 class MountFault(ValueError):
@@ -102,6 +104,8 @@ def mount_stage(text: str) -> str:
 
 
 def _fields(text: str) -> list[tuple[str, str, str]]:
+    import csv
+
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error as err:
@@ -141,7 +145,7 @@ def _value(key: str, name: str, value: str, *, bare: bool) -> object:
 
 
 def _size_bytes(key: str, value: str) -> int:
-    found = _SIZE.fullmatch(value)
+    found = re.fullmatch(_SIZE, value)
     if found is None:
         raise MountFault(f"{key}={value} isn't a size, as in 64m")
     scale = 1 << (10 * " kmgtp".index(found[3].lower() or " "))

@@ -45,7 +45,7 @@ from .words import (
     split_words,
 )
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
+_STAGE_NAME = r"(?a)[a-z][a-z0-9_.-]*"
 
 
 def parse_statement(statement: Statement, escape: str, remarks: list[Remark]) -> Instruction:
@@ -74,7 +74,7 @@ def _from(request: Request) -> From:
         if len(words) != 3:
             raise request.statement.fault(words[-1].offset, "FROM takes one image and one name after AS")
         stage = words[2].text.lower()
-        if not _STAGE_NAME.fullmatch(stage):
+        if not re.fullmatch(_STAGE_NAME, stage):
             message = f"{words[2].text!r} can't name a stage: a letter, then letters, digits, _ . -"
             raise request.statement.fault(words[2].offset, message)
         if stage in ("scratch", "context"):

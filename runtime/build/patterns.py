@@ -9,14 +9,15 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from ..frozen import frozen
 
 
 class PatternFault(ValueError):
     """A pattern can't be read; the message says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pattern:
     """One pattern. ``excepts`` is the leading ``!``: what matches is taken back in."""
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..frozen import frozen
 from ..source_date import rfc3339
 from ..storage.jobs import run_job
 from ..storage.scratch import remove_folders
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kept:
     """One thing that builds remember. ``kind`` has docker's words: regular (layers), exec.cachemount.
 

@@ -5,8 +5,7 @@ Source: Dockerfile reference, "Shell and exec form".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..frozen import slotted
 from .flags import Flags
 from .instructions import CommandLine
 from .lines import Statement
@@ -14,7 +13,7 @@ from .source import Remark
 from .words import WHITESPACE, NotStrings, Word, json_strings, split_spaces
 
 
-@dataclass(slots=True)
+@slotted
 class Request:
     """``at`` is where the arguments begin in the statement's text; oddities that docker accepts go to ``remarks``."""
 

@@ -5,20 +5,19 @@ Source: docker-build(1), docker-buildx-build(1).
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BuildError
-from ..frozen import frozen
+from ..frozen import field, fields, frozen
 from ..options import RunOptions
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from ..images.image import Image, PullEvent
 
-Status = Literal["hit", "miss"]
+    Status = Literal["hit", "miss"]
 
 
 @frozen
@@ -156,30 +155,6 @@ class BuildResult:
     def __str__(self) -> str:
         names = ", ".join(self.tags) or self.image.id.short
         return f"{names}: {len(self.steps)} steps, {self.hits} from the cache"
-
-
-class StepFailed(BuildError, subprocess.CalledProcessError):
-    """A RUN ended with a status other than 0. ``image_id`` is the image so far, without a name: ``cellwall run`` it to look into it.
-
-    ``output`` is the end of what the step wrote, ``why`` how it ended.
-    """
-
-    def __init__(self, line: int, instruction: str, why: str, status: int, output: bytes, image_id: str) -> None:
-        subprocess.CalledProcessError.__init__(self, status, instruction, output)
-        self.line = line
-        self.status = status
-        self.instruction = instruction
-        self.image_id = image_id
-        self.why = why
-        self.say(f"line {line}: {instruction}")
-
-    def say(self, what: str) -> None:
-        """Let the message begin with ``what`` failed."""
-        look = f"; look into what was built so far: cellwall run -it {self.image_id[:19]} sh" if self.image_id else ""
-        self.args = (f"{what}: {self.why}{look}",)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 def shown_tail(output: Sequence[bytes], limit: int = 4096) -> bytes:

@@ -8,21 +8,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError, LayerError
+from ..frozen import replace
 from ..images.image import Image
 from ..options import Mount as RunMount
 from ..options import RunOptions, Script
 from .cache_mounts import cache_mount
 from .copy_step import Part, Placing, copy_job, faults_of, layers_of
 from .instructions import Mount, Run
-from .results import Output, StepFailed, shown_tail
+from .results import Output, shown_tail
 from .selection import Request, digest, select
 from .source import one_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from .cache import Inputs
     from .results import Secret
     from .stage import Stage
@@ -129,6 +131,8 @@ class RunStep:
             self._build.check()
             if ended.status != 0:
                 so_far = stage.image_so_far()
+                from .step_failed import StepFailed
+
                 raise StepFailed(
                     instruction.source.first_line,
                     one_line(instruction.source.text),

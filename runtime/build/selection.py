@@ -10,9 +10,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
-from ..frozen import frozen
+from ..frozen import field, frozen, slotted
 from ..storage.merge import plain_attributes
 from .patterns import Matcher, PatternFault, clean, compiled_glob, has_glob
 from .source import did_you_mean
@@ -43,7 +42,7 @@ class Request:
     owners: bool = False
 
 
-@dataclass(slots=True)
+@slotted
 class Item:
     """One source that was found: ``written`` is its path before links were followed, ``path`` where it lies.
 

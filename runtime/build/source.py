@@ -6,9 +6,9 @@ Source: Dockerfile reference, "Format".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ..errors import BuildError
+from ..frozen import frozen
 
 # What an error repeats of a line: a minified one-liner must not fill the screen.
 _SHOWN_CHARACTERS = 120
@@ -58,7 +58,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """An instruction as it is written: ``text`` with its continuation lines, comments and heredocs; lines count from 1."""
 
@@ -78,7 +78,7 @@ class Source:
         return DockerfileError(line, at - begin + 1, message, text=shown, allowed=allowed)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remark:
     """Something that works and is likely a mistake. ``line`` counts from 1."""
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InvalidReference, NotFound
+from ..frozen import frozen
 from ..images.history import CACHE_COMMENT, entries
 from ..images.image import Image
 from ..images.platforms import Platform
@@ -20,19 +19,23 @@ from .config_steps import Config
 from .dockerfile import parse_trigger
 from .expansion import expand
 from .instructions import Add, Arg, Copy, Env, From, Instruction, Label, Run, Workdir
-from .results import Status, Step, StepStarted
+from .results import Step, StepStarted
 from .scope import Scope
 from .source import DockerfileError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .executor import Build
+    from .results import Status
     from .stages import PlannedStage
 
 _HOST = "host"
 _NO_CACHE = "--no-cache"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageResult:
     """A stage that is done. ``image`` holds its layers (None: it has none); its config doesn't say what ``config`` does."""
 

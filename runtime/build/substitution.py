@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from ..frozen import field, slotted
 from .shell_pattern import ShellPattern, ShellPatternFault
 from .words import WHITESPACE
 
@@ -30,7 +30,7 @@ class SubstitutionError(ValueError):
     offset = 0
 
 
-@dataclass(slots=True)
+@slotted
 class Substituted:
     """``text`` is the whole result, ``words`` the same parted at unquoted whitespace; ``used`` and ``unset`` name variables."""
 

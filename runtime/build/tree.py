@@ -76,20 +76,19 @@ class Tree:
             os.close(above_fd)
 
     def open_parent(self, path: bytes) -> tuple[int, bytes]:
-        """The directory that gives ``path``, open for reading, and the last name in it. Raises FileNotFoundError."""
-        found = self._lowers.find(path)
-        if found is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
+        """The directory that gives ``path``, open for reading, and the last name in it. Raises OSError where nothing is there."""
         above, _, name = path.rpartition(b"/")
-        return openat2(found[0], os.fsdecode(above or b"."), _DIRECTORY, 0, _INSIDE), name or b"."
+        return openat2(self._giver(path), above or b".", _DIRECTORY, 0, _INSIDE), name or b"."
+
+    def _giver(self, path: bytes) -> int:
+        dirfd = self._lowers.giver(path)
+        if dirfd is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
+        return dirfd
 
     def open(self, path: bytes) -> int:
         """The file or directory ``path``, open for reading; the caller closes it. Links aren't followed."""
-        above_fd, name = self.open_parent(path)
-        try:
-            return os.open(name, _READ, dir_fd=above_fd)
-        finally:
-            os.close(above_fd)
+        return openat2(self._giver(path), path or b".", _READ, 0, _INSIDE)
 
     def read(self, path: bytes, limit: int) -> bytes | None:
         """The first ``limit`` bytes of the regular file that ``path`` leads to; None where there is none."""

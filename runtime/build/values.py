@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import signal
 
-_DURATION = re.compile(r"([0-9]{0,15})(?:\.([0-9]{0,15}))?(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_DURATION = r"(?a)([0-9]{0,15})(?:\.([0-9]{0,15}))?(ns|us|µs|μs|ms|s|m|h)"
 _UNITS_NS = {
     "ns": 1,
     "us": 1_000,
@@ -23,13 +23,13 @@ _UNITS_NS = {
 _MINIMUM_NS = 1_000_000
 _MAXIMUM_NS = 1 << 63
 
-_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?", re.ASCII)
+_PORTS = r"(?a)([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/([a-zA-Z]+))?"
 PROTOCOLS = ("tcp", "udp", "sctp")
-_MODE = re.compile(r"[0-7]{1,5}|[ugoa]*(?:[-+=][rwxXst]*)+(?:,[ugoa]*(?:[-+=][rwxXst]*)+)*", re.ASCII)
-_CHOWN = re.compile(r"[^:\s]+(?::[^:\s]+)?")
+_MODE = r"(?a)[0-7]{1,5}|[ugoa]*(?:[-+=][rwxXst]*)+(?:,[ugoa]*(?:[-+=][rwxXst]*)+)*"
+_CHOWN = r"[^:\s]+(?::[^:\s]+)?"
 _CHECKSUM = {"sha256": 64, "sha384": 96, "sha512": 128}
-_GIT = re.compile(r"git://.+|ssh://.+|git@[^:/]+:.+|https?://[^#?]+\.git/?(?:[?#].*)?|github\.com/.+", re.ASCII)
-_REALTIME = re.compile(r"RTM(?:IN(?:\+([0-9]{1,2}))?|AX(?:-([0-9]{1,2}))?)", re.ASCII)
+_GIT = r"(?a)git://.+|ssh://.+|git@[^:/]+:.+|https?://[^#?]+\.git/?(?:[?#].*)?|github\.com/.+"
+_REALTIME = r"(?a)RTM(?:IN(?:\+([0-9]{1,2}))?|AX(?:-([0-9]{1,2}))?)"
 
 
 class ValueFault(ValueError):
@@ -46,7 +46,7 @@ def duration_ns(text: str) -> int:
         return 0
     at, total = 0, 0
     while at < len(text):
-        found = _DURATION.match(text, at)
+        found = re.compile(_DURATION).match(text, at)
         if found is None or not (found[1] or found[2]):
             break
         unit = _UNITS_NS[found[3]]
@@ -61,7 +61,7 @@ def duration_ns(text: str) -> int:
 
 def exposed_ports(text: str) -> tuple[str, ...]:
     """``8000-8002/udp`` as one ``port/protocol`` each. Raises ValueFault."""
-    found = _PORTS.fullmatch(text)
+    found = re.fullmatch(_PORTS, text)
     if found is None:
         raise ValueFault(f"{text!r} isn't a port, as in 80, 53/udp or 8000-8010")
     first, protocol = int(found[1]), (found[3] or "tcp").lower()
@@ -82,7 +82,7 @@ def check_signal(text: str) -> None:
         name = text.upper().removeprefix("SIG")
         if f"SIG{name}" in signal.Signals.__members__:
             return
-        realtime = _REALTIME.fullmatch(name)
+        realtime = re.fullmatch(_REALTIME, name)
         if realtime and int(realtime[1] or realtime[2] or 0) <= signal.SIGRTMAX - signal.SIGRTMIN:
             return
     raise ValueFault(f"{text!r} isn't a signal, as in SIGTERM, INT or 9")
@@ -90,13 +90,13 @@ def check_signal(text: str) -> None:
 
 def check_mode(text: str) -> None:
     """Refuses what isn't a file mode, octal or symbolic (``u=rwX,go=rX``). Raises ValueFault."""
-    if not _MODE.fullmatch(text) or (text.isdigit() and int(text, 8) > 0o7777):
+    if not re.fullmatch(_MODE, text) or (text.isdigit() and int(text, 8) > 0o7777):
         raise ValueFault(f"{text!r} isn't a mode, as in 0644 or u=rwX,go=rX")
 
 
 def check_owner(text: str) -> None:
     """Refuses what isn't ``user[:group]``, by name or by id. Raises ValueFault."""
-    if not _CHOWN.fullmatch(text):
+    if not re.fullmatch(_CHOWN, text):
         raise ValueFault(f"{text!r} isn't an owner, as in user, user:group or 1000:1000")
 
 
@@ -113,6 +113,6 @@ def check_checksum(text: str) -> None:
 
 def source_kind(text: str) -> str:
     """What an ADD source is: ``git``, ``url``, or ``path`` in the context. Source: Dockerfile reference, "ADD"."""
-    if _GIT.fullmatch(text):
+    if re.fullmatch(_GIT, text):
         return "git"
     return "url" if re.match(r"https?://", text) else "path"

@@ -9,7 +9,6 @@ Source: org.freedesktop.systemd1(5), systemd's CGROUP_DELEGATION.md, the D-Bus s
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
 from ..errors import UnsupportedError
@@ -137,6 +136,8 @@ class Connection:
     """A D-Bus connection that makes one call at a time. Every wait ends after ``TIMEOUT_S`` with an OSError."""
 
     def __init__(self, path: str) -> None:
+        import socket
+
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self.socket.settimeout(TIMEOUT_S)
         self.serial = 0

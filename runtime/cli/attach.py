@@ -17,12 +17,17 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Protocol
 
 from ..errors import CellwallError
 from ..log_file import Log
 from ..results import Exit
 from .detach_keys import DetachKeys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 CHUNK = 65536
 # What a person or a supervisor sends to have it reach the command. SIGWINCH is apart; SIGTSTP stops this process itself.

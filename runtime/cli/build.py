@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import BuildError, SpecError
 from . import values
@@ -17,6 +16,7 @@ from .build_report import Report
 from .progress import Progress
 from .table import human_size, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .command import Context
 

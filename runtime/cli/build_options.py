@@ -9,14 +9,16 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
 from . import values
 from .parser import Parser
 from .run_options import add_run_options, run_options_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..build.results import BuildRequest, Secret
     from ..config import Config
 

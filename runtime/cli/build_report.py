@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING
 
 from .table import human_size, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import IO
+
     from ..build.results import Event, Output, Step, StepStarted
     from ..images.image import PullEvent
 

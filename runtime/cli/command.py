@@ -11,14 +11,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import CellwallError, InitError, SpecError
 from .parser import HelpRequested, Parser
 from .views import RUNS, VIEWS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any, NoReturn
 
     from ..config import Config
     from ..engine import Engine

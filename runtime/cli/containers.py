@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ..containers import SPARE_LABEL
 from ..errors import CellwallError, SpecError
@@ -18,7 +17,10 @@ from .command import one_line
 from .parser import Parser
 from .ps_filters import filters, wants_all
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..containers import Container
     from ..engine import Engine
     from .command import Context

@@ -5,13 +5,12 @@ May import the engine, which the context makes at its first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import SpecError
 from . import values
 from .containers import each
 from .run_options import OPTIONS, add_run_options
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .command import Context
 

@@ -6,11 +6,11 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from .run import note
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .command import Context
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, SpecError
 from . import table, values
 from .containers import each
 from .progress import Progress
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..images.image import Image
     from .command import Context
 

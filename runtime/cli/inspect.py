@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, NotFound, SpecError
 from . import table, values
 from .command import one_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..images.image import Image
     from .command import Context
 

@@ -6,7 +6,6 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from .. import attaching
 from ..containers import options_from_dict
@@ -18,6 +17,7 @@ from .run_options import RUN_USAGE, add_run_options, run_options_of
 from .session import Detached, Session, telling
 from .terminal_options import OF_THE_TERMINAL, add_terminal_options, stream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import LockError, SpecError
 from . import table
@@ -15,7 +14,10 @@ from .progress import Progress
 from .run import note
 from .table import printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..locking.naming import Naming
     from ..locking.notebook import NotebookFile
     from ..locking.standing import Standing

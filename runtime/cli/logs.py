@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .. import logs as log
@@ -17,6 +16,7 @@ from ..containers import options_from_dict
 from ..errors import CellwallError, SpecError
 from . import table, values
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..containers import Container
     from .command import Context

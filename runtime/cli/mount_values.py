@@ -12,7 +12,7 @@ from ..errors import SpecError
 from ..options import Mount
 from .values import boolean, size
 
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_VOLUME_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 # Labels and consistency say nothing on Linux without SELinux; docker takes them, so they are kept for the engine to judge.
 VOLUME_OPTIONS = PROPAGATIONS | {
@@ -73,7 +73,7 @@ def _source(flag: str, text: str, said: str) -> tuple[str, bool]:
         return os.path.abspath(text), True
     if text == "~" or text.startswith("~/"):  # a notebook's cell has no shell to expand it
         return os.path.abspath(os.path.expanduser(text)), True
-    if not _VOLUME_NAME.fullmatch(text):
+    if not re.fullmatch(_VOLUME_NAME, text):
         raise SpecError(
             flag,
             f"{said!r}: {text!r} is neither a path (absolute, or relative with a leading ./) nor a volume's name "
@@ -242,7 +242,7 @@ def _mount_of(flag: str, said: dict[str, str], lists: dict[str, list[str]], text
         return Mount("image", target, source, True, flag=flag, subpath=subpath)
     if said.get("volume-driver", "local") != "local":
         raise SpecError(flag, f"{text!r}: the volume driver {said['volume-driver']!r} isn't there; local is")
-    if source and not _VOLUME_NAME.fullmatch(source):
+    if source and not re.fullmatch(_VOLUME_NAME, source):
         raise SpecError(flag, f"{text!r}: {source!r} isn't a volume's name; for a folder of the host say type=bind")
     nocopy = ("nocopy",) if boolean(flag, said.get("volume-nocopy", "false")) else ()
     for pair in lists["volume-opt"]:

@@ -9,14 +9,16 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, NetworkError, NotFound, SpecError, UnsupportedError
 from ..options import NetworkUse
 from . import network_values, table, values
 from .command import one_line
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..network.definitions import Definitions
     from .command import Context
     from .parser import Parser

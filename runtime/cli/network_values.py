@@ -6,17 +6,19 @@ Imports the standard library, options.py, names/policy.py and errors.py only.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import Any
 
 from ..errors import SpecError
-from ..names.policy import Policy
+from ..frozen import replace
 from ..options import NetworkUse, Port
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_ALIAS = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]*"
+_MAC = r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"
+_ALIAS = r"[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?"
+_PORTS = r"(\d{1,5})(?:-(\d{1,5}))?"
 _KEYS = ("name", "alias", "ip", "ip6", "mac-address")
 MODES = ("none", "host")
 
@@ -25,6 +27,8 @@ def network(flag: str, text: str) -> NetworkUse:
     """``NAME``, ``container:NAME``, ``name=NAME,alias=A,ip=…,ip6=…,mac-address=…``, or ``egress=NAME[:PORT],…``."""
     if text.startswith("egress="):
         entries = tuple(entry.strip() for entry in text.removeprefix("egress=").split(",") if entry.strip())
+        from ..names.policy import Policy
+
         Policy(entries)
         return NetworkUse("egress", egress=entries)
     if text == "egress":
@@ -67,10 +71,10 @@ def _name(flag: str, text: str) -> str:
         return "bridge"
     kind, sign, rest = text.partition(":")
     if sign and kind == "container":
-        if not _NAME.fullmatch(rest):
+        if not re.fullmatch(_NAME, rest):
             raise SpecError(flag, f"{text!r} names no container; write container:NAME")
         return text
-    if not _NAME.fullmatch(text):
+    if not re.fullmatch(_NAME, text):
         raise SpecError(
             flag, f"{text!r} is no network; take none, host, bridge, container:NAME or the name of a network"
         )
@@ -79,7 +83,7 @@ def _name(flag: str, text: str) -> str:
 
 def alias(flag: str, text: str) -> str:
     """A further name of the container on a network."""
-    if not _ALIAS.fullmatch(text):
+    if not re.fullmatch(_ALIAS, text):
         raise SpecError(flag, f"{text!r} is no name; use letters, digits, and _ . - between")
     return text
 
@@ -107,7 +111,7 @@ def ipv6(flag: str, text: str) -> str:
 def mac(flag: str, text: str) -> str:
     """A unicast MAC address."""
     text = text.replace("-", ":")
-    if not _MAC.fullmatch(text):
+    if not re.fullmatch(_MAC, text):
         raise SpecError(flag, f"{text!r} is no MAC address; write one as 02:42:0a:00:00:05")
     if int(text[:2], 16) & 1:
         raise SpecError(flag, f"{text} is a group's address; take one whose first byte is even")
@@ -150,7 +154,7 @@ def publish(flag: str, text: str) -> tuple[Port, ...]:
 
 
 def _range(flag: str, whole: str, text: str) -> tuple[int, int]:
-    match = _PORTS.fullmatch(text)
+    match = re.fullmatch(_PORTS, text)
     if match is None:
         raise SpecError(flag, f"{whole!r}: {text!r} is no port; write a number from 1 to 65535, or two as 8000-8010")
     first, last = int(match[1]), int(match[2] or match[1])

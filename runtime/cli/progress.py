@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import IO, TYPE_CHECKING
 
 from .table import human_size, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import IO
+
     from ..images.image import PullEvent
 
 _INTERVAL_S = 0.1  # a terminal over a slow line keeps up with ten redraws a second

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, SpecError
 from . import table, values
@@ -15,7 +14,10 @@ from .build_report import one_line_of
 from .images import row
 from .network import prune_all as prune_networks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..containers import Container
     from .command import Context
     from .parser import Parser

@@ -10,7 +10,6 @@ import select
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SpecError
 from . import detach_keys, values
@@ -18,7 +17,10 @@ from .attach import Detached, Streams
 from .run_options import RUN_USAGE, add_run_options, asked_flags, run_options_of
 from .terminal_options import OF_THE_TERMINAL, add_terminal_options
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from ..engine import Engine
     from ..launcher.client import Process
     from ..results import Exit

@@ -8,33 +8,39 @@ Imports the standard library, options.py, signal_names.py and errors.py; config.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import SpecError
+from ..frozen import field, frozen
 from ..names.files import needs_gateway
-from ..options import Mount, PullPolicy, RunOptions
+from ..options import Mount, RunOptions
 from ..signal_names import signal_name
 from ..storage.names import ASKED
 from . import log_values, mount_values, network_values, values
 from .parser import Parser
 from .values import integer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from ..config import Config
+    from ..options import PullPolicy
+
+    Kind = Literal["flag", "value", "list"]
 
 Read = Callable[[str, str], object]
-Kind = Literal["flag", "value", "list"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Option:
     """One option. ``names`` with the short form first; ``refused`` is why it can't be used yet (then nothing else counts)."""
 
+    # The long name, and what it is called in Python. Of ninety options both are asked for at each run.
+    flag: str = field(init=False)
+    dest: str = field(init=False)
     names: tuple[str, ...]
     kind: Kind = "value"
     metavar: str = ""
@@ -45,9 +51,6 @@ class Option:
     refused: str = ""
     # What a flag is where nobody says it; None where the configuration then says it.
     unsaid: bool | None = False
-    # The long name, and what it is called in Python. Of ninety options both are asked for at each run.
-    flag: str = dataclasses.field(init=False)
-    dest: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         flag = max(self.names, key=len)
@@ -675,7 +678,7 @@ def from_keywords(image: str, command: Sequence[str] = (), *, config: Config | N
     parsed, _ = _keyword_parser().parse(line)
     options = run_options_of(parsed, image, command, config=config)
     if entrypoint is not None:
-        from dataclasses import replace
+        from ..frozen import replace
 
         options = replace(options, entrypoint=(entrypoint,) if isinstance(entrypoint, str) else tuple(entrypoint))
     return options

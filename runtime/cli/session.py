@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Any
 
 from ..attaching import ask, hello, say
 from ..errors import CellwallError
@@ -23,6 +22,10 @@ from ..launcher.client import read_exit
 from ..results import Exit
 from .attach import ENOUGH, FORWARDED, raw_mode, terminal_size, written
 from .detach_keys import DetachKeys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CHUNK = 32768
 

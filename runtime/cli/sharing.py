@@ -5,12 +5,13 @@ May import the engine, which the context makes at its first use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ..errors import SpecError
 from . import table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..images.history import Step
     from ..images.image import Image
     from .command import Context

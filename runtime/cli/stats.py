@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, NotFound
 from . import table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..containers import Container
     from ..engine import Engine
     from ..usage import Sample

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, UnsupportedError
 from . import table, values
 from .parser import Parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .command import Context
 
 
@@ -70,6 +71,8 @@ def doctor(context: Context, words: list[str]) -> int:
     elif table.has_view():
         table.write_view({"text": view.text(), "html": view.html()})
     else:
+        import shutil
+
         print(view.text(shutil.get_terminal_size((100, 24)).columns), end="")
     if names and (lacking := [probe for probe in view.probes if probe["status"] != "ok"]):
         raise UnsupportedError(

@@ -11,13 +11,15 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
 
 from .parser import Parser
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # The key that a column of "table {{.ID}}\t{{upper .Name}}" is named after.
-_KEY = re.compile(r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}")
+_KEY = r"\{\{[^{}]*?\.(\w+)[^{}]*\}\}"
 # The descriptor, named in the environment, on which a notebook takes listings as data (magics/commands.py).
 VIEW_FD = "CELLWALL_VIEW_FD"
 FORMAT_HELP = "json, table, or a template such as '{{.ID}} {{.Names}}'"
@@ -59,7 +61,7 @@ def listing(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], 
     template = format or ""
     if template.startswith("table "):
         template = template.removeprefix("table ").replace("\\t", "\t")
-        names = [match[1] for match in _KEY.finditer(template)]
+        names = [match[1] for match in re.finditer(_KEY, template)]
         headings = {key: heading for heading, key in columns}
         return Listing(
             [headings.get(name, name.upper()) for name in names], [fill(template, row).split("\t") for row in rows]
@@ -147,6 +149,8 @@ def epoch(moment: float | str | None) -> float | None:
     """Seconds since 1970 of a number or of an RFC 3339 text; None for None and for what is neither."""
     if moment is None or isinstance(moment, (int, float)):
         return moment
+    from datetime import UTC, datetime
+
     # Go writes nanoseconds; fromisoformat takes up to six digits before Python 3.11 and drops the rest since.
     try:
         parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", moment))

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from ..errors import SpecError
+from ..frozen import field, slotted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ACTION = re.compile(r"\{\{(-(?=\s))?(.*?)((?<=\s)-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
@@ -27,7 +30,7 @@ _WIDEST = 1000
 _LIMIT = 100_000  # actions carried out for one value: a template that a stranger wrote must come to an end
 
 
-@dataclass(slots=True)
+@slotted
 class _Node:
     """A text, an action, or a block with its branches. ``words`` are the tokens of its pipeline."""
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import SpecError
 from . import detach_keys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .parser import Parser
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
+from ..frozen import replace
 from ..options import RunOptions
 from ..union.mounting import DEPTH, HOST, LIMIT, Asked, Union, opened
 from ..union.syntax import UnionSpec, parse_words
@@ -22,7 +21,10 @@ from .run import attach, note, report_end, tell_warnings
 from .run_options import OPTIONS, add_run_options, run_options_of
 from .values import integer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..results import Exit
     from ..union.view import UnionView
     from .command import Context

@@ -36,11 +36,11 @@ ULIMITS = (
     "stack",
 )
 
-_SIZE = re.compile(r"(\d+)(?:\.(\d+))? ?(?:([kmgtp])i?b?|b)?", re.IGNORECASE | re.ASCII)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", re.ASCII)
-_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9-]{1,63}(?<!-))*")
-_PLATFORM = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+){0,2}")
+_SIZE = r"(?ai)(\d+)(?:\.(\d+))? ?(?:([kmgtp])i?b?|b)?"
+_DURATION = r"(?a)(\d+(?:\.\d+)?)(ms|s|m|h|d)?"
+_CONTAINER_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
+_HOST_NAME = r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9-]{1,63}(?<!-))*"
+_PLATFORM = r"[a-z0-9_]+(/[a-z0-9_]+){0,2}"
 _POWERS = {"k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -55,7 +55,7 @@ def size_text(number: int) -> str:
 
 def size(flag: str, text: str, low: int = 1, high: int = LARGEST) -> int:
     """Bytes of ``64m``, ``1.5g``, ``512 KiB``, ``1073741824``: powers of 1024, as docker reads them."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise SpecError(flag, f"{text!r} is no size; write a number and b, k, m, g or t, such as 256m")
     whole, fraction, unit = match.groups()
@@ -120,7 +120,7 @@ def cpus(flag: str, text: str) -> float:
 
 def duration(flag: str, text: str) -> float:
     """Seconds of ``30``, ``1.5``, ``500ms``, ``5m``, ``1h``; more than 0."""
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     if match is None:
         raise SpecError(flag, f"{text!r} is no time; write seconds, or a number and ms, s, m, h or d")
     number = float(match[1]) * _SECONDS[match[2] or "s"]
@@ -278,7 +278,7 @@ def device(flag: str, text: str) -> str:
 
 
 def container_name(flag: str, text: str) -> str:
-    if not _CONTAINER_NAME.fullmatch(text):
+    if not re.fullmatch(_CONTAINER_NAME, text):
         raise SpecError(
             flag,
             f"{text!r} isn't a container name; it has two or more of a-z A-Z 0-9 _ . - and starts "
@@ -289,7 +289,7 @@ def container_name(flag: str, text: str) -> str:
 
 def host_name(flag: str, text: str) -> str:
     """A name that sethostname(2) takes (at most 64 bytes) and RFC 1123 allows."""
-    if len(text) > 64 or not _HOST_NAME.fullmatch(text):
+    if len(text) > 64 or not re.fullmatch(_HOST_NAME, text):
         raise SpecError(flag, f"{text!r} isn't a host name: at most 64 of a-z A-Z 0-9 - and dots between")
     return text
 
@@ -298,7 +298,7 @@ def add_host(flag: str, text: str) -> str:
     """``NAME:ADDRESS`` or ``NAME=ADDRESS``, returned as ``NAME:ADDRESS``; an address may be ``host-gateway``, which is this machine's."""
     sign = "=" if "=" in text else ":"
     name, _, text_address = text.partition(sign)
-    if not text_address or not _HOST_NAME.fullmatch(name):
+    if not text_address or not re.fullmatch(_HOST_NAME, name):
         raise SpecError(flag, f"{text!r} needs the form NAME:ADDRESS")
     if text_address == "host-gateway":
         return f"{name}:{text_address}"
@@ -317,7 +317,7 @@ def address(flag: str, text: str) -> str:
 
 def dns_search(flag: str, text: str) -> str:
     """One domain of a resolv.conf's search list; ``.`` alone is an empty list."""
-    if text != "." and not (_HOST_NAME.fullmatch(text.removesuffix(".")) and len(text) < 254):
+    if text != "." and not (re.fullmatch(_HOST_NAME, text.removesuffix(".")) and len(text) < 254):
         raise SpecError(flag, f"{text!r} is no domain; write one such as example.org, or . for none")
     return text
 
@@ -364,7 +364,7 @@ def capability(flag: str, text: str) -> str:
 
 
 def platform(flag: str, text: str) -> str:
-    if not _PLATFORM.fullmatch(text):
+    if not re.fullmatch(_PLATFORM, text):
         raise SpecError(flag, f"{text!r} needs the form OS/ARCHITECTURE[/VARIANT], such as linux/arm64")
     return text
 

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import SpecError
 from .parser import Parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from ..engine import Engine
     from ..inspect.view import View
     from .command import Context
+else:
+    Protocol = object
 
 # View and module of runtime/inspect, and what it shows.
 VIEWS = {
@@ -108,6 +111,8 @@ def columns() -> int:
     """How wide text may be: the terminal's width, 80 where there is none."""
     if not sys.stdout.isatty():
         return 80
+    import shutil
+
     return max(40, min(_MOST_COLUMNS, shutil.get_terminal_size().columns))
 
 
@@ -143,6 +148,8 @@ def watch(views: Iterator[View], as_data: bool = False) -> None:
 
 def _redraw(view: View, drawn: int) -> int:
     """Write over the ``drawn`` lines before; as many lines as the terminal has. Returns how many there are now."""
+    import shutil
+
     lines = view.text(columns()).splitlines()[: max(2, shutil.get_terminal_size().lines - 1)]
     up = f"\x1b[{drawn}A" if drawn else ""
     sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")

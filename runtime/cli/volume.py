@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError
 from . import table, values
 from .containers import each
 from .pruning import agreed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..engine import Engine
     from ..volumes.store import Volume
     from .command import Context

@@ -12,17 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, SpecError, StatusError, UnsupportedError
 from . import table, values
 from .logs import moment
 from .process_table import HEADINGS, process_rows
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .command import Context
 
-Event = dict[str, Any]
+    Event = dict[str, Any]
 
 
 def top(context: Context, words: list[str]) -> int:

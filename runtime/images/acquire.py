@@ -11,7 +11,7 @@ from .bringing import bring_layers
 from .catalog import describe
 from .image import read_config
 from .job import Stop
-from .layout import Entry, Layout, Transaction
+from .layout import Layout, Transaction
 from .manifest import Manifest
 from .origin import Origin, Resolved
 from .platforms import Platform
@@ -19,10 +19,12 @@ from .progress import Reporter
 
 if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
+    from .layout import Entry
+
+    # What becomes of the image: called with its descriptor when all of it is on disk, still under the lock.
+    Record = Callable[[Resolved, Entry], None]
 
 OpenOrigin = Callable[[Transaction], AbstractContextManager[Origin]]
-# What becomes of the image: called with its descriptor when all of it is on disk, still under the lock.
-Record = Callable[[Resolved, Entry], None]
 
 
 def acquire(

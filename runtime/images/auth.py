@@ -10,11 +10,11 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError
+from ..frozen import field, frozen
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -22,7 +22,7 @@ _HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _HELPER_TIMEOUT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """``identity_token`` is a refresh token (OAuth 2) that stands in for the password. Secrets stay out of the repr."""
 

@@ -12,15 +12,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from ..errors import ImageError, InvalidReference, NotFound
 from .digest import Digest
 from .image import Image, platform_of, read_config
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .manifest import INDEX_TYPES, OCI_MANIFEST, Descriptor, Index, Manifest, read_manifest, read_manifest_or_index
 from .platforms import Platform
 from .reference import LocalSource, Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .layout import Entry
 
 # Ours: the registry's digest where docker's schema 2 was turned into OCI; the index it was chosen from; where it came from.
 REGISTRY_DIGEST = "cellwall.registry.digest"
@@ -33,7 +38,7 @@ HOST_STAMP = "cellwall.host.stamp"
 BUILD_STEP = "cellwall.build.step"
 NO_NAME = "<none>:<none>"
 
-_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+_ID = r"(?:sha256:)?([0-9a-f]{1,64})"
 
 
 def annotation(entry: Entry, key: str) -> str:
@@ -157,7 +162,7 @@ class Catalog:
 
     def with_id(self, text: str) -> list[Entry]:
         """The entries of the one image whose id begins with ``text``. Raises NotFound where there are several such images."""
-        matched = _ID.fullmatch(text)
+        matched = re.fullmatch(_ID, text)
         if matched is None:
             return []
         found = [(entry, image) for entry, image in self.readable() if image.id.encoded.startswith(matched.group(1))]

@@ -6,14 +6,15 @@ Source: RFC 9110 section 11.6.1; distribution's token authentication specificati
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from ..frozen import frozen
 
 _SCHEME = re.compile(r"\s*(?:,\s*)?([A-Za-z][A-Za-z0-9._~+-]*)(?=\s|,|$)(?!\s*=)")
 _PARAMETER = re.compile(r'\s*(?:,\s*)?([A-Za-z0-9_.-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Challenge:
     """``scheme`` is lower case (basic, bearer); ``parameters`` have lower-case names."""
 

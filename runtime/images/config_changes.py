@@ -6,11 +6,13 @@ Source: docker-container-commit(1), docker-image-import(1); image-spec config.md
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
-from typing import Any
 
 from ..errors import SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ALLOWED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 _FLAG = "--change"
@@ -43,6 +45,8 @@ def command(text: str) -> list[str]:
 
 
 def _pairs(text: str, word: str) -> list[tuple[str, str]]:
+    import shlex
+
     try:
         words = shlex.split(text)
     except ValueError as error:

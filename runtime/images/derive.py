@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from .digest import Digest, chain_ids
 from .image import Image
@@ -17,13 +16,17 @@ from .layout import Layout, Transaction
 from .manifest import OCI_LAYER, OCI_MANIFEST, Descriptor, Manifest, read_manifest
 from .progress import Reporter
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..storage.driver import StorageDriver
+
+    Complete = Callable[[bool], dict[str, Any]]
 
 # Writes a layer archive, not compressed, to a descriptor; asks the second argument often whether to stop.
 WriteLayer = Callable[[int, Callable[[], bool]], None]
 # The image's config for ``empty``, which says whether the layer came out empty and is left out; ``rootfs`` is filled in.
-Complete = Callable[[bool], dict[str, Any]]
 
 _CHUNK = 1 << 20
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..errors import InvalidReference
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from hashlib import _Hash
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
 
 from ..errors import ImageError
 from . import job
@@ -17,15 +16,19 @@ from .digest import Digest
 from .image import Image, Progress
 from .intake import Intake
 from .job import Stop
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .platforms import Platform
 from .progress import Reporter
 from .reference import LocalSource, Reference
 from .settings import RegistryConfig
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import IO, BinaryIO
+
     from ..storage.driver import StorageDriver
     from .derive import Complete, WriteLayer
+    from .layout import Entry
     from .prune import Footprint
     from .resolving import Found
     from .saving import Format

@@ -6,18 +6,19 @@ Source: image-spec config.md (``history``, ``empty_layer``).
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from ..frozen import frozen
 from .image import Image, Layer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # What docker's builders wrote before an instruction, and behind one.
-_NO_OPERATION = re.compile(r"^/bin/sh -c #\(nop\)\s*")
-_BUILDKIT = re.compile(r"\s*# buildkit$")
-_ARGUMENTS = re.compile(r"^\|\d+ .*?(?=/bin/sh -c )")
-_INSTRUCTION = re.compile(
-    r"(?:ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR)\b"
-)
+_NO_OPERATION = r"^/bin/sh -c #\(nop\)\s*"
+_BUILDKIT = r"\s*# buildkit$"
+_ARGUMENTS = r"^\|\d+ .*?(?=/bin/sh -c )"
+_INSTRUCTION = r"(?:ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|FROM|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR)\b"
 
 # The comment of a step that cellwall built, before its cache key: what --cache-from reads.
 CACHE_COMMENT = "cellwall.build "
@@ -67,7 +68,7 @@ def dockerfile(image: Image) -> str:
             lines.append(f"# {step.comment}".replace("\n", "\n# "))
         lines.append(
             text
-            if _INSTRUCTION.match(text)
+            if re.match(_INSTRUCTION, text)
             else f"# {text or 'a layer without a word on what made it'}".replace("\n", "\n# ")
         )
     return "\n".join(lines) + "\n"
@@ -75,10 +76,10 @@ def dockerfile(image: Image) -> str:
 
 def instruction(created_by: str) -> str:
     """What docker, buildkit, buildah or cellwall wrote of a step, as the instruction that it was."""
-    text = _BUILDKIT.sub("", created_by.strip())
-    if _NO_OPERATION.match(text):
-        return _NO_OPERATION.sub("", text).strip()
-    text = _ARGUMENTS.sub("", text)
+    text = re.sub(_BUILDKIT, "", created_by.strip())
+    if re.match(_NO_OPERATION, text):
+        return re.sub(_NO_OPERATION, "", text).strip()
+    text = re.sub(_ARGUMENTS, "", text)
     return f"RUN {text.removeprefix('/bin/sh -c ').strip()}" if text.startswith("/bin/sh -c ") else text
 
 

@@ -6,7 +6,6 @@ Source: image-spec config.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
 
 from ..errors import ImageError, InvalidReference
 from ..frozen import frozen
@@ -14,19 +13,23 @@ from .digest import Digest, chain_ids
 from .manifest import Manifest, read_json
 from .platforms import Platform
 
-Phase = Literal[
-    "waiting",
-    "downloading",
-    "verifying",
-    "unpacking",
-    "done",
-    "exists",
-    "retrying",
-    "uploading",
-    "pushed",
-    "mounted",
-    "there",
-]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    Phase = Literal[
+        "waiting",
+        "downloading",
+        "verifying",
+        "unpacking",
+        "done",
+        "exists",
+        "retrying",
+        "uploading",
+        "pushed",
+        "mounted",
+        "there",
+    ]
 
 
 @frozen

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import NotFound
 from .catalog import (
@@ -29,7 +28,7 @@ from .catalog import (
 from .digest import Digest
 from .image import Image
 from .job import Stop
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .manifest import OCI_MANIFEST, Descriptor, read_manifest
 from .origin import Resolved
 from .platforms import Platform
@@ -37,9 +36,13 @@ from .progress import Reporter
 from .reference import HOST, LocalSource, Reference
 from .settings import RegistryConfig
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
     from ..storage.driver import StorageDriver
     from .derive import Complete, WriteLayer
+    from .layout import Entry
 
 
 # Within so long of its last change a file may change once more and look the same: clocks of filesystems are coarse.

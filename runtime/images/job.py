@@ -9,11 +9,15 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TypeVar
 
 from ..errors import Cancelled
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
 
 # How often ``cancelled`` is asked: the contract with the magics is 100 ms.
 _POLL_S = 0.05

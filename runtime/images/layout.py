@@ -24,20 +24,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from ..errors import ImageError, InvalidReference
 from .digest import Digest
 from .job import Stop
 from .manifest import INDEX_TYPES, MANIFEST_LIMIT_BYTES, Descriptor, read_json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Entry = dict[str, Any]
+
 REF_NAME = "org.opencontainers.image.ref.name"
 _TEMPORARY = ".tmp-"
 _JOURNAL = "layers.json"
 # How long one failed try for a lock waits: short beside a download, long beside a flock call.
 _LOCK_POLL_S = 0.02
-
-Entry = dict[str, Any]
 
 
 def fsync_directory(path: Path) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from .digest import Digest
 from .image import Layer, read_config
@@ -19,6 +18,10 @@ from .job import Stop
 from .layout import Transaction
 from .manifest import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, layer_media_type, read_manifest
 from .platforms import Platform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 _CHUNK = 1 << 20
 
@@ -102,7 +105,7 @@ def _diff_id(path: Path, blob: Descriptor, stop: Stop) -> Digest:
 
 
 def _complete(config: dict[str, Any], diff_ids: list[Digest], created_by: Sequence[str]) -> dict[str, Any]:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     here = Platform.here()
     full: dict[str, Any] = {"created": now, "architecture": here.architecture, "os": here.os, **config}
     full["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}

@@ -6,12 +6,15 @@ Source: image-spec manifest.md, image-index.md; docker's image manifest version 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from ..errors import ImageError, InvalidReference, UnsupportedError
 from ..frozen import frozen
 from .digest import Digest
 from .platforms import Platform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

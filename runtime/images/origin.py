@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ImageError, NotFound
 from ..frozen import frozen
@@ -13,8 +12,12 @@ from .job import Stop
 from .manifest import Descriptor, Index, Manifest
 from .platforms import Platform
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 @frozen

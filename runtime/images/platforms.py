@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import SpecError
+from ..frozen import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # uname(2)'s machine names, and what people type, in Go's words.
 _ARCHITECTURES = {
@@ -32,12 +35,12 @@ _ARCHITECTURES = {
 
 
 # What a registry says ends up on a terminal: letters, digits and what stands between them in every real name.
-_WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+_WORD = r"[A-Za-z0-9._+-]{1,64}"
 # No architecture has more variants above one another.
 _LEVELS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Platform:
     """``variant`` is empty where the architecture has none, or where it is the default one (arm64's v8)."""
 
@@ -79,7 +82,7 @@ class Platform:
         os_name, architecture = described.get("os"), described.get("architecture")
         variant = described.get("variant")
         words = [os_name, architecture, variant if isinstance(variant, str) and variant else "-"]
-        if not all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+        if not all(isinstance(word, str) and re.fullmatch(_WORD, word) for word in words):
             return None
         return cls.make(str(os_name), str(architecture), variant if isinstance(variant, str) else "")
 

@@ -5,10 +5,10 @@ The network's side and the readers of archives are imported where they are used:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound, UnsupportedError
+from ..frozen import replace
 from . import job
 from .image import Image, platform_of, read_config
 from .reference import HOST, LocalSource, Reference

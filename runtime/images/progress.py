@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from .image import Phase, Progress, PullEvent
+from .image import Progress, PullEvent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .image import Phase
 
 # Twenty a second and layer: smooth to the eye, nothing beside the hashing.
 _INTERVAL_S = 0.05

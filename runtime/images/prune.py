@@ -6,10 +6,10 @@ Source: docker-image-prune(1), docker-system-df(1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, StatusError
+from ..frozen import frozen
 from .catalog import BUILD_STEP, Catalog, annotation, name_of
 from .digest import Digest
 from .image import Image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..storage.driver import StorageDriver
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Footprint:
     """Bytes on disk by what takes them: each blob, and each layer that is unpacked."""
 

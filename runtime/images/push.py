@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import ImageError, RegistryError
+from ..frozen import frozen
 from .digest import Digest
 from .manifest import MANIFEST_LIMIT_BYTES, Descriptor, Manifest
 from .progress import Reporter
@@ -37,7 +37,7 @@ _READ = 256 << 10
 _NO_PIECES = (400, 404, 405, 411, 416, 501)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blob:
     """One blob to send: ``path`` has its content, ``sources`` are repositories of the same registry that may have it."""
 

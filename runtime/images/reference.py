@@ -8,11 +8,10 @@ annotations.md (``org.opencontainers.image.ref.name``); containers-transports(5)
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InvalidReference
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from .digest import Digest
 
 DEFAULT_DOMAIN = "docker.io"
@@ -21,10 +20,10 @@ DEFAULT_TAG = "latest"
 _PATH_LIMIT = 255
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?", re.ASCII)
-_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
-_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_IMAGE_ID = re.compile(r"[a-f0-9]{64}")
+_DOMAIN = rf"(?a)(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
+_PATH = r"(?a)[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+_TAG = r"(?a)[\w][\w.-]{0,127}"
+_IMAGE_ID = r"[a-f0-9]{64}"
 
 
 @frozen
@@ -41,21 +40,21 @@ class Reference:
         """``text`` with docker's defaults filled in. Raises InvalidReference, which says what is wrong with it."""
         if not text:
             raise InvalidReference("an image name is needed, as in ubuntu:24.04")
-        if _IMAGE_ID.fullmatch(text):
+        if re.fullmatch(_IMAGE_ID, text):
             raise InvalidReference(f"{text!r} is an image id, not a name")
         name, at, digest_text = text.partition("@")
         digest = Digest(digest_text) if at else None
         # A colon after the last slash begins the tag; one before it is a registry's port.
         head, slash, tail = name.rpartition("/")
         tail, colon, tag = tail.partition(":")
-        if colon and not _TAG.fullmatch(tag):
+        if colon and not re.fullmatch(_TAG, tag):
             raise InvalidReference(f"image {text!r}: {tag!r} isn't a tag (letters, digits, _ . -, at most 128)")
         domain, path = _split_domain(head + slash + tail)
         port = domain.rpartition(":")[2]
-        if not _DOMAIN.fullmatch(domain) or (port.isdecimal() and not 0 < int(port) < 65536):
+        if not re.fullmatch(_DOMAIN, domain) or (port.isdecimal() and not 0 < int(port) < 65536):
             raise InvalidReference(f"image {text!r}: {domain!r} isn't a registry's host name, with or without a port")
-        if not _PATH.fullmatch(path):
-            if _PATH.fullmatch(path.lower()):
+        if not re.fullmatch(_PATH, path):
+            if re.fullmatch(_PATH, path.lower()):
                 raise InvalidReference(f"image {text!r}: the name must be lower case, as in {path.lower()!r}")
             raise InvalidReference(f"image {text!r}: {path!r} isn't a repository name, as in library/ubuntu")
         if len(path) > _PATH_LIMIT:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import DigestMismatch, ImageError, NotFound, RegistryError
+from ..frozen import frozen
 from .digest import Digest
 from .manifest import ACCEPTED, MANIFEST_LIMIT_BYTES, Descriptor, Index, Manifest, read_manifest_or_index
 from .reference import Reference
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """Callbacks of a pull, called from the event loop's thread. ``layer`` is a short digest, or empty."""
 

@@ -11,8 +11,12 @@ from ..errors import ImageError, NotFound, StatusError
 from .catalog import Catalog, annotation, drop_name, familiar_name, name_of, repo_digests
 from .digest import Digest
 from .image import Image
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .layout import Entry
 
 
 def remove(

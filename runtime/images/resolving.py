@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..frozen import frozen
 from .digest import Digest
 from .image import platform_of, read_config
 from .job import Stop
@@ -16,7 +16,7 @@ from .reference import LocalSource, Reference
 from .settings import RegistryConfig
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """An image at its origin. ``digest`` is the index's where there is one, ``manifest`` the one for ``platform``, ``id`` the config's."""
 

@@ -5,10 +5,9 @@ Source: docker's daemon.json (registry-mirrors, insecure-registries), containers
 
 from __future__ import annotations
 
-from dataclasses import field
 from pathlib import Path
 
-from ..frozen import frozen
+from ..frozen import field, frozen
 
 
 @frozen

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from ..errors import CellwallError, ImageError, InvalidReference, NotFound, RegistryError, SpecError
 from ..paths import Paths
@@ -22,20 +21,26 @@ from .exchange import Exchange
 from .image import Image, Progress
 from .intake import Intake
 from .job import Stop
-from .layout import REF_NAME, Entry, Layout
+from .layout import REF_NAME, Layout
 from .platforms import Platform
 from .progress import Reporter
 from .reference import HOST, LocalSource, Reference, parse_image
 from .settings import RegistryConfig
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..storage.driver import StorageDriver
+    from typing import Any, BinaryIO, Literal
 
-Pull = Literal["missing", "always", "never"]
+    from ..storage.driver import StorageDriver
+    from .layout import Entry
+
+    Pull = Literal["missing", "always", "never"]
+
+    # Named here, for inside the class ``list`` is its method.
+    Entries = list[Entry]
+
 InUse = Callable[[Digest], list[str]]
 Cancel = Callable[[], bool]
-# Named here, for inside the class ``list`` is its method.
-Entries = list[Entry]
 
 
 def _used_by_none(image_id: Digest) -> list[str]:

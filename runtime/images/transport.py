@@ -11,12 +11,12 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import ImageError, RegistryError
+from ..frozen import field, frozen, slotted
 from .auth import Credentials, find_credentials
 from .challenge import Challenge, read_challenges, token_url
 from .settings import Patience, RegistryConfig, is_loopback
@@ -36,7 +36,7 @@ _TOKEN_MARGIN_S = 5
 _CERTIFICATE_FOLDERS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Address:
     """Where a registry is asked: ``schemes`` are tried in order, ``prefix`` goes before the repository's path."""
 
@@ -70,7 +70,7 @@ def _schemes(host: str, insecure: bool) -> tuple[str, ...]:
     return ("https", "http") if insecure or is_loopback(host) else ("https",)
 
 
-@dataclass(slots=True)
+@slotted
 class _Token:
     header: str
     expires: float = field(default=float("inf"))

@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import LauncherError
 from ..linux.files import readable
 from ..results import Change, Exit, Usage
-from . import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
     from ..tracing import Trace
     from .line import Line
 
@@ -73,6 +74,8 @@ class Launcher:
             return self._socket
 
     def _start(self) -> None:
+        from . import wire
+
         ours, theirs = wire.pair()
         null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._log_fd = os.memfd_create("cellwall-launcher-log")
@@ -153,6 +156,8 @@ class Launcher:
 
         Where it has ended another one is asked, unless ``again`` is off.
         """
+        from . import wire
+
         channel, other = wire.pair()
         try:
             for attempt in (1, 2):
@@ -248,6 +253,9 @@ class Process:
         warn: Callable[[str], object] | None = None,
     ) -> None:
         """``warn`` gets each sentence of what this machine couldn't give."""
+        from . import wire  # which whoever has a channel has loaded
+
+        self._wire = wire
         self._launcher = launcher
         self._timeout_s = timeout_s
         self._warn = warn
@@ -328,7 +336,7 @@ class Process:
         if self._channel.fileno() < 0:
             return
         try:
-            wire.send(self._channel, message)
+            self._wire.send(self._channel, message)
         except (BrokenPipeError, ConnectionResetError):  # it ended meanwhile: ``poll`` says how
             pass
 
@@ -340,7 +348,7 @@ class Process:
         return bool(poll.poll(int(timeout_s * 1000 + 0.999)))
 
     def _take(self) -> None:
-        self._hear(*wire.receive(self._channel))
+        self._hear(*self._wire.receive(self._channel))
 
     def _hear(self, message: dict[str, object] | None, fds: list[int]) -> None:
         if message is None:

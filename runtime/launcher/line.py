@@ -12,7 +12,6 @@ import os
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from ..cgroups.group import Group, since
 from ..errors import LauncherError
@@ -22,8 +21,10 @@ from ..results import Exit
 from . import wire
 from .client import Process, read_exit
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from .client import Launcher
 

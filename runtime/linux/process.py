@@ -11,7 +11,7 @@ import signal
 from errno import EAGAIN, ESRCH
 
 from ..errors import SyscallError
-from .libc import check, libc, syscall, syscall_holding_lock
+from .libc import check, libc, number, syscall, syscall_holding_lock
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
@@ -154,21 +154,27 @@ def be_root(*, setgroups: bool) -> None:
 _OPENAT2_TRIES = 100
 
 
-def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+# A build asks it thousands of times: by types that are said once.
+_openat2 = libc["syscall"]
+_openat2.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.POINTER(_OpenHow), ctypes.c_size_t]
+_openat2.restype = ctypes.c_long
+_OPENAT2 = number("openat2")
+
+
+def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open ``path`` below ``dirfd`` under the rules of ``resolve``; O_CLOEXEC is always set. Source: openat2(2).
 
     Where the path has a ``..``, any rename or mount on the machine meanwhile is EAGAIN: it is tried again.
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    for left in reversed(range(_OPENAT2_TRIES)):
-        try:
-            return syscall(
-                "openat2", dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), what=f"open {path}"
-            )
-        except SyscallError as error:
-            if error.errno != EAGAIN or not left:
-                raise
-    raise AssertionError("not reached")
+    raw = path if isinstance(path, bytes) else os.fsencode(path)
+    for _ in range(_OPENAT2_TRIES):
+        fd: int = _openat2(_OPENAT2, dirfd, raw, how, ctypes.sizeof(how))
+        if fd >= 0:
+            return fd
+        if (errno := ctypes.get_errno()) != EAGAIN:
+            break
+    raise SyscallError(errno, f"open {os.fsdecode(path)}")
 
 
 _PR_GET_SECUREBITS = 27

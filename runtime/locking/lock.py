@@ -16,10 +16,10 @@ A notebook comes from anywhere: everything is checked when it is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ..errors import InvalidReference, LockError, SpecError
+from ..frozen import frozen
 from ..images.digest import Digest
 from ..images.platforms import Platform
 from ..images.reference import LocalSource, Reference, parse_image
@@ -32,7 +32,7 @@ _IMAGES_LIMIT = 1000
 _NAME_LIMIT = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LockedImage:
     """One image of a lock. See this module for what each field is."""
 
@@ -57,7 +57,7 @@ class LockedImage:
         return f"{self.repository}@{self.manifest}" if self.repository else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lock:
     """The images of one notebook, by name and platform, and the names that it makes itself."""
 

@@ -16,10 +16,10 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import LockError, SpecError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..config import Config
     from .lock import Lock

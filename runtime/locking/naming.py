@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CellwallError, InvalidReference, LockError
+from ..frozen import field, frozen, slotted
 from ..images.platforms import Platform
 from .lock import digest_or_none, full_name, shown
 
@@ -30,7 +30,7 @@ _AROUND = ("time", "timeit", "capture", "prun")
 _GROUPS = ("container", "image", "volume", "network")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Named:
     """An image that a cell names: the text as typed, its name in full, the platform that the cell asks for, the cell's number."""
 
@@ -40,7 +40,7 @@ class Named:
     cell: int
 
 
-@dataclass(slots=True)
+@slotted
 class Naming:
     """What ``images_of`` finds. ``made`` gives the first cell that makes each name; ``remarks`` are sentences about what can't be told."""
 

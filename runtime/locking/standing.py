@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ImageError, LockError, NotFound, RegistryError
+from ..frozen import frozen
 from ..images.digest import Digest
 from ..images.platforms import Platform
 from ..images.reference import LocalSource, Reference, parse_image
@@ -24,7 +24,7 @@ State = Literal["locked", "unchanged", "moved", "gone", "unknown", "new", "unuse
 FAILED: tuple[State, ...] = ("moved", "gone", "unknown", "new", "unused")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing:
     """One name: what the lock says of it (None: nothing), in which ``state`` that is, why, and what it stands for now if that is another."""
 

@@ -7,8 +7,6 @@ Light: the launcher imports it.
 
 from __future__ import annotations
 
-from socket import AF_INET, inet_aton, inet_pton
-
 from ..errors import SpecError
 from . import message
 from .message import Name
@@ -65,6 +63,8 @@ class Policy:
 
 def may_lead_to(address: str, *, private: bool = True) -> bool:
     """Whether the answer for an allowed name may be this IPv4 address; ``private``: also one of a private network."""
+    from socket import inet_aton
+
     number = int.from_bytes(inet_aton(address), "big")
     for network in _NEVER if private else (*_NEVER, *_PRIVATE):
         start, _, length = network.partition("/")
@@ -95,6 +95,8 @@ def _is_address(entry: str, host: str) -> bool:
         raise SpecError(FLAG, f"{entry}: a name or a single address alone, without what stands behind the /")
     if not host.replace(".", "").isdigit():
         return False
+    from socket import AF_INET, inet_pton
+
     try:
         inet_pton(AF_INET, host)
     except OSError:

@@ -12,14 +12,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
 from ..errors import NotFound, SpecError, StatusError, UnsupportedError
+from ..frozen import asdict
 from ..options import NetworkUse, Port
 from .definitions import BRIDGE, Definitions
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..engine import Engine
     from ..options import RunOptions
 

@@ -21,13 +21,15 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ..errors import AlreadyExists, CellwallError, NetworkError, NotFound, SpecError, StatusError
 from ..events import emit
 from . import endpoints, pools
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..paths import Paths
 
 BRIDGE = "bridge"

@@ -11,9 +11,12 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from ..errors import NetworkError, SpecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Of the thread that asks, whichever namespace it is in.

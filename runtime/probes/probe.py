@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Literal
+
+from ..frozen import asdict, frozen
 
 Status = Literal["ok", "limited", "missing"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Probe:
     """What this machine has of ``name``. ``detail`` says what was found, ``mend`` what brings what is missing ("": nothing)."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import Any
 
 from ..linux.process import (
     CLONE_NEWCGROUP,
@@ -25,6 +24,10 @@ from ..linux.process import (
     CLONE_NEWUTS,
 )
 from .seccomp import native_architecture
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FILES = """
 access faccessat faccessat2 open openat openat2 creat close close_range dup dup2 dup3 read readv pread64 preadv preadv2

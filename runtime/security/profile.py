@@ -10,12 +10,15 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import SpecError, UnsupportedError
+from ..frozen import frozen
 from .default_profile import default_profile
 from .seccomp import native_architecture
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Covered by an empty file or folder: what they tell of the machine, or let be done to it, isn't namespaced.
 MASKED_PATHS = (
@@ -42,7 +45,7 @@ _KNOWN = (
 _GO_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SecurityOptions:
     """``seccomp`` is ``default``, ``unconfined`` or the path of a profile; the paths go into the bundle as they are."""
 

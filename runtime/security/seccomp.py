@@ -17,9 +17,9 @@ import errno
 import json
 import os
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 from ..errors import SpecError, UnsupportedError
+from ..frozen import frozen
 from ..linux.seccomp import (
     INSTRUCTION_BYTES,
     MAX_INSTRUCTIONS,
@@ -29,6 +29,10 @@ from ..linux.seccomp import (
 )
 from .bpf import ARCHITECTURE, JEQ, JGE, NUMBER, Assembler, Label
 from .syscall_tables import TABLES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
@@ -56,7 +60,8 @@ _PRIVATE = 0x0F0000  # where arm's own calls begin (__ARM_NR_BASE)
 _NUMBERS_END = 1 << 32
 
 
-class _Architecture(NamedTuple):
+@frozen
+class _Architecture:
     table: str
     audit: int  # AUDIT_ARCH_* of linux/audit.h
     bits: int
@@ -72,7 +77,8 @@ ARCHITECTURES = {
 _NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 
 
-class _Rule(NamedTuple):
+@frozen
+class _Rule:
     conditions: tuple[tuple[int, str, int, int], ...]  # argument, operator, value, second value; all must hold
     outcome: int
 

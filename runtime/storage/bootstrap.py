@@ -14,11 +14,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled, ImageError, SpecError, UnsupportedError
+from ..frozen import frozen
 from ..launcher import DEFAULT_PATH
 from .driver import RootIdentity
 from .scratch import Scratch
@@ -45,7 +45,7 @@ _DROPPED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Base:
     """What is to be made: ``distribution`` (debian or ubuntu), ``suite`` (bookworm, stable, noble …), its package ``mirror``.
 

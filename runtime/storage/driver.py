@@ -19,23 +19,25 @@ overlay can't be made the first of ``lowers`` is bound read-only instead.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-
 from ..errors import SpecError, UnsupportedError
-from ..frozen import frozen
+from ..frozen import asdict, frozen
 from .names import FORMER, reason
 from .names import NAMES as NAMES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from typing import Any, BinaryIO, Protocol
 
     from ..images.digest import Digest
     from ..paths import Paths
     from ..results import Change
 
-Plan = list[dict[str, Any]]
+    Plan = list[dict[str, Any]]
+else:
+    Protocol = object
+
 # One tree of a stack in overlayfs's form: its folder, or the two files {"erofs": index, "device": archive}.
 Lower = str | dict[str, str]
 

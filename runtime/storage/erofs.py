@@ -15,20 +15,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .. import boot_stamp
 from ..errors import Cancelled, LayerError
 from ..linux.files import write_all
 from ..linux.write_out import begin_write_out
-from .erofs_index import root_like, root_of, set_root
 from .erofs_mount import ARCHIVE, INDEX, lower_of
 from .jobs import run_job
 from .layers import Filling, LayerStore
 from .overlay import OverlayDriver
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any, BinaryIO
 
     from ..images.digest import Digest
     from ..paths import Paths
@@ -62,6 +62,8 @@ class ErofsLayerStore(LayerStore):
                 if "again" in counts:
                     counts = self._index(job, lowers, archive_fd, index_fd)
                 elif job.based and not counts["root_named"]:
+                    from .erofs_index import set_root
+
                     set_root(index_fd, _root_of(job.layers_fd, lowers[0]))
                 os.fsync(index_fd)
             finally:
@@ -111,6 +113,8 @@ class ErofsLayerStore(LayerStore):
 
 def _root_of(layers_fd: int, name: str) -> bytes:
     """The root's mode, owner and time in the layer whose folder is ``name``, see erofs_index.root_of."""
+    from .erofs_index import root_like, root_of
+
     try:
         index_fd = os.open(f"{name}/{INDEX}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=layers_fd)
     except FileNotFoundError:  # it is unpacked

@@ -10,16 +10,17 @@ import errno
 import json
 import os
 import select
-import subprocess
 import sys
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import Cancelled, CellwallError, LayerError, SyscallError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
+    from typing import Any, BinaryIO
 
 # The folder that holds the package. It goes to the end of the worker's path, behind the standard library.
 _PACKAGES = str(Path(__file__).absolute().parents[3])
@@ -68,6 +69,8 @@ def run_job(
         stderr_fd = _memfd(stack, "cellwall-worker-stderr", b"")
         request_fd = _memfd(stack, "cellwall-worker-request", json.dumps(request).encode())
         passed = [value for key, value in request.items() if key.endswith("_fd")]
+        import subprocess
+
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGES, str(request_fd)],
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import NotFound
 from ..frozen import frozen
@@ -23,9 +22,11 @@ from .driver import Identity, LayerInfo, Limits
 from .jobs import run_job
 from .scratch import LOCK, Scratch, new_name, open_directory, write_synced
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Sequence
+    from typing import Any, BinaryIO
 
     from ..images.digest import Digest
     from .driver import Lower

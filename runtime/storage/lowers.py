@@ -64,6 +64,13 @@ class Lowers:
             return None if is_whiteout(found) else (dirfd, found)
         return None
 
+    def giver(self, path: bytes) -> int | None:
+        """The descriptor of the layer that gives ``path``; where there is only one, that, whether it has it or not."""
+        if len(self._dirfds) == 1:
+            return self._dirfds[0]
+        found = self.find(path)
+        return None if found is None else found[0]
+
     def exists(self, path: bytes) -> bool:
         return self.find(path) is not None
 
@@ -73,7 +80,7 @@ class Lowers:
         hidden: set[bytes] = set()
         for dirfd in self._dirfds:
             try:
-                fd = openat2(dirfd, os.fsdecode(path or b"."), os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
+                fd = openat2(dirfd, path or b".", os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, *_HIDDEN):
                     raise
@@ -101,7 +108,7 @@ class Lowers:
     def _in_layer(self, dirfd: int, path: bytes) -> os.stat_result | None:
         try:
             # With O_PATH and O_NOFOLLOW a link at the end is opened itself, also under RESOLVE_NO_SYMLINKS.
-            fd = openat2(dirfd, os.fsdecode(path or b"."), os.O_PATH | os.O_NOFOLLOW, 0, _INSIDE)
+            fd = openat2(dirfd, path or b".", os.O_PATH | os.O_NOFOLLOW, 0, _INSIDE)
         except OSError as error:
             if error.errno in (errno.ENOENT, *_HIDDEN):
                 return None
@@ -116,7 +123,7 @@ class Lowers:
         """Whether this layer, which doesn't have ``path`` itself, hides it in the layers below."""
         parts = path.split(b"/")
         for length in range(1, len(parts)):
-            above = os.fsdecode(b"/".join(parts[:length]))
+            above = b"/".join(parts[:length])
             try:
                 fd = openat2(dirfd, above, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, 0, _INSIDE)
             except OSError as error:

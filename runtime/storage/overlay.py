@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .. import boot_stamp
 from ..errors import CellwallError, SpecError, UnsupportedError
@@ -18,8 +17,10 @@ from .jobs import run_job
 from .layered import LayeredDriver
 from .scratch import remove_folders
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from ..images.digest import Digest
     from .driver import Plan

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..errors import UnsupportedError
+from ..frozen import frozen
 from .syntax import Branch, UnionSpec, check_overlap, refuse
 
 # aufs refuses the kernel's own filesystems as branches, and so does overlayfs.
 _REFUSED = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "debugfs", "tracefs", "bpf", "mqueue", "configfs")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mounted:
     """One line of mountinfo: the mount's id, its filesystem's type, and where it is."""
 

@@ -11,11 +11,11 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, NotFound, SpecError, SyscallError
+from ..frozen import frozen
 from ..storage.jobs import run_job
 from ..storage.scratch import TMP, Scratch, remove_folders
 from .branches import check_writes, folders
@@ -34,7 +34,7 @@ _NOTE = "work-folder"
 _WORK = f"{TMP}union-"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asked:
     """What is to be done with a union: ``write`` into its branch, and what to show: ``path`` and below, ``depth`` levels, ``limit`` rows."""
 

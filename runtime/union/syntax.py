@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from ..errors import SpecError
+from ..frozen import field, frozen
 from .pieces import Piece, Place, fail, lines, where, words_of
 
 MOUNT_POINT = "/aufs"
@@ -42,7 +42,7 @@ _REMOUNTS = ("add", "ins", "del", "mod", "append", "prepend", "imod", "idel", "r
 _RESERVED = ("/proc", "/sys", "/dev")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Branch:
     """One branch: an absolute path, ``rw``, ``ro`` or ``rr``, and aufs's attributes. ``place`` is (line, column) of its path."""
 
@@ -59,7 +59,7 @@ class Branch:
         return f"{self.path}={'+'.join((self.permission, *self.attributes))}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnionSpec:
     """A union as it was asked for: ``branches`` top first, and the ``options`` of its mount (ro, nosuid, nodev, noexec)."""
 

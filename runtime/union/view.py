@@ -6,17 +6,17 @@ Plain values in, text and data out; the HTML twin with the same facts is in html
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from ..cli.table import printable, table
+from ..frozen import frozen
 from ..results import Result
 from .syntax import UnionSpec
 
 _ORDINARY = ("file", "directory")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One path of the union, relative to its mount point. Branches are indices, top first.
 
@@ -53,7 +53,7 @@ class Entry:
         return printable(self.path) + ("/" if self.kind == "directory" else "")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Effect:
     """One thing that writes did. ``action`` is created, changed, copied up, replaced, moved or deleted.
 
@@ -102,7 +102,7 @@ class Effect:
         }[self.action]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UnionView:
     """A union and what is in it. ``effects`` is None where nothing ran; ``result`` is the command's, where one did.
 

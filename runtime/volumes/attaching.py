@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound, SpecError, VolumeError
 from ..images.digest import Digest
@@ -24,13 +23,16 @@ from . import local_driver
 from .mounts import plain
 from .store import check_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..engine import Engine
     from ..images.image import Image
     from ..options import RunOptions
     from .store import Volume
 
-Attached = dict[str, Any]
+    Attached = dict[str, Any]
 
 
 def resolve(engine: Engine, options: RunOptions, image: Image) -> list[Attached]:

@@ -8,12 +8,14 @@ containers), ``caller`` ([uid, gid]: whose the files are that the container make
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, VolumeError
 from ..launcher import PROC_FILES
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..options import Mount
 
 _SHARED = ("shared", "rshared")

@@ -14,25 +14,27 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .. import state
 from ..errors import AlreadyExists, NotFound, SpecError, VolumeError
+from ..frozen import asdict, field, frozen
 from ..linux.process import start_time
 from ..storage.jobs import run_job
 from ..storage.scratch import LOCK, Scratch, remove_folders, write_synced
 from . import local_driver, uses
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..paths import Paths
     from ..storage.driver import Identity
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Volume:
     """One volume. ``options`` are the local driver's (``type``, ``device``, ``o``); ``created`` is in seconds since 1970."""
 
@@ -44,7 +46,7 @@ class Volume:
 
 
 def check_name(flag: str, name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise SpecError(
             flag, f"{name!r} is no name of a volume: letters, digits and _.- behind a letter or digit, at least two"
         )
@@ -81,7 +83,7 @@ class VolumeStore:
 
     def get(self, name: str) -> Volume:
         """Raises NotFound."""
-        volume = self._load(name) if _NAME.fullmatch(name) else None
+        volume = self._load(name) if re.fullmatch(_NAME, name) else None
         if volume is None:
             raise NotFound(f"no volume {name}: cellwall volume ls lists them")
         return volume

@@ -16,11 +16,11 @@ import pytest
 
 import cellwall
 from cellwall.runtime.api import Box
+from cellwall.runtime.cell_error import CellError
 from cellwall.runtime.cli.command import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.linux.capabilities import names
-from cellwall.runtime.results import CellError
 from cellwall.runtime.usage import processes
 
 from ..leaks import descendants, stat

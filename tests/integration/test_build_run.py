@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 import cellwall
-from cellwall.runtime.build.results import BuildRequest, BuildResult, Event, Output, Secret, Step, StepFailed
+from cellwall.runtime.build.results import BuildRequest, BuildResult, Event, Output, Secret, Step
 from cellwall.runtime.build.source import DockerfileError
+from cellwall.runtime.build.step_failed import StepFailed
 from cellwall.runtime.cli import main
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import BuildError, Cancelled, CellwallError, NotFound

@@ -23,7 +23,10 @@ COPY conf tree/
 CMD ["/srv/tree/run"]
 """
 # What containers and downloads need, and what compares texts; each costs milliseconds of every command.
-_HEAVY = ("cellwall.runtime.launching", "cellwall.runtime.build.sandbox", "asyncio", "ssl", "difflib")
+_HEAVY = (
+    *("cellwall.runtime.launching", "cellwall.runtime.build.sandbox", "cellwall.runtime.cgroups"),
+    *("asyncio", "ssl", "difflib", "dataclasses", "inspect", "subprocess", "socket", "datetime", "shutil", "typing"),
+)
 _COMMAND = f"""
 import sys
 from cellwall.runtime.cli import main

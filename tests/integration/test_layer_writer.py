@@ -10,19 +10,23 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cellwall.runtime.errors import LayerError
 from cellwall.runtime.images.digest import Digest, chain_ids
 from cellwall.runtime.paths import Paths
-from cellwall.runtime.storage.driver import Plan, StorageDriver, open_driver
+from cellwall.runtime.storage.driver import StorageDriver, open_driver
 
 from ..layer_trees import Facts, tree_facts
 from ..mounted_layers import DRIVERS, FUSE
 from ..registries import make_image, write_layout
 from .test_storage_drivers import mounted
 from .test_unpack_peers import CAPABILITY, archives, differences, our_tree, podman_tree
+
+if TYPE_CHECKING:
+    from cellwall.runtime.storage.driver import Plan
 
 pytestmark = pytest.mark.needs("root", "overlay")
 

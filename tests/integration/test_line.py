@@ -18,7 +18,8 @@ from cellwall.runtime.launcher.line import Direct, Line
 from cellwall.runtime.options import Script
 
 from ..leaks import descendants
-from .test_agent import agents, until
+from ..waiting import until
+from .test_agent import agents
 
 pytestmark = pytest.mark.needs("root", "overlay")
 

@@ -14,6 +14,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,7 +25,7 @@ from cellwall.runtime.launcher import rootfs
 from cellwall.runtime.linux.mounts import AT_FDCWD, mount, move_mount, umount2
 from cellwall.runtime.options import RunOptions
 from cellwall.runtime.paths import Paths
-from cellwall.runtime.storage.driver import Plan, StorageDriver, explain, open_driver
+from cellwall.runtime.storage.driver import StorageDriver, explain, open_driver
 from cellwall.runtime.storage.erofs_mount import open_lower
 from cellwall.runtime.storage.lowers import Lowers
 from cellwall.runtime.storage.merge import capability_of
@@ -34,6 +35,9 @@ from cellwall.runtime.storage.removal import remove_tree
 from ..layer_trees import entry, folder, layer, link, tree_facts
 from ..mounted_layers import DRIVERS, EROFS, FUSE, lower_paths
 from ..waiting import until
+
+if TYPE_CHECKING:
+    from cellwall.runtime.storage.driver import Plan
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 

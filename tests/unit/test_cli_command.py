@@ -51,12 +51,37 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
     code = (
         f"import sys; from cellwall.runtime.cli import main; main({words!r}); "
-        "bad = [n for n in sys.modules if n.split('.')[0] in ('httpx', 'zstandard', 'isal', 'IPython', 'asyncio', 'ssl')"
+        "bad = [n for n in sys.modules if n.split('.')[0] in ('httpx', 'zstandard', 'isal', 'IPython', 'asyncio', 'ssl', 'dataclasses', 'inspect', 'subprocess', 'socket', 'typing')"
         " or n.startswith(('cellwall.runtime.images', 'cellwall.runtime.engine', 'cellwall.runtime.launcher', 'cellwall.runtime.linux.libc', 'cellwall.runtime.linux.process'))];"
         "sys.exit(repr(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_that_is_done_ends_as_any_process_does() -> None:
+    code = (
+        "import atexit, sys, threading; from cellwall.runtime.cli import main; atexit.register(print, 'the end'); {}"
+        "sys.argv[1:] = ['version', '--format', '{{{{.Version}}}}', *sys.argv[1:]]; main(); print('back')"
+    )
+    shown = f"{cellwall.__version__}\n"
+    for before, words, said, status in (
+        ("", [], f"{shown}the end\n", 0),
+        ("", ["more"], "the end\n", 125),
+        # Whoever has threads still is left to the interpreter, which waits for them.
+        ("threading.Timer(0.1, print, ['late']).start();", [], f"{shown}back\nlate\nthe end\n", 0),
+    ):
+        done = subprocess.run([sys.executable, "-c", code.format(before), *words], capture_output=True, text=True)
+        assert (done.stdout, done.returncode) == (said, status), done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_can_take_is_one_line(unbuffered: str) -> None:
+    command = [sys.executable, "-m", "cellwall", "version"]
+    environment = os.environ | {"CELLWALL_DEBUG": "", "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "cellwall: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize(

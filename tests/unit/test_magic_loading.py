@@ -12,8 +12,9 @@ import pytest
 
 from cellwall.magics import load_ipython_extension, unload_ipython_extension
 from cellwall.magics.one_line import in_one_line, render
+from cellwall.runtime.cell_error import CellError
 from cellwall.runtime.errors import NotFound, SyscallError
-from cellwall.runtime.results import CellError, Exit, Result
+from cellwall.runtime.results import Exit, Result
 
 from ..tree import TOP
 
