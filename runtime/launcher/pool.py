@@ -55,12 +55,18 @@ class Pool:
 
     def launch(self, request: dict[str, Any], channel: socket.socket, fds: list[int]) -> None:
         """Start the container of ``request``, in a spare sandbox where one fits."""
+        read_ns = time.monotonic_ns()
         kind = kind_of(request) if request.get("pool") else None
+        finished = kind is not None and self._finish(kind)
         container = self._take(kind) if kind is not None else None
         if container is None:
             container = Container(self._server, request, channel, fds)
         else:
             container.adopt(request, channel, fds)
+            if finished and container.stamps is not None:
+                # Whoever asked has waited for it: that isn't a part of reading what was asked.
+                container.stamps[:] = [["request read", read_ns]]
+                container.mark("sandbox finished")
         try:
             container.launch()
         finally:
@@ -68,10 +74,6 @@ class Pool:
                 self._wish(kind, int(request["pool"]))
 
     def _take(self, kind: dict[str, Any]) -> Container | None:
-        if self._making is not None and not any(spare.request["kind"] == kind for spare in self._spares):
-            if self._making[0].request["kind"] == kind:
-                # What is left to do of it is less than a whole one.
-                self._finish()
         for spare in self._spares:
             if spare.request["kind"] == kind:
                 self._spares.remove(spare)
@@ -81,10 +83,15 @@ class Pool:
                 return None
         return None
 
-    def _finish(self) -> None:
-        """Make what is left of the one that is being made, now."""
+    def _finish(self, kind: dict[str, Any]) -> bool:
+        """Where none of ``kind`` is ready and one is half made, make what is left of it now: less than a whole one. Whether it was so."""
+        if self._making is None or self._making[0].request["kind"] != kind:
+            return False
+        if any(spare.request["kind"] == kind for spare in self._spares):
+            return False
         while self._making is not None:
             self._go_on()
+        return True
 
     def _wish(self, kind: dict[str, Any], most: int) -> None:
         if self._most != most:
