@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .cli.run_options import from_keywords
 from .engine import Engine
@@ -22,7 +21,10 @@ from .options import RunOptions, Script
 from .pump import Pipes, Sink, pump
 from .results import Result
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .build.results import BuildResult, OnEvent
     from .images.image import Image
     from .launcher.client import Process

@@ -228,6 +228,7 @@ def _setstate(self: Any, state: list[Any]) -> None:
 _METHODS = {
     "__init__": _init,
     "__repr__": _repr,
+    "__replace__": replace,  # what copy.replace asks for, from Python 3.13 on
     "__dataclass_fields__": _Asked("__dataclass_fields__"),
     "__dataclass_params__": _Asked("__dataclass_params__"),
 }

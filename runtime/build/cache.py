@@ -9,7 +9,6 @@ without a name in the store (see executor.py); a record whose image is gone coun
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Set
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from ..frozen import asdict, field, frozen
 from ..images.layout import write_atomically
+from ..short_hash import hex_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Inputs:
     def key(self) -> str:
         """The digest, in hex, of all that counts."""
         said = json.dumps([_VERSION, self.kind, self.parent, self.facts], sort_keys=True)
-        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
+        return hex_of(said.encode("utf-8", "surrogateescape"))
 
 
 @frozen

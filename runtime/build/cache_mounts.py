@@ -9,7 +9,6 @@ Source: Dockerfile reference, "RUN --mount=type=cache".
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import BuildError
+from ..short_hash import hex_of
 from ..storage.jobs import run_job
 from .instructions import Mount
 
@@ -34,7 +34,7 @@ def cache_mount(stage: Stage, mount: Mount, target: str) -> Iterator[Path]:
     build = stage.build_
     if mount.stage:
         raise BuildError(0, f"--mount=type=cache,from={mount.stage}: a cache begins empty here: fill it in the RUN")
-    name = hashlib.sha256((mount.id or target).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    name = hex_of((mount.id or target).encode("utf-8", "surrogateescape"))[:32]
     top = build.engine.paths.build_cache / "mounts"
     top.mkdir(mode=0o711, parents=True, exist_ok=True)
     number = 0

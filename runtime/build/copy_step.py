@@ -5,7 +5,6 @@ Source: Dockerfile reference, "COPY", "ADD", "WORKDIR".
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -16,6 +15,7 @@ from types import TracebackType
 from ..errors import BuildError, Cancelled
 from ..frozen import asdict, field, frozen, slotted
 from ..images.image import Image
+from ..short_hash import hex_of
 from ..storage.jobs import run_job
 from .cache import write_kept
 from .instructions import Add, Copy, Instruction
@@ -134,7 +134,7 @@ class CopyStep:
             "chmod": instruction.chmod,
             "link": instruction.link,
             "parents": self._parents,
-            "heredocs": [[file.name, hashlib.sha256(_bytes(file.content)).hexdigest()] for file in instruction.files],
+            "heredocs": [[file.name, hex_of(_bytes(file.content))] for file in instruction.files],
             "unpacked": [archive.name for archive in self._archives],
         }
         return self._stage.inputs("copy", instruction, facts, self._files)
@@ -228,10 +228,8 @@ class CopyStep:
 
     def _stage_digest(self, chain: str, part: Part) -> tuple[str, dict[str, str]]:
         """What selecting from a stage or image gives; it can't change, so it is worked out once and kept."""
-        key = hashlib.sha256(
-            json.dumps([chain, asdict(part.selection)], sort_keys=True).encode("utf-8", "surrogateescape")
-        )
-        path = self._build.engine.paths.build_cache / "digests" / key.hexdigest()
+        key = hex_of(json.dumps([chain, asdict(part.selection)], sort_keys=True).encode("utf-8", "surrogateescape"))
+        path = self._build.engine.paths.build_cache / "digests" / key
         try:
             whole, files = json.loads(path.read_bytes())
             return whole, files

@@ -6,16 +6,20 @@ Source: Dockerfile reference, "COPY", "COPY --exclude", "COPY --parents"; Docker
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from ..frozen import field, frozen, slotted
+from ..short_hash import hasher
 from ..storage.merge import plain_attributes
 from .patterns import Matcher, PatternFault, clean, compiled_glob, has_glob
 from .source import did_you_mean
 from .tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _CHUNK = 1 << 20
 
@@ -252,7 +256,7 @@ def digest(
     Kinds, permissions, content, link targets and attributes count, ids where ``owners`` says so; times never do. Raises
     InterruptedError where ``stopped`` says so, SelectionFault where something can't be read.
     """
-    whole = hashlib.sha256()
+    whole = hasher(0)
     parts: dict[str, str] = {}
     for item in items:
         listed = [(b"", item.status), *((below, status) for below, status in item.below)]
@@ -263,7 +267,7 @@ def digest(
             if stopped():
                 raise InterruptedError("stopped")
             path = _joined(item.path, below) if below else item.path
-            one = hashlib.sha256(_facts(status, request.owners))
+            one = hasher(status.st_size, _facts(status, request.owners))
             shown = os.fsdecode(path) or "."
             try:
                 _content(tree, path, status, one)
@@ -282,7 +286,7 @@ def _facts(status: os.stat_result, owners: bool) -> bytes:
     return b"%o %d %d %d\0" % (status.st_mode, *ids, device)
 
 
-def _content(tree: Tree, path: bytes, status: os.stat_result, into: hashlib._Hash) -> None:
+def _content(tree: Tree, path: bytes, status: os.stat_result, into: _Hash) -> None:
     if stat.S_ISLNK(status.st_mode):
         into.update(tree.read_link(path))
         return

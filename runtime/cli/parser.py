@@ -90,12 +90,14 @@ class Parser(argparse.ArgumentParser):
         )
         self.command = command
         self.interspersed = interspersed
-        self.add_argument("--help", action=_Help)
+        # A group takes an option without making a help formatter to try its metavar on, which is most of what adding one costs.
+        self._options = self.add_argument_group("options")
+        self._options.add_argument("--help", action=_Help)
 
     def flag(self, *names: str, dest: str | None = None, help: str = "", default: bool | None = False) -> None:
         """Add a boolean flag; ``default`` None tells "not said" from ``=false``."""
         keywords: dict[str, Any] = {"dest": dest} if dest else {}
-        self.add_argument(*names, action=BooleanFlag, default=default, help=help, **keywords)
+        self._options.add_argument(*names, action=BooleanFlag, default=default, help=help, **keywords)
 
     def value(
         self,
@@ -116,11 +118,11 @@ class Parser(argparse.ArgumentParser):
         if read is not None:
             flag = max(names, key=len)
             keywords["type"] = lambda text: read(flag, text)
-        self.add_argument(*names, **keywords)
+        self._options.add_argument(*names, **keywords)
 
     def refuse(self, *names: str, why: str, takes_value: bool = True) -> None:
         """Add an option that is known, and answered by UnsupportedError with ``why``."""
-        self.add_argument(
+        self._options.add_argument(
             *names,
             action=_Refused,
             nargs=None if takes_value else "?",

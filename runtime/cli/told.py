@@ -6,10 +6,11 @@ Imports the standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
+
+from ..short_hash import hex_of
 
 
 def worth_telling(warnings: Iterable[str], asked: Collection[str], run: Path) -> list[str]:
@@ -24,11 +25,7 @@ def _first_time(text: str, folder: Path) -> bool:
     """Whether ``text`` wasn't told before; from now on it was. True where that can't be noted."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        os.close(
-            os.open(
-                folder / hashlib.sha256(text.encode()).hexdigest()[:32], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
-        )
+        os.close(os.open(folder / hex_of(text.encode())[:32], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False
     except OSError:  # a full or read-only disk: telling it again does no harm

@@ -5,7 +5,6 @@ Source: image-spec config.md, manifest.md, layer.md.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 
@@ -107,6 +106,8 @@ def _layer(
         write(file.fileno(), stop.is_set)
         stop.check()
         file.seek(0)
+        import hashlib
+
         inner, outer = hashlib.sha256(), hashlib.sha256()
         size = 0
         empty = True

@@ -5,10 +5,10 @@ Source: image-spec descriptor.md#digests, config.md#layer-chainid.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from ..errors import InvalidReference
+from ..short_hash import hex_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Digest(str):
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
         """The digest of ``content``."""
+        if algorithm == "sha256":
+            return cls(f"{algorithm}:{hex_of(content)}")
+        import hashlib
+
         return cls(f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}")
 
     @property
@@ -66,6 +70,8 @@ class Digest(str):
 
     def hasher(self) -> _Hash:
         """A fresh hash object of this digest's algorithm."""
+        import hashlib
+
         return hashlib.new(self.algorithm)
 
     def __repr__(self) -> str:

@@ -22,10 +22,10 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ImageError, InvalidReference
+from ..short_hash import hasher
 from .digest import Digest
 from .job import Stop
 from .manifest import INDEX_TYPES, MANIFEST_LIMIT_BYTES, Descriptor, read_json
@@ -263,7 +263,7 @@ class Layout:
         on disk. Two names share a range once in 2**62: they'd wait for one another, no more.
         """
         self.prepare()
-        start = int.from_bytes(sha256(name.encode()).digest()[:8]) >> 2
+        start = int.from_bytes(hasher(0, name.encode()).digest()[:8]) >> 2
         request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
         fd = os.open(self.root / ".lock-names", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         told = False

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import os
@@ -24,6 +23,7 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import AlreadyExists, CellwallError, NetworkError, NotFound, SpecError, StatusError
 from ..events import emit
+from ..short_hash import hex_of
 from . import endpoints, pools
 
 TYPE_CHECKING = False
@@ -56,8 +56,8 @@ class Definitions:
         self.run = str(paths.endpoints)
         self._events = str(paths.run)
         # Two state folders on one machine must not share a link's name: the default network's id depends on the folder.
-        self._default_id = hashlib.sha256(f"bridge {paths.data}".encode()).hexdigest()
-        self._egress_id = hashlib.sha256(f"egress {paths.data}".encode()).hexdigest()
+        self._default_id = hex_of(f"bridge {paths.data}".encode())
+        self._egress_id = hex_of(f"egress {paths.data}".encode())
 
     def each(self) -> Iterator[dict[str, Any]]:
         """All of them, the oldest first."""

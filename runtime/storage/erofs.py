@@ -13,13 +13,13 @@ Only for root: the kernel mounts erofs for nobody else. Source: Documentation/fi
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 
 from .. import boot_stamp
 from ..errors import Cancelled, LayerError
 from ..linux.files import write_all
 from ..linux.write_out import begin_write_out
+from ..short_hash import hex_of
 from .erofs_mount import ARCHIVE, INDEX, lower_of
 from .jobs import run_job
 from .layers import Filling, LayerStore
@@ -80,7 +80,7 @@ class ErofsLayerStore(LayerStore):
     def _index(self, job: Filling, lowers: list[str], archive_fd: int, index_fd: int) -> dict[str, Any]:
         """Index the archive on ``lowers``; none where there should be some: without a look at them, or ``again`` is answered."""
         # Overlayfs tells layers apart by their filesystems' uuids.
-        uuid = hashlib.sha256(job.chain_id.encode()).hexdigest()[:32]
+        uuid = hex_of(job.chain_id.encode())[:32]
         counts: dict[str, Any] = run_job(
             "index",
             job.request | {"lowers": lowers, "uuid": uuid, "alone": job.based and not lowers},

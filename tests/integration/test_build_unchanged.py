@@ -25,7 +25,19 @@ CMD ["/srv/tree/run"]
 # What containers and downloads need, and what compares texts; each costs milliseconds of every command.
 _HEAVY = (
     *("cellwall.runtime.launching", "cellwall.runtime.build.sandbox", "cellwall.runtime.cgroups"),
-    *("asyncio", "ssl", "difflib", "dataclasses", "inspect", "subprocess", "socket", "datetime", "shutil", "typing"),
+    *(
+        "asyncio",
+        "ssl",
+        "difflib",
+        "dataclasses",
+        "inspect",
+        "subprocess",
+        "socket",
+        "datetime",
+        "shutil",
+        "typing",
+        "hashlib",
+    ),
 )
 _COMMAND = f"""
 import sys

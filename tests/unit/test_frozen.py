@@ -130,6 +130,8 @@ def test_helpers_answer_as_those_of_dataclasses_do() -> None:
         assert [known.name for known in fields(item)] == [known.name for known in dataclasses.fields(item)]
     assert not has_fields(3)
     assert replace(one.names["k"], b="y") == dataclasses.replace(one.names["k"], b="y")
+    if sys.version_info >= (3, 13):
+        assert copy.replace(one.inner[0], b="y") == Ours(1, "y")
     with pytest.raises(TypeError):
         replace(one.inner[0], other=1)  # type: ignore[call-arg]
 
