@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ class StoreCheck:
         found += [f"no image needs images/{name}" for name in sorted(here - needed) if not name.startswith(".lock-")]
         unpacked = {path.name for path in self.layers.iterdir()} if self.layers.is_dir() else set()
         found += [f"no image needs the layer {name}" for name in sorted(unpacked - chains)]
-        found += [f"left: {path.relative_to(self._root)}" for path in self._root.glob("*/*/.tmp-*")]
+        # Beside folders of containers that are about to go, which glob doesn't take as they come.
+        for folder in self._root.glob("*/*"):
+            with suppress(NotADirectoryError, FileNotFoundError):
+                found += [f"left: {folder.relative_to(self._root)}/{n}" for n in os.listdir(folder) if n[:5] == ".tmp-"]
         return found
 
     def _blob(self, digest: str) -> Path:

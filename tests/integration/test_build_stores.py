@@ -16,7 +16,9 @@ from cellwall.runtime.errors import NotFound
 from cellwall.runtime.storage.driver import explain
 from cellwall.runtime.storage.names import NAMES
 
+from ..leaks import leftovers
 from ..registries import busybox_image, write_layout
+from ..waiting import until
 from . import test_rootless
 
 user = test_rootless.user
@@ -225,4 +227,4 @@ def test_pruning_while_a_build_runs(engine: Engine, busybox: str) -> None:
     assert cellwall.run(str(result.image.id), ["cat", "/3"], engine=engine).stdout == "1\n2\n"
     # Nothing could be swept while the build held it: now it goes.
     engine.images.sweep()
-    assert list(engine.paths.data.rglob(".tmp-*")) == []
+    until(lambda: leftovers(engine.paths.data) == [], lambda: leftovers(engine.paths.data))

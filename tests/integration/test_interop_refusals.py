@@ -22,6 +22,7 @@ from cellwall.runtime.engine import Engine
 from cellwall.runtime.linux.mounts import MNT_DETACH, umount2
 
 from .. import registries
+from ..leaks import leftovers
 from ..registries import Registry, run_registry, tar_of
 
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
@@ -50,7 +51,7 @@ def kept(engine: Engine) -> tuple[set[str], set[str], set[str], set[str]]:
         {image.reference for image in engine.images.list()},
         {path.name for path in images.glob("blobs/*/*")},
         {path.name for path in engine.paths.storage.glob("*/layers/sha256-*")},
-        {str(path) for path in engine.paths.data.rglob(".tmp-*")},
+        {*leftovers(images), *leftovers(engine.paths.storage)},
     )
 
 

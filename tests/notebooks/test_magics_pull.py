@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from .. import registries
+from ..leaks import leftovers
 from ..registries import Registry, busybox_image, write_layout
+from ..waiting import until
 from .driver import Notebook
 
 pytestmark = pytest.mark.needs("root")
@@ -85,7 +87,7 @@ def test_an_interrupted_pull_leaves_nothing(notebook: Notebook, cellwall_root: P
         print(f"interrupted after {time.monotonic() - began:.3f} s")
         assert "interrupted" in cell.kinds("update_display_data")[-1]["data"]["text/plain"]
     assert notebook.run("%%container host\necho usable").text() == "usable\n"
-    assert list(cellwall_root.rglob(".tmp-*")) == []
+    until(lambda: leftovers(cellwall_root) == [], lambda: leftovers(cellwall_root))
 
 
 def test_a_background_pull_is_killed(notebook: Notebook) -> None:

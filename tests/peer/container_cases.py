@@ -45,12 +45,14 @@ EXEC = (
         normal=ids,
     ),
     case("exec -t live tty"),
-    case("exec live sh -c 'echo x > /root/file; rm /etc/motd; mkdir /d; ln -s x /d/l'"),
+    case(
+        "exec live sh -c 'until [ -e /tmp/made ]; do :; done; echo x > /root/file; rm /etc/motd; mkdir /d; ln -s x /d/l'"
+    ),
     case("diff live", normal=unordered),
     case(
         "ps --format '{{.Names}} {{.Image}} {{.State}}'",
         differs("stdout", "live box:1 running\n", "live box:1 Up N seconds ago\n", STATE),
-        normal=lambda text: re.sub(r"(Less than a|\d+) seconds?", "N seconds", text),
+        normal=lambda text: re.sub(r"(Less than a|\d+) seconds?|About a minute|\d+ minutes", "N seconds", text),
     ),
     case("ps -a --filter name=live --format '{{.Names}}'"),
     case("ps --filter label=role=test --format '{{.Names}}'"),
@@ -81,7 +83,7 @@ STAYS = (
     case(
         "ps -a --format '{{.Names}} {{.State}}'",
         differs("stdout", "kept exited\n", "kept Exited (4) N seconds ago\n", STATE),
-        normal=lambda text: re.sub(r"(Less than a|\d+) seconds?", "N seconds", text),
+        normal=lambda text: re.sub(r"(Less than a|\d+) seconds?|About a minute|\d+ minutes", "N seconds", text),
     ),
     case("ps --format '{{.Names}}'"),
     case("ps -a --filter exited=4 --format '{{.Names}}'"),

@@ -184,9 +184,10 @@ def podman(home: Path, layouts: dict[str, str]) -> Iterator[Hand]:
 
 def _groups() -> Iterator[Path]:
     """podman's control groups."""
-    for parent in Path("/sys/fs/cgroup").glob("**/libpod_parent"):
-        yield parent
-        yield from (path for path in parent.rglob("*") if path.is_dir())
+    # Others make and remove groups meanwhile, which only this walk takes as it comes.
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+        if "libpod_parent" in folder.split("/"):
+            yield Path(folder)
 
 
 @contextmanager
