@@ -26,7 +26,7 @@ Pair = tuple[Hand, Hand]
 def pair() -> Iterator[Pair]:
     """cellwall and podman, with the images of the table."""
     # podman makes a name of an image's folder, so not any name will do for that.
-    home = Path(f"/tmp/cwp-{os.getpid()}")
+    home = Path(f"/tmp/cwp-{os.urandom(4).hex()}")
     home.mkdir(mode=0o700)
     try:
         layouts = {}

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ def added(driver: StorageDriver, archives: list[bytes]) -> list[Digest]:
 
 def tree_or_refusal(name: str, root: Path, archives: list[bytes]) -> dict[bytes, Facts] | str:
     """The tree that a container of these layers begins with, or why they were refused."""
-    begun = time.time_ns() - 10**9
     driver = open_driver(name, Paths(root, root / "run"))
     try:
         chain = added(driver, archives)
@@ -52,9 +50,9 @@ def tree_or_refusal(name: str, root: Path, archives: list[bytes]) -> dict[bytes,
             "gid": status.st_gid,
             "mtime_ns": status.st_mtime_ns,
         }
-        # A folder that no archive has an entry for is as old as its making.
+        # A folder that no archive has an entry for is as old as its making, and of this century.
         for facts in found.values():
-            facts["mtime_ns"] = 0 if facts["mtime_ns"] > begun else facts["mtime_ns"]
+            facts["mtime_ns"] = 0 if facts["mtime_ns"] > 10**18 else facts["mtime_ns"]
             if "target" in facts:
                 # Capabilities of a link mean nothing, and a copy doesn't have them.
                 facts["xattrs"] = {}
