@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import state
-from .cgroups.files import Kept
-from .cgroups.group import is_frozen
 from .errors import AlreadyExists, CellwallError, NotFound, StatusError
 from .frozen import asdict, fields, frozen, has_fields
 from .linux.process import start_time
@@ -28,6 +26,8 @@ from .results import Exit
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from .cgroups.files import Kept
 
 # On a container that waits for the kernel that it is to be (kernel/spare.py).
 SPARE_LABEL = "org.cellwall.kernel.spare"
@@ -112,7 +112,7 @@ class Containers:
         self._found: dict[str, str] = {}
         self._held = state.Held()
         # What says whether a container stands still, of those that were asked for last.
-        self._kept = Kept(most=_MOST_KEPT)
+        self._kept: Kept | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -212,6 +212,11 @@ class Containers:
 
     def stands_still(self, found: dict[str, Any]) -> bool:
         """As ``is_paused``, for a container that is asked about again and again."""
+        from .cgroups.files import Kept
+        from .cgroups.group import is_frozen
+
+        if self._kept is None:
+            self._kept = Kept(most=_MOST_KEPT)
         return is_frozen(found["cellwall"].get("cgroup") or {}, self._kept.read)
 
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from .frozen import replace
+from .interrupts import Wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,30 +109,36 @@ def pump(
     poll = select.poll()
     watched: dict[int, str] = {}
     try:
-        for name, fd in made.ours.items():
-            os.set_blocking(fd, False)
-            poll.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
-            watched[fd] = name
-        poll.register(process.fileno(), select.POLLIN)
-        watched[process.fileno()] = "process"
-        rest = memoryview(stdin or b"")
-        ended = None
-        deadline = 0.0
-        while ended is None or any(name in made.ours for name in sinks):
-            left_s = None if ended is None else deadline - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                break
-            for fd, _ in poll.poll(None if left_s is None else left_s * 1000):
-                name = watched[fd]
-                if name == "process":
-                    ended = process.poll()
-                    if ended is not None:
-                        poll.unregister(fd)
-                        deadline = time.monotonic() + _DRAIN_S
-                elif name == "stdin":
-                    rest = _feed(poll, made, rest)
-                else:
-                    _take(poll, made, name, sinks[name], log)
+        with Wakeup() as wakeup:
+            for name, fd in made.ours.items():
+                os.set_blocking(fd, False)
+                poll.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
+                watched[fd] = name
+            poll.register(process.fileno(), select.POLLIN)
+            watched[process.fileno()] = "process"
+            if wakeup.fd >= 0:
+                poll.register(wakeup.fd, select.POLLIN)
+                watched[wakeup.fd] = "signal"
+            rest = memoryview(stdin or b"")
+            ended = None
+            deadline = 0.0
+            while ended is None or any(name in made.ours for name in sinks):
+                left_s = None if ended is None else deadline - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                for fd, _ in poll.poll(None if left_s is None else left_s * 1000):
+                    name = watched[fd]
+                    if name == "process":
+                        ended = process.poll()
+                        if ended is not None:
+                            poll.unregister(fd)
+                            deadline = time.monotonic() + _DRAIN_S
+                    elif name == "signal":
+                        wakeup.take()
+                    elif name == "stdin":
+                        rest = _feed(poll, made, rest)
+                    else:
+                        _take(poll, made, name, sinks[name], log)
         assert ended is not None
         if process.list_changes is not None:
             ended = replace(ended, changes=tuple(process.list_changes()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import difflib  # noqa: F401  for the words about a missing source: once confined, the process can't import
+import hashlib  # noqa: F401  for what is long (short_hash.py)
 import os
 import stat
 from typing import Any

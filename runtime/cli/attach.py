@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from ..errors import CellwallError
+from ..interrupts import Wakeup
 from ..log_file import Log
 from ..results import Exit
 from .detach_keys import DetachKeys
@@ -182,18 +183,23 @@ class _Joint:
             self._wait_for_input()
         ended = False
         with selector:
-            while not ended:
-                for key, _ in selector.select():
-                    if key.data == "process":
-                        ended = self.process.poll() is not None
-                    elif key.data == "output":
-                        self._take_output(key.fd)
-                    elif key.data == "input":
-                        self._take_input()
-                    elif key.data == "terminal":
-                        self._serve_terminal(key.fd)
-                    else:
-                        self._give_input()
+            with Wakeup() as wakeup:
+                if wakeup.fd >= 0:
+                    selector.register(wakeup.fd, selectors.EVENT_READ, "signal")
+                while not ended:
+                    for key, _ in selector.select():
+                        if key.data == "process":
+                            ended = self.process.poll() is not None
+                        elif key.data == "signal":
+                            wakeup.take()
+                        elif key.data == "output":
+                            self._take_output(key.fd)
+                        elif key.data == "input":
+                            self._take_input()
+                        elif key.data == "terminal":
+                            self._serve_terminal(key.fd)
+                        else:
+                            self._give_input()
             # The process's namespace died with it, so all that was ever written is in the pipes by now: nothing to wait for.
             for fd in list(self.outputs):
                 while fd in self.outputs and self._take_output(fd):

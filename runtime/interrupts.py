@@ -1,0 +1,52 @@
+"""A descriptor by which a wait in the main thread ends when a signal comes, also in the moment before it begins.
+
+A handler of Python's is noted when its signal comes, and runs between two steps of the interpreter. A signal between the last of these and the
+system call that waits is noted too, and the call waits on: until something else happens. Source: signal(7); signal.set_wakeup_fd.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+# The two ends of this process's pipe: of a fork they are its parent's.
+_pipe: tuple[int, int, int] | None = None
+
+
+class Wakeup:
+    """As a context manager: ``fd`` is readable once a signal has come since; -1 in other threads, which signals don't reach."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self._old = -1
+        self._seen = b""
+
+    def __enter__(self) -> Wakeup:
+        global _pipe
+        if _pipe is None or _pipe[0] != os.getpid():
+            _pipe = (os.getpid(), *os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+        try:
+            self._old = signal.set_wakeup_fd(_pipe[2], warn_on_full_buffer=False)
+        except ValueError:  # another thread
+            return self
+        self.fd = _pipe[1]
+        return self
+
+    def take(self) -> None:
+        """Note what has come: the handlers run by themselves."""
+        with suppress(BlockingIOError):
+            self._seen += os.read(self.fd, 4096)
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd < 0:
+            return
+        try:
+            signal.set_wakeup_fd(self._old, warn_on_full_buffer=False)
+        except (ValueError, OSError):  # whoever had it before has closed it
+            self._old = -1
+        self.take()
+        if self._old >= 0 and self._seen:
+            # Whoever waits by it is told of what came meanwhile.
+            with suppress(OSError):
+                os.write(self._old, self._seen)
