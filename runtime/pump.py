@@ -78,7 +78,7 @@ class Pipes:
         os.close(self.ours.pop(name))
 
     def read(self, name: str) -> bytes:
-        """What has come on ``name``, empty at its end. Raises BlockingIOError where nothing has. One that was full gets more room."""
+        """What has come on ``name``, empty at its end; waits where nothing has. One that was full gets more room."""
         fd = self.ours[name]
         data = os.read(fd, _LARGE if name in self._large else _CHUNK)
         if len(data) == _CHUNK and name not in self._large:
@@ -111,7 +111,9 @@ def pump(
     try:
         with Wakeup() as wakeup:
             for name, fd in made.ours.items():
-                os.set_blocking(fd, False)
+                if name == "stdin":
+                    # A pipe that takes something may take less than all. One is read once each time that it has something.
+                    os.set_blocking(fd, False)
                 poll.register(fd, select.POLLOUT if name == "stdin" else select.POLLIN)
                 watched[fd] = name
             poll.register(process.fileno(), select.POLLIN)
@@ -165,10 +167,7 @@ def _feed(poll: select.poll, made: Pipes, rest: memoryview) -> memoryview:
 
 
 def _take(poll: select.poll, made: Pipes, name: str, sink: Sink | None, log: Log | None) -> None:
-    try:
-        data = made.read(name)
-    except BlockingIOError:
-        return
+    data = made.read(name)
     if not data:
         poll.unregister(made.ours[name])
         made.close_one(name)

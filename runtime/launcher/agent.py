@@ -169,7 +169,8 @@ def _run(
             send(asking, {"warnings": lowered})
         environment: dict[str, str] = {**process["env"], **wish["env"]}
         environment.setdefault("HOME", home)
-        enter(wish["cwd"] or process["cwd"] or "/", create=False)
+        if (folder := wish["cwd"] or process["cwd"] or "/") != "/":
+            enter(folder, create=False)
         step.name = "cell"
         arguments = arguments_of(wish, environment)
         step.name = "exec"

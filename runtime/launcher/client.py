@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from ..errors import LauncherError
@@ -36,6 +37,14 @@ sys.modules["cellwall"] = package
 from cellwall.runtime.launcher.{module} import main
 main()
 """
+
+
+@cache
+def _wire() -> Any:
+    """wire.py, whose ``socket`` takes longest to import of all that a command needs; many commands need none."""
+    from . import wire
+
+    return wire
 
 
 class Launcher:
@@ -74,8 +83,7 @@ class Launcher:
             return self._socket
 
     def _start(self) -> None:
-        from . import wire
-
+        wire = _wire()
         ours, theirs = wire.pair()
         null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._log_fd = os.memfd_create("cellwall-launcher-log")
@@ -156,8 +164,8 @@ class Launcher:
 
         Where it has ended another one is asked, unless ``again`` is off.
         """
-        from . import wire
-
+        wire = _wire()
+        channel: socket.socket
         channel, other = wire.pair()
         try:
             for attempt in (1, 2):
@@ -253,9 +261,7 @@ class Process:
         warn: Callable[[str], object] | None = None,
     ) -> None:
         """``warn`` gets each sentence of what this machine couldn't give."""
-        from . import wire  # which whoever has a channel has loaded
-
-        self._wire = wire
+        self._wire = _wire()
         self._launcher = launcher
         self._timeout_s = timeout_s
         self._warn = warn
