@@ -31,9 +31,7 @@ class Plain:
                 os.setsid()
                 for fd, ours in enumerate((streams.stdin_fd, streams.stdout_fd, streams.stderr_fd)):
                     os.dup2(ours, fd)
-            # A shell can't trap what was ignored when it began: SIGHUP is where the tests run below nohup.
-            for number in (signal.SIGPIPE, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             os.execvp(argv[0], argv)
         self.pidfd = os.pidfd_open(self.pid)
         self.ended: Exit | None = None
