@@ -59,7 +59,8 @@ def test_want_of_memory_is_explained(cellwall_root: Path) -> None:
         cell = shell.run("head -c 60m /dev/zero >/dev/shm/full; read line || echo full")
         assert fine(cell) == "full\n"
         assert re.search(
-            r"cellwall: this kernel uses 6[.\d]* MiB of its 64 MiB of memory; at the limit one of its processes is killed",
+            # From nine tenths on, and it may be looked at while the file grows.
+            r"cellwall: this kernel uses (5[789]|6\d)[.\d]* MiB of its 64 MiB of memory; at the limit one of its processes is killed",
             cell.text("stderr"),
         )
         assert "uses" not in shell.run("read line || rm /dev/shm/full").text("stderr")
