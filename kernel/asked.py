@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..runtime.cli import values
 from ..runtime.errors import SpecError
+from ..runtime.frozen import replace
 from .session import LAUNCH_TIMEOUT_S
 from .words import KernelWords
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.frozen import replace
 from ..runtime.options import Mount
 from .asking import STARTUP_FILE, startup_files
 from .connection import INSIDE, INSIDE_FILE

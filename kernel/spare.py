@@ -10,12 +10,13 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.containers import SPARE_LABEL
 from ..runtime.errors import CellwallError, SpecError
+from ..runtime.frozen import replace
 from .connection import INSIDE_FILE
 from .container import open_kernel
 

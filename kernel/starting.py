@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.cli.told import worth_telling
 from ..runtime.errors import NotFound, SpecError
+from ..runtime.frozen import replace
 from .asked import asked
 from .connection import Connection
 from .container import LATE, PullLog

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 
 from ..runtime.cli.run_options import OPTIONS
+from ..runtime.frozen import fields
 from ..runtime.options import RunOptions
 
 # What each cell has of its own in a container that stays, or what isn't the container's at all.

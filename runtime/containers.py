@@ -198,13 +198,17 @@ class Containers:
                 self._found[name] = record["id"]
         return record
 
+    def _id_at_hand(self, name_or_id: str) -> str | None:
+        """The id of a container that was looked for by its name before, or a whole id."""
+        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
+        return name_or_id if whole else self._found.get(name_or_id)
+
     def state_at_hand(self, name_or_id: str) -> dict[str, Any] | None:
         """The run-time state, as it is written down, of a container that was looked for before; it isn't to be changed.
 
         None where another look is needed. Whether what it says of processes is still so wasn't asked.
         """
-        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
-        known = name_or_id if whole else self._found.get(name_or_id)
+        known = self._id_at_hand(name_or_id)
         found = self._held.read(f"{self.running}/{known}/state.json") if known else None
         if found is None or found["cellwall"].get("hidden") or name_or_id not in (known, found["cellwall"]["name"]):
             return None
@@ -221,8 +225,7 @@ class Containers:
 
     def look(self, name_or_id: str) -> tuple[Container, dict[str, Any] | None]:
         """As ``find``, with its run-time state where it runs, which isn't to be changed. Raises NotFound."""
-        whole = len(name_or_id) == ID_LENGTH and name_or_id.isalnum()
-        known = name_or_id if whole else self._found.get(name_or_id)
+        known = self._id_at_hand(name_or_id)
         record = self._held.read(f"{self.paths.containers}/{known}/record.json") if known else None
         if record is None or name_or_id not in (record["id"], record["name"]):
             record = self.named(name_or_id)

@@ -6,7 +6,6 @@ import os
 import secrets
 import threading
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, NotFound, SpecError
+from ...runtime.frozen import replace
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
 from ..explaining import MemoryWatch

@@ -21,6 +21,7 @@ from . import agent, users
 from .container import Container
 from .joined import Alone, Joined, container_of, leave, open_root, process_of
 from .process import remove_text
+from .task import CONTAINER_ENDED
 from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
@@ -38,16 +39,14 @@ def launch(server: Server, request: dict[str, Any], channel: socket.socket, fds:
     if detached:
         Alone(server, request, channel, fds, container, process).launch()
         return
-    found = _agent_for(server, container, process, {"id": request["id"], "running": request["running"]})
+    found = _agent_for(server, container, process)
     if found is None:
         Joined(server, request, channel, fds, container, process).launch()
     else:
-        Served(server, request, channel, fds, container, process, found).launch()
+        Served(found, server, request, channel, fds, container, process).launch()
 
 
-def _agent_for(
-    server: Server, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
-) -> Agent | None:
+def _agent_for(server: Server, container: dict[str, Any], process: dict[str, Any]) -> Agent | None:
     """An agent that may start the command ``process``, made where there is none that waits; None: it has to join from outside."""
     known = container["cellwall"]
     # Another launcher's container may outlive this one, and an agent's command with it.
@@ -60,11 +59,11 @@ def _agent_for(
         one.retire()
     if not is_running(container["pid"], known["init_started"]):
         return None
-    owner = _owner(server, container["id"])
+    owner = next((one for one in server.tasks if isinstance(one, Container) and one.id == container["id"]), None)
     if owner is None or owner.pidfd < 0 or owner.request.get("join"):
         return None
     try:
-        made = Agent(server, owner.pidfd, container, process, place)
+        made = Agent(owner, container, process)
     except FileNotFoundError:  # its first process has just ended
         return None
     # The text of a cell is root's file.
@@ -87,20 +86,16 @@ def about(server: Server, message: dict[str, Any], fds: list[int]) -> None:
                 one.group.kill(one.leaf)
 
 
-def _owner(server: Server, container_id: str) -> Container | None:
-    """This launcher's own container of that id."""
-    return next((one for one in server.tasks if isinstance(one, Container) and one.id == container_id), None)
-
-
 class Agent:
-    """The launcher's end of one agent. ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows)."""
+    """The launcher's end of one agent in ``owner``, whose state is ``container``.
 
-    def __init__(
-        self, server: Server, target_fd: int, container: dict[str, Any], process: dict[str, Any], place: dict[str, str]
-    ) -> None:
-        """``place`` says where the state of ``container`` is: the ``id`` and ``running`` of a request."""
-        self.server = server
-        self.id: str = container["id"]
+    ``task`` is the command that it serves, ``uid`` who its commands are inside (-1: nobody knows).
+    """
+
+    def __init__(self, owner: Container, container: dict[str, Any], process: dict[str, Any]) -> None:
+        self.owner = owner
+        self.server = owner.server
+        self.id = owner.id
         self.task: Served | None = None
         # Whether the client asks it, for commands that the launcher doesn't know of.
         self.lent = False
@@ -110,9 +105,7 @@ class Agent:
         self.pid = 0
         self._pidfd = -1
         self._sync: socket.socket | None = None
-        self._target_fd = target_fd
         self._container = container
-        self._place = place
         # What a command has that asks for nothing else.
         self._process = process | {key: container["cellwall"]["process"][key] for key in ("env", "cwd")}
         root_fd = open_root(container["pid"])
@@ -135,7 +128,7 @@ class Agent:
             self.pid, self._pidfd = clone3(0, clone_fd)
             if self.pid == 0:
                 self._sync.close()
-                agent.main(other, self._target_fd, self._container["cellwall"]["namespaces"], join_fds, self._process)
+                agent.main(other, self.owner.pidfd, self._container["cellwall"]["namespaces"], join_fds, self._process)
             other.close()
         except BaseException:
             self.close()
@@ -198,10 +191,11 @@ class Agent:
             return
         # It was asked on its line, which is that command's channel from now on. Nothing but what an agent may give is taken from it.
         wish = {key: message["process"].get(key) for key in ("args", "script", "env", "cwd")}
-        request = {"operation": "exec", "name": f"{self.leaf}-again", "process": wish, "timeout_s": None, **self._place}
+        request = {"operation": "exec", "name": f"{self.leaf}-again", "process": wish, "timeout_s": None}
+        request |= {"id": self.id, "running": self.owner.request["running"]}
         self.server.serve(request, socket.socket(fileno=handed.pop(0)), handed)
 
-    def lend(self) -> tuple[dict[str, Any], list[int]] | None:
+    def lend(self) -> tuple[dict[str, Any], socket.socket] | None:
         """Let the client ask it from now on: what the client has to know, and its end of the line, which the caller closes.
 
         None where that can't be: a kill wouldn't reach all that a command starts, or something was left running.
@@ -209,16 +203,16 @@ class Agent:
         assert self._sync is not None
         if not self.leaf or self.group.pids(self.leaf) != [self.pid]:
             return None
-        ours, theirs = pair()
-        with ours, theirs:
+        clients, agents = pair()
+        with agents:
             try:
-                send(self._sync, {"line": True}, [theirs.fileno()])
+                send(self._sync, {"line": True}, [agents.fileno()])
             except (BrokenPipeError, ConnectionResetError):  # it was killed, which is seen next
+                clients.close()
                 return None
-            self.lent, self.task = True, None
-            return {"agent": self.pid, "leaf": self.leaf, "texts": self.uid == 0, "cgroup": self.group.paths}, [
-                os.dup(ours.fileno())
-            ]
+        self.lent, self.task = True, None
+        words = {"agent": self.pid, "leaf": self.leaf, "texts": self.uid == 0, "cgroup": self.group.paths}
+        return words, clients
 
     def rest(self) -> None:
         """Its command is over: it waits for the next one, unless that left something behind, or another agent waits already."""
@@ -293,17 +287,9 @@ class Agent:
 class Served(Joined):
     """A further command that an agent starts."""
 
-    def __init__(
-        self,
-        server: Server,
-        request: dict[str, Any],
-        channel: socket.socket,
-        fds: list[int],
-        container: dict[str, Any],
-        process: dict[str, Any],
-        starter: Agent,
-    ) -> None:
-        super().__init__(server, request, channel, fds, container, process)
+    def __init__(self, starter: Agent, *asked: Any) -> None:
+        """``asked`` as Joined has it."""
+        super().__init__(*asked)
         self._agent = starter
         self._is_over = False
 
@@ -321,12 +307,9 @@ class Served(Joined):
         elif "warnings" in message:
             self.tell({"event": "warnings", "messages": message["warnings"]})
         elif "failed" in message:
-            owner = _owner(self.server, self.container["id"])
-            if owner is None or owner.pidfd < 0 or readable(owner.pidfd, 0):
-                # No process can be made in the pid namespace any more.
-                message = {"failed": "exec", "message": "the container ended", "status": 125}
-            self.failure = message
-            self._over("code", int(message["status"]))
+            pidfd = self._agent.owner.pidfd
+            self.failure = CONTAINER_ENDED if pidfd < 0 or readable(pidfd, 0) else message
+            self._over("code", int(self.failure["status"]))
         elif "ended" in message:
             code = int(message["ended"])
             self._over("code" if code >= 0 else "signal", abs(code))
@@ -372,8 +355,9 @@ class Served(Joined):
         if line is None:
             self.tell(message)
         else:
-            self.tell(message | {"line": line[0]}, line[1])
-            os.close(line[1][0])
+            words, clients = line
+            with clients:
+                self.tell(message | {"line": words}, [clients.fileno()])
         self.close_channel()
         self.server.tasks.discard(self)
         if serves and line is None:

@@ -16,7 +16,7 @@ from ..linux.process import (
 )
 from . import joining
 from .process import remove_text
-from .task import REMOVE_RETRIES_S, Task
+from .task import CONTAINER_ENDED, REMOVE_RETRIES_S, Task
 from .wire import pair, receive
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ class Joined(Task):
             if self.timed_out:
                 self.ended(ended | {"signal": int(signal.SIGKILL)})
                 return
-            failure = self.failure or {"message": "the container ended", "status": 125}
+            failure = self.failure or CONTAINER_ENDED
             self.ended(ended | {"code": failure["status"], "failure": failure})
 
     def kill(self) -> None:

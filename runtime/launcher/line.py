@@ -20,6 +20,7 @@ from ..linux.process import is_running
 from ..results import Exit
 from . import wire
 from .client import Process, read_exit
+from .task import CONTAINER_ENDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Direct(Process):
         try:
             wire.send(line.socket, request, fds)
         except (BrokenPipeError, ConnectionResetError):
-            self._leave(line)
+            self._leave()
             line.end()
             raise
 
@@ -124,8 +125,7 @@ class Direct(Process):
             self.warn(told["warnings"])
         elif "failed" in told:
             if not is_running(self._container["pid"], self._container["cellwall"]["init_started"]):
-                # No process can be made in the pid namespace any more.
-                told = {"message": "the container ended", "status": 125}
+                told = CONTAINER_ENDED
             self._over(self._line, {"code": told["status"], "failure": told})
         elif "ended" in told:
             code = told["ended"]
@@ -133,7 +133,7 @@ class Direct(Process):
         for fd in fds:
             os.close(fd)
 
-    def _leave(self, line: Line) -> None:
+    def _leave(self) -> None:
         """Nothing is heard of the command any more, and the line is another one's."""
         self._line = None
         self._channel = _NONE
@@ -142,7 +142,7 @@ class Direct(Process):
         """It has ended ``how``."""
         counted = since(line.group.events(), self._baseline)
         told = {**how, "wall_s": time.monotonic() - self._began, "cgroup": counted}
-        self._leave(line)
+        self._leave()
         self._gone = True
         line.give()
         self._exit = read_exit(told)
@@ -153,7 +153,7 @@ class Direct(Process):
         line.end()
         if self._launcher.has_ended():
             self._gone = True
-            self._leave(line)
+            self._leave()
             self._exit = Exit(status=137 if self.pid else 125, message=str(self._launcher.failure()))
             self._started()
         else:
