@@ -21,6 +21,7 @@ from ..runtime.cell_error import CellError
 from ..runtime.cli.command import GROUPS
 from ..runtime.cli.table import VIEW_FD
 from ..runtime.cli.views import RUNS
+from ..runtime.interrupts import Wakeup
 from ..runtime.locking import mode
 from ..runtime.results import Exit, Result
 from . import terminal
@@ -248,15 +249,19 @@ def _relay(child: subprocess.Popen[bytes], stdout: _Sink, stderr: _Errors, views
     assert child.stdout is not None
     assert child.stderr is not None
     os.set_blocking(view_pipe.fileno(), False)
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, Wakeup() as wakeup:
         selector.register(child.stdout, selectors.EVENT_READ, stdout)
         selector.register(child.stderr, selectors.EVENT_READ, stderr)
         selector.register(view_pipe, selectors.EVENT_READ, views)
         # The views' pipe isn't waited for: it may be open yet in something that the command has left behind.
         open_streams = {child.stdout, child.stderr}
+        if wakeup.fd >= 0:
+            selector.register(wakeup.fd, selectors.EVENT_READ)
         while open_streams:
             for key, _ in selector.select():
-                if data := os.read(key.fd, _CHUNK):
+                if key.fd == wakeup.fd:
+                    wakeup.take()
+                elif data := os.read(key.fd, _CHUNK):
                     key.data.feed(data)
                 else:
                     selector.unregister(key.fileobj)

@@ -6,8 +6,11 @@ system call that waits is noted too, and the call waits on: until something else
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
+import time
 from contextlib import suppress
 
 # The two ends of this process's pipe: of a fork they are its parent's.
@@ -50,3 +53,32 @@ class Wakeup:
             # Whoever waits by it is told of what came meanwhile.
             with suppress(OSError):
                 os.write(self._old, self._seen)
+
+
+def wait_on(polled: select.poll, timeout_s: float | None = None) -> list[tuple[int, int]]:
+    """What ``polled`` has within ``timeout_s`` seconds. A handler that a signal has runs at once, and the wait goes on unless it raises."""
+    if timeout_s is not None and timeout_s <= 0:
+        return polled.poll(0)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with Wakeup() as wakeup:
+        if wakeup.fd >= 0:
+            polled.register(wakeup.fd, select.POLLIN)
+        try:
+            while True:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                ready = polled.poll(None if left_s is None else math.ceil(left_s * 1000))
+                found = [(fd, events) for fd, events in ready if fd != wakeup.fd]
+                if found or left_s == 0:
+                    return found
+                if ready:
+                    wakeup.take()
+        finally:
+            if wakeup.fd >= 0:
+                polled.unregister(wakeup.fd)
+
+
+def readable(fd: int, timeout_s: float | None = None) -> bool:
+    """Wait until ``fd`` can be read (a pidfd: its process has ended), at most ``timeout_s``; whether it can. As ``wait_on`` waits."""
+    polled = select.poll()
+    polled.register(fd, select.POLLIN)
+    return bool(wait_on(polled, timeout_s))

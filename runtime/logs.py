@@ -17,6 +17,7 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import IO, NamedTuple
 
+from .interrupts import wait_on
 from .linux.inotify import (
     IN_CLOSE_WRITE,
     IN_CREATE,
@@ -114,8 +115,7 @@ class _Follower:
             self._wait()
 
     def _wait(self) -> None:
-        deadline_ms = _WRITER_S * 1000 if self._over else None
-        ready = self._poll.poll(deadline_ms)
+        ready = wait_on(self._poll, _WRITER_S if self._over else None)
         if not ready:  # the writer of the log hangs: what is there was read
             self._path = Path(os.devnull)
         for fd, _ in ready:

@@ -13,7 +13,7 @@ from signal import SIGKILL
 
 from .errors import StatusError
 from .events import emit_container
-from .linux.files import readable
+from .interrupts import readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .pausing import thaw
 from .signal_names import signal_name, signal_number

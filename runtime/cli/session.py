@@ -17,6 +17,7 @@ from types import FrameType
 
 from ..attaching import ask, hello, say
 from ..errors import CellwallError
+from ..interrupts import Wakeup
 from ..launcher.attached import STDIN, STDOUT
 from ..launcher.client import read_exit
 from ..results import Exit
@@ -90,12 +91,17 @@ class Session:
         sock.setblocking(False)
         ended: Exit | None = None
         why = ""
-        with self._selector as selector:
+        with self._selector as selector, Wakeup() as wakeup:
             selector.register(sock, selectors.EVENT_READ)
             if self._stdin:
                 selector.register(0, selectors.EVENT_READ)
+            if wakeup.fd >= 0:
+                selector.register(wakeup.fd, selectors.EVENT_READ)
             while True:
                 for key, events in selector.select():
+                    if key.fd == wakeup.fd:
+                        wakeup.take()
+                        continue
                     if key.fd == 0:
                         self._take_input(sock)
                         continue

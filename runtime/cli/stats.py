@@ -9,6 +9,7 @@ import select
 import sys
 
 from ..errors import CellwallError, NotFound
+from ..interrupts import wait_on
 from . import table
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ def stats(context: Context, words: list[str]) -> int:
     period_s, screen = _ONCE_S, _Screen(live=not said.no_stream)
     while True:
         # The kernel has nothing to wait on but the clock: a counter that grows tells nobody.
-        select.select([], [], [], period_s)
+        wait_on(select.poll(), period_s)
         boxes, now = _look(engine, names, said.all, before)
         rows = [_row(box, before.get(box.id), now.get(box.id), said.no_trunc) for box in boxes]
         screen.show(table.listing(rows, _COLUMNS, said.format))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import NotFound, SpecError, StatusError, UnsupportedError
+from ..interrupts import wait_on
 from . import table, values
 from .logs import moment
 from .process_table import HEADINGS, process_rows
@@ -139,7 +140,7 @@ def events(context: Context, words: list[str]) -> int:
             left_s = None if said.until is None else said.until - time.time()
             if left_s is not None and left_s <= 0:
                 return 0
-            poll.poll(None if left_s is None else left_s * 1000)
+            wait_on(poll, left_s)
 
 
 def _line(event: Event, format: str | None) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..interrupts import wait_on
 from . import cgroups_figures
 from .cgroups_figures import Figure, Meter
 from .cgroups_history import Counters, History, Moment
@@ -120,7 +121,7 @@ class Watch:
                     # An interrupt while it is being shown is for whoever shows it, who may throw it in here.
                     yield last
                 wait_s = min(look_at, draw_at, end) - time.monotonic()
-                ready = {fd for fd, _ in poll.poll(max(0, math.ceil(wait_s * 1000)))}
+                ready = {fd for fd, _ in wait_on(poll, wait_s)}
                 if pidfd in ready:
                     state = "ended"
                 elif ready or time.monotonic() >= end:

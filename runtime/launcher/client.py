@@ -6,7 +6,6 @@ Every request carries one end of a fresh socket, its channel, so threads and eve
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import threading
@@ -16,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import LauncherError
-from ..linux.files import readable
+from ..interrupts import readable
 from ..results import Change, Exit, Usage
 
 TYPE_CHECKING = False
@@ -291,7 +290,7 @@ class Process:
 
     def poll(self) -> Exit | None:
         """How it ended, or None while it runs. Never waits."""
-        while self._exit is None and self._readable(0):
+        while self._exit is None and readable(self._channel.fileno(), 0):
             self._take()
         return self._exit
 
@@ -299,7 +298,8 @@ class Process:
         """Wait until it has ended. Raises TimeoutError after ``timeout_s``; the command runs on then."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self._exit is None:
-            if not self._readable(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not readable(self._channel.fileno(), left_s):
                 raise TimeoutError(f"still running after {timeout_s:g} s")
             self._take()
         return self._exit
@@ -307,13 +307,11 @@ class Process:
     def wait_started(self) -> None:
         """Wait until the command itself runs, or has failed to."""
         while self.pid is None and self._exit is None:
-            self._readable(None)
             self._take()
 
     def wait_terminal(self) -> int:
         """Wait for the main end of the container's terminal (``-t``), which this object owns; -1 where it failed."""
         while self.terminal_fd < 0 and self._exit is None:
-            self._readable(None)
             self._take()
         return self.terminal_fd
 
@@ -321,7 +319,7 @@ class Process:
         """Wait until the container's cgroup, id range and state are removed as well."""
         deadline = time.monotonic() + timeout_s
         while not self._gone:
-            if not self._readable(max(0.0, deadline - time.monotonic())):
+            if not readable(self._channel.fileno(), deadline - time.monotonic()):
                 return False
             self._take()
         return True
@@ -345,13 +343,6 @@ class Process:
             self._wire.send(self._channel, message)
         except (BrokenPipeError, ConnectionResetError):  # it ended meanwhile: ``poll`` says how
             pass
-
-    def _readable(self, timeout_s: float | None) -> bool:
-        if timeout_s is None:
-            return True  # whoever receives waits
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        return bool(poll.poll(int(timeout_s * 1000 + 0.999)))
 
     def _take(self) -> None:
         self._hear(*self._wire.receive(self._channel))

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cellwall.runtime.interrupts import Wakeup
+from cellwall.runtime.interrupts import Wakeup, wait_on
+
+PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -77,3 +79,48 @@ def test_a_fork_has_its_own() -> None:
             signal.raise_signal(signal.SIGUSR1)
             os._exit(0 if readable(own.fd) and not readable(wakeup.fd) else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+class Late:
+    """A poll that gets a signal when nothing of Python's runs any more before its system call, and has something to read only after that."""
+
+    def __init__(self) -> None:
+        self.fds = os.pipe2(os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self.fds[0], select.POLLIN)
+        self.register, self.unregister = self._poll.register, self._poll.unregister
+        self.times = 0
+
+    def poll(self, timeout_ms: float | None) -> list[tuple[int, int]]:
+        self.times += 1
+        if self.times == 1:
+            signal.raise_signal(signal.SIGUSR1)
+        else:
+            os.write(self.fds[1], b".")
+        return self._poll.poll(timeout_ms)
+
+
+def test_a_wait_goes_on_behind_a_signal(seen: list[int]) -> None:
+    late = Late()
+    assert wait_on(late, PATIENCE_S) == [(late.fds[0], select.POLLIN)]  # type: ignore[arg-type]
+    assert (seen, late.times) == ([signal.SIGUSR1], 2)
+    for fd in late.fds:
+        os.close(fd)
+
+
+def test_a_wait_ends_in_time_and_by_what_a_handler_raises() -> None:
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    polled = select.poll()
+    polled.register(read_fd, select.POLLIN)
+    assert wait_on(polled, 0.01) == wait_on(polled, 0) == wait_on(polled, -1) == []
+    old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            wait_on(polled)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    os.write(write_fd, b".")
+    assert wait_on(polled) == wait_on(polled, 0) == [(read_fd, select.POLLIN)]
+    os.close(read_fd)
+    os.close(write_fd)
