@@ -8,6 +8,7 @@ fails on a word that they don't know. ``--needs-minimum`` (CI) fails the run whe
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import tomllib
 from collections import Counter
@@ -26,6 +27,12 @@ CHECKED = ("integration", "notebooks", "soak", "browser")
 # A time is never what makes a test pass.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell ignores SIGINT for what it starts with "&", nohup ignores SIGHUP, and programs hand that on. What has a handler is the default again
+# in each program that the tests start. Source: signal(7), execve(2), POSIX shell, section 2.11.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 ran: Counter[str] = Counter()
 skipped: Counter[str] = Counter()
