@@ -94,7 +94,7 @@ def main() -> int:
     options = arguments()
     known = machine.facts()
     known["versions"] = {program: machine.version(program) for program in PROGRAMS}
-    known["load before"] = machine.load()
+    known |= machine.before()
     scratch = Path(tempfile.mkdtemp(prefix="cellwall-bench-", dir=options.scratch))
     # Before cellwall is imported: the state of whoever measures is not to be touched.
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")

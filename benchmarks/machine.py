@@ -53,6 +53,13 @@ def load() -> str:
     return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
+def before(rest_s: float = 1.0) -> dict[str, str]:
+    """How busy the machine is before a reading: the load averages, which a reading just before this one raises, and the share of the processors' time that is taken while this process rests."""
+    averages, busy = load(), Busy()
+    time.sleep(rest_s)
+    return {"load before": averages, "busy before": f"{busy.share():.0%}"}
+
+
 class Busy:
     """How much of the processors' time others took, as a share of all: what ``since`` it was made.
 

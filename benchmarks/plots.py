@@ -24,7 +24,18 @@ Document = dict[str, Any]
 # Measured beside containers, and none of them.
 _OTHERS = (LOADING, f"{FIRST}: its import", "python -c pass")
 # What a reading was taken on; ``versions`` of the peers follow.
-_FACTS = ("date", "kernel", "processor", "cores", "memory", "python", "cgroups", "load before", "load after")
+_FACTS = (
+    "date",
+    "kernel",
+    "processor",
+    "cores",
+    "memory",
+    "python",
+    "cgroups",
+    "busy before",
+    "load before",
+    "load after",
+)
 
 
 class Page:

@@ -136,7 +136,7 @@ def main() -> int:
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     try:
         layout = make_image(options.cache.absolute())
-        known = machine.facts() | {"image": described(layout), "load before": machine.load()}
+        known = machine.facts() | {"image": described(layout)} | machine.before()
         network_of_its_own()
         busy = machine.Busy()
         with served(layout, scratch / "registry") as image:

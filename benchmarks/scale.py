@@ -276,7 +276,7 @@ def main() -> int:
         return 0
     known = machine.facts()
     known["versions"] = {"crun": machine.version("crun")}
-    known["load before"] = machine.load()
+    known |= machine.before()
     scratch = Path(tempfile.mkdtemp(prefix="cellwall-bench-", dir=options.scratch))
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     skipped: list[Skipped] = []

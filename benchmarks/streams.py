@@ -207,7 +207,7 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where the scratch folder is made")
     options = parser.parse_args()
     known = machine.facts()
-    known["load before"] = machine.load()
+    known |= machine.before()
     scratch = Path(tempfile.mkdtemp(prefix="cellwall-bench-", dir=options.scratch))
     os.environ["CELLWALL_ROOT"] = str(scratch / "cellwall")
     cells: dict[str, dict[str, list[float]]] = {}

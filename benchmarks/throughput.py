@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where the scratch folder is made")
     options = parser.parse_args()
     known = machine.facts()
-    known["load before"] = machine.load()
+    known |= machine.before()
     scratch = Path(tempfile.mkdtemp(prefix="cellwall-bench-", dir=options.scratch))
     root = scratch / "cellwall"
     os.environ["CELLWALL_ROOT"] = str(root)

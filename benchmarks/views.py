@@ -210,7 +210,7 @@ def main() -> None:
     os.environ["CELLWALL_ROOT"] = str(root)
     busy = machine.Busy()
     known = machine.facts()
-    known["load before"] = machine.load()
+    known |= machine.before()
     print(report.facts(known))
     try:
         with usual_container(root, options.base):

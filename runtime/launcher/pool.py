@@ -188,12 +188,13 @@ class Pool:
             self._recent.clear()
         for spare in old:
             self._drop(spare)
-        self._aging = None
         self._watch_age()
 
     def _watch_age(self) -> None:
-        """Look again when the oldest has waited for long enough. One timer for all: there may be hundreds a second."""
-        if self._aging is None and self._spares:
+        """Look again when the oldest has waited for long enough, and not because of one that was taken meanwhile: whoever is idle sleeps."""
+        self._server.cancel(self._aging)
+        self._aging = None
+        if self._spares:
             oldest = min(spare.started_at for spare in self._spares)
             self._aging = self._server.after(max(0.0, oldest + AGE_S - time.monotonic()), self._expire)
 
