@@ -20,11 +20,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import machine
 from budgets import Budget
 from figures import Figures, table
 from kernel_peers import PATIENCE_S, first_reply
-from machine import compile_package
-from machine import facts as machine_facts
 from peers import remove_groups
 from report import facts, write
 
@@ -58,8 +57,9 @@ def main() -> int:
     from tests.notebooks.kernel_home import Home
     from tests.registries import write_layout
 
+    known = machine.facts() | machine.before()
     # As an installed package is.
-    compile_package()
+    machine.compile_package()
     root = Path(tempfile.mkdtemp(prefix="cw-kb", dir="/tmp"))
     skipped = []
     try:
@@ -93,7 +93,6 @@ def main() -> int:
 
         Engine.default().close()
         shutil.rmtree(root, ignore_errors=True)
-    known = machine_facts()
     print(facts(known))
     rows = [(name, Figures.of(found)) for name, found in times.items()]
     print("\n" + table(rows, [("plain", PLAIN)]) + "\n")

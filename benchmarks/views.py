@@ -208,9 +208,9 @@ def main() -> None:
     machine.compile_package()
     root = Path(tempfile.mkdtemp(prefix="cw-views-", dir="/var/tmp"))
     os.environ["CELLWALL_ROOT"] = str(root)
-    busy = machine.Busy()
     known = machine.facts()
     known |= machine.before()
+    busy = machine.Busy()
     print(report.facts(known))
     try:
         with usual_container(root, options.base):

@@ -13,7 +13,7 @@ import socket
 import stat
 
 from ..runtime.errors import CellwallError
-from ..runtime.linux.files import readable
+from ..runtime.interrupts import readable
 from ..runtime.linux.inotify import IN_CREATE, IN_MOVED_TO, Watch
 from ..runtime.linux.process import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from .connection import CHANNELS, INSIDE

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import SpecError
-from ..runtime.linux.files import readable
+from ..runtime.interrupts import readable
 from .client_process import client_fds
 from .words import add_words, words_of
 

@@ -384,7 +384,7 @@ class Session:
             self.gone.set()
 
     def _readable(self) -> bool:
-        from ..runtime.linux.files import readable
+        from ..runtime.interrupts import readable
 
         return readable(self._output_fd, 0)
 

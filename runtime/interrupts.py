@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import time
-from contextlib import suppress
 
 # The two ends of this process's pipe: of a fork they are its parent's.
 _pipe: tuple[int, int, int] | None = None
@@ -38,8 +37,10 @@ class Wakeup:
 
     def take(self) -> None:
         """Note what has come: the handlers run by themselves."""
-        with suppress(BlockingIOError):
+        try:
             self._seen += os.read(self.fd, 4096)
+        except BlockingIOError:  # none has come
+            pass
 
     def __exit__(self, *_: object) -> None:
         if self.fd < 0:
@@ -51,8 +52,10 @@ class Wakeup:
         self.take()
         if self._old >= 0 and self._seen:
             # Whoever waits by it is told of what came meanwhile.
-            with suppress(OSError):
+            try:
                 os.write(self._old, self._seen)
+            except OSError:  # it is full or closed
+                pass
 
 
 def wait_on(polled: select.poll, timeout_s: float | None = None) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import socket
 
 from ..cgroups import Group
 from ..errors import InitError
-from ..linux.files import readable
+from ..interrupts import readable
 from ..linux.process import clone3, is_running, pidfd_send_signal
 from . import agent, users
 from .container import Container

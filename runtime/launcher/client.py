@@ -298,7 +298,7 @@ class Process:
         """Wait until it has ended. Raises TimeoutError after ``timeout_s``; the command runs on then."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self._exit is None:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left_s = None if deadline is None else deadline - time.monotonic()
             if not readable(self._channel.fileno(), left_s):
                 raise TimeoutError(f"still running after {timeout_s:g} s")
             self._take()

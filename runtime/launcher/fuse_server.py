@@ -18,8 +18,8 @@ import socket
 from errno import ECONNABORTED, ENOTCONN
 
 from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..interrupts import readable
 from ..linux import capabilities
-from ..linux.files import readable
 from ..linux.mounts import (
     AT_FDCWD,
     MOUNT_ATTR_NODEV,

@@ -15,7 +15,7 @@ import time
 
 from ..cgroups.group import Group, since
 from ..errors import LauncherError
-from ..linux.files import readable
+from ..interrupts import readable
 from ..linux.process import is_running
 from ..results import Exit
 from . import wire

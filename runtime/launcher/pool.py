@@ -12,10 +12,10 @@ is its owner, is what the next start finds after a ``kill -9`` (reconcile.py). S
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections import deque
 
+from ..interrupts import readable
 from .container import Container
 from .rootfs import FILES_BYTES, size_of
 from .wire import complain
@@ -77,7 +77,7 @@ class Pool:
         for spare in self._spares:
             if spare.request["kind"] == kind:
                 self._spares.remove(spare)
-                if spare.layers_seen == layers_of(kind) and not _has_ended(spare.pidfd):
+                if spare.layers_seen == layers_of(kind) and not readable(spare.pidfd, 0):
                     return spare
                 spare.discard()
                 return None
@@ -285,12 +285,6 @@ def layers_of(kind: dict[str, Any]) -> list[tuple[int, int]]:
             status = os.stat(lower if isinstance(lower, str) else lower["erofs"])
             found.append((status.st_dev, status.st_ino))
     return found
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _memory_left() -> int:

@@ -1,4 +1,4 @@
-"""Descriptors written to their end, and waited for.
+"""Descriptors written to their end.
 
 Source: write(2), which may write less than it was given; poll(2), for select(2) takes no descriptor above 1023.
 """
@@ -19,10 +19,3 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
             room = select.poll()
             room.register(fd, select.POLLOUT)
             room.poll()
-
-
-def readable(fd: int, timeout_s: float | None = None) -> bool:
-    """Wait until ``fd`` can be read (a pidfd: its process has ended), at most ``timeout_s``; whether it can."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))

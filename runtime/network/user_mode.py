@@ -19,7 +19,7 @@ import signal
 import socket
 
 from ..errors import NetworkError
-from ..linux.files import readable
+from ..interrupts import readable
 from ..linux.process import PR_SET_PDEATHSIG, clone3, pidfd_send_signal, prctl, start_time
 from . import endpoints, ports
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cellwall.runtime.linux.files import readable
+from cellwall.runtime.interrupts import readable
 from cellwall.runtime.probes.commands import find
 
 from ..devices import for_everybody

@@ -20,7 +20,7 @@ from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.config import Config
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import AlreadyExists, InitError, NotFound, StatusError
-from cellwall.runtime.linux.files import readable
+from cellwall.runtime.interrupts import readable
 from cellwall.runtime.options import RunOptions
 
 from ..leaks import cgroups, mounts

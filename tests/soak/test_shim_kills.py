@@ -15,7 +15,7 @@ import pytest
 from cellwall.runtime.config import Config
 from cellwall.runtime.engine import Engine
 from cellwall.runtime.errors import NotFound
-from cellwall.runtime.linux.files import readable
+from cellwall.runtime.interrupts import readable
 
 from ..integration.conftest import busybox  # noqa: F401
 from ..integration.supervised import Home, home

@@ -13,7 +13,7 @@ SEEN = """
 import json, os, subprocess
 from cellwall.kernel.client_process import client_fds
 from cellwall.runtime.errors import CellwallError
-from cellwall.runtime.linux.files import readable
+from cellwall.runtime.interrupts import readable
 
 without = {said: client_fds({"JPY_PARENT_PID": said}) for said in ("", "1", "0", "-5", "²", "none")}
 client = subprocess.Popen(["sleep", "60"])
