@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from errno import ECONNABORTED, ENOTCONN
 
 from ..errors import CellwallError, SyscallError, UnsupportedError
 from ..interrupts import readable
@@ -67,8 +66,10 @@ _PLACE = "/sys"
 _START_TIMEOUT_S = 20.0
 # A server whose mount is gone has nothing left to do: one that takes longer to see that hangs.
 _END_TIMEOUT_S = 5.0
-# What a process sees of a mount whose server has ended.
-_LOST = (ENOTCONN, ECONNABORTED)
+# The kernel ends a process within a moment.
+_EXIT_TIMEOUT_S = 1.0
+# In the flags of proc_pid_stat(5): its end has begun. Source: PF_EXITING in the kernel's include/linux/sched.h.
+_EXITING = 0x4
 
 
 class FuseServer:
@@ -99,6 +100,14 @@ class FuseServer:
             self.pidfd = self._output_fd = -1
         return self._end
 
+    def is_ending(self) -> bool:
+        """Whether its end has begun: its mount is lost by then, and it can't be waited for yet."""
+        if self.pidfd < 0:
+            return False
+        with open(f"/proc/{self.pid}/stat", "rb") as file:
+            # Behind the name, which may hold anything, the flags are the seventh word.
+            return bool(int(file.read().rpartition(b")")[2].split()[6]) & _EXITING)
+
     def kill(self) -> None:
         """End it at once and wait for that."""
         if self.pidfd >= 0:
@@ -125,8 +134,9 @@ class Servers:
     def failure(self, known: dict[str, Any] | None) -> dict[str, Any] | None:
         """Why the container failed: a server that ended, whatever the container's own process made of it (``known``)."""
         for one in self._container.rootfs.servers:
-            if known is not None and known.get("errno") in _LOST and one.pidfd >= 0:
-                readable(one.pidfd, 1.0)
+            # Whoever needs a file of a mount that is lost ends before the server has: by SIGBUS, or with an error of its own.
+            if one.is_ending():
+                readable(one.pidfd, _EXIT_TIMEOUT_S)
             self._forget_ended(one)
             end = one.end()
             if end is not None:

@@ -102,7 +102,7 @@ def test_a_kernel_from_the_launcher(page: Any, home: Home, tmp_path: Path) -> No
         "['sam']" in first.locator(".jp-OutputArea").inner_text()
         or "[]" in first.locator(".jp-OutputArea").inner_text()
     )
-    waiting = run(page, 1, "print('begun', flush=True)\nimport time\ntime.sleep(600)")
+    waiting = run(page, 1, "print('begun', flush=True)\nimport time\nwhile True: time.sleep(0.05)")
     waiting.get_by_text("begun", exact=True).wait_for()
     menu(page, "Kernel", "Interrupt Kernel")
     waiting.get_by_text("KeyboardInterrupt").first.wait_for()

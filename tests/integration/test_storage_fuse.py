@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,26 +56,30 @@ def test_the_program_is_confined(engine: Engine, busybox: str) -> None:
     assert servers() == []
 
 
-def test_the_end_of_the_program_is_the_end_of_the_container(engine: Engine, busybox: str) -> None:
+def killed(engine: Engine, image: str, script: str) -> Result:
+    """How a container ended whose server is killed once it has said something."""
     found: list[Result] = []
     running = threading.Event()
-    thread = threading.Thread(
-        target=lambda: found.append(
-            cellwall.run(
-                busybox,
-                script="echo running; sleep 1000",
-                on_stdout=lambda _: running.set(),
-                engine=engine,
-                storage_driver=NAME,
-            )
-        )
-    )
+
+    def run() -> None:
+        options: dict[str, Any] = {"engine": engine, "storage_driver": NAME, "on_stdout": lambda _: running.set()}
+        found.append(cellwall.run(image, script=script, **options))
+
+    thread = threading.Thread(target=run)
     thread.start()
     assert running.wait(PATIENCE_S)
     (server,) = servers()
     os.kill(server, signal.SIGKILL)
     thread.join(PATIENCE_S)
-    assert (found[0].exit_status, found[0].reason) == (125, "fuse-overlayfs ended by signal 9")
+    return found[0]
+
+
+@pytest.mark.parametrize("busy", ["sleep 1000", "while /bin/cat /bin/busybox >/dev/null; do :; done"])
+def test_the_end_of_the_program_is_the_end_of_the_container(busy: str, engine: Engine, busybox: str) -> None:
+    """Also where the container's process sees the mount lost first, and ends by SIGBUS or with a status of its own."""
+    for _ in range(5):
+        result = killed(engine, busybox, f"echo running; {busy}")
+        assert (result.exit_status, result.reason) == (125, "fuse-overlayfs ended by signal 9")
     assert cellwall.run(busybox, ["true"], engine=engine, storage_driver=NAME).exit_status == 0
 
 
@@ -113,6 +118,7 @@ def test_a_machine_without_the_program(tmp_path: Path, monkeypatch: pytest.Monke
 CHECK = """
 import sys
 from pathlib import Path
+from typing import Any
 from cellwall.runtime.paths import Paths
 from cellwall.runtime.storage.fuse_overlayfs import FuseOverlayfsDriver
 from cellwall.runtime.storage.driver import Limits, RootIdentity

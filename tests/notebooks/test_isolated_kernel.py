@@ -17,7 +17,7 @@ from ..in_process import cellwall
 from ..integration.test_rootless import user_with_subordinate_ids
 from ..leaks import processes, read
 from ..waiting import until
-from .kernel_home import Client, Home, client, home, image
+from .kernel_home import ENDLESS, Client, Home, client, home, image
 
 __all__ = ["client", "home", "image"]
 
@@ -97,12 +97,10 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
 @KINDS
 def test_life_and_death(client: Client, home: Home, kind: str) -> None:
     client.tell("start", kind, str(home.notebooks), {})
-    assert client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")["errors"] == [
-        "KeyboardInterrupt"
-    ]
+    assert client.run(ENDLESS, "interrupt")["errors"] == ["KeyboardInterrupt"]
     # As in a local kernel the interrupt reaches a child that the kernel waits for.
     assert client.text("print('here')") == "here\n"
-    done = client.run("print('.', flush=True)\nimport os\nprint(os.system('sleep 600'))", "interrupt")
+    done = client.run("import os\nprint(os.system('echo .; sleep 600'))", "interrupt")
     assert done["status"] in ("ok", "error")
     assert client.text("kept = 1\nprint(kept)") == "1\n"
     client.tell("restart")
@@ -439,7 +437,7 @@ def test_an_ordinary_users_kernel(image: Path) -> None:
             assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
             client.text("open('made', 'w').write('x')")
             assert (home.notebooks / "made").stat().st_uid == account.pw_uid
-            done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
+            done = client.run(ENDLESS, "interrupt")
             assert done["errors"] == ["KeyboardInterrupt"]
             client.tell("restart")
             assert client.text("print(1)").endswith("1\n")

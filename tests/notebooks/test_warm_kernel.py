@@ -27,7 +27,7 @@ from cellwall.runtime.options import Mount, RunOptions
 
 from ..integration.test_rootless import user_with_subordinate_ids
 from ..waiting import until
-from .kernel_home import Client, Home, client, home, image
+from .kernel_home import ENDLESS, Client, Home, client, home, image
 
 __all__ = ["client", "home", "image"]
 
@@ -96,7 +96,7 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     # It is a kernel like any other now: for who looks, and for the interrupt.
     known = (state.load(str(home.run / "containers"), first) or {})["cellwall"]
     assert (known["command"][1:3], SPARE_LABEL in known["labels"]) == (["-m", "ipykernel_launcher"], False)
-    done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
+    done = client.run(ENDLESS, "interrupt")
     assert done["errors"] == ["KeyboardInterrupt"]
     assert first in client.text("%container")
     # Another one waits by then, and follows at once where this one dies. What that was asked for reaches its successor no more.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..notebooks.kernel_home import PATIENCE_S, Client, Home, home, image
+from ..notebooks.kernel_home import ENDLESS, PATIENCE_S, Client, Home, home, image
 
 __all__ = ["home", "image"]
 
@@ -87,7 +87,7 @@ def _one(home: Home, ports: set[int], number: int, kind: str, choice: float, mom
             assert done["status"] == "dead", done
             client.tell("restart")
         elif choice < 0.7:
-            done = client.run("print('.', flush=True)\nimport time\nwhile True: time.sleep(60)", "interrupt")
+            done = client.run(ENDLESS, "interrupt")
             assert done["errors"] == ["KeyboardInterrupt"], done
         # Why the one before it died may be told first.
         assert client.text(f"print({number})").endswith(f"{number}\n")
