@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import Cancelled, CellwallError
+from ..runtime.interrupts import readable
 
 if TYPE_CHECKING:
     from ..runtime.results import Exit, Result
@@ -22,7 +25,10 @@ class BackgroundCell:
 
     def __init__(self, run: CellRun) -> None:
         self._run = run
-        self._ended = threading.Event()
+        # Readable once it has ended: an interrupt ends a wait for a descriptor, whenever it comes.
+        self._ended_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Not at the exit of the process, where the thread may still use it.
+        weakref.finalize(self, os.close, self._ended_fd).atexit = False
         self._result: Result | None = None
         self._error: BaseException | None = None
         # ipykernel finds the cell that output belongs to in a context variable: a bare thread's output lands in whichever runs.
@@ -35,11 +41,11 @@ class BackgroundCell:
 
     def poll(self) -> Exit | None:
         """How it ended, or None while it runs. Raises what kept it from running."""
-        return self.wait(0) if self._ended.is_set() else None
+        return self.wait(0) if self._has_ended() else None
 
     def wait(self, timeout_s: float | None = None) -> Exit:
         """Wait for the end, at most ``timeout_s`` seconds (TimeoutError). Raises what kept the cell from running."""
-        if not self._ended.wait(timeout_s):
+        if not self._has_ended(timeout_s):
             raise TimeoutError(f"the cell still runs after {timeout_s:g} s")
         if self._result is None:
             raise self._error or Cancelled("the cell was killed before it ran")
@@ -66,9 +72,13 @@ class BackgroundCell:
 
     def __repr__(self) -> str:
         image = self._run.options.image
-        if not self._ended.is_set():
+        if not self._has_ended():
             return f"<cell in {image}: running>"
         return f"<cell in {image}: {self._result.exit.reason if self._result is not None else self._error}>"
+
+    def _has_ended(self, timeout_s: float | None = 0) -> bool:
+        """Whether it has ended; waits for that at most ``timeout_s`` seconds."""
+        return readable(self._ended_fd, timeout_s)
 
     def _work(self) -> None:
         try:
@@ -84,7 +94,7 @@ class BackgroundCell:
             if self._result.exit_status and self._run.asked.raise_error and not self._run.killed:
                 self._say(f"CellError: {self._result.reason}")
         finally:
-            self._ended.set()
+            os.eventfd_write(self._ended_fd, 1)
 
     def _say(self, text: str) -> None:
         """Nobody waits for an exception in this thread, so its one line goes to the cell's standard error."""

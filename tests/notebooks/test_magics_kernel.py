@@ -368,6 +368,12 @@ def test_background(notebook: Notebook, tmp_path: Path) -> None:
 def test_background_is_killed(notebook: Notebook) -> None:
     cell = ok(notebook.run(f"{HOST} --bg --proc proc\n{TREE.replace('{word}', '09')}"))
     cell.wait_for("started")
+    # An interrupt ends the wait alone.
+    waiting = notebook.start("print('waits', flush=True); proc.wait()")
+    waiting.wait_for("waits")
+    notebook.interrupt()
+    assert waiting.wait().shown_error[-1].startswith("KeyboardInterrupt")
+    assert notebook.value("proc.poll() is None")
     ok(notebook.run("proc.kill(); ended = proc.wait(60)"))
     gone("98709")
     assert notebook.value("ended.status") == 137
