@@ -12,7 +12,9 @@ import signal
 import socket
 import struct
 import sys
+from errno import EOPNOTSUPP
 
+from ..errors import CellwallError
 from ..linux import capabilities, mounts, process, seccomp
 
 TYPE_CHECKING = False
@@ -262,7 +264,7 @@ def link(kind: str) -> Callable[[], str]:
 
 def nftables_nat() -> str:
     """All that a network's table holds: maps, NAT, masquerading, what fib and ct tell."""
-    from ..errors import CellwallError
+    from ..errors import NetworkError, UnsupportedError
     from ..network import rules
 
     _own_network()
@@ -270,8 +272,11 @@ def nftables_nat() -> str:
     network = {"id": "0" * 64, "bridge": "cw-probe", "internal": False, "masquerade": True, "icc": True}
     try:
         rules.make(network | {"subnets": subnets})
-    except CellwallError as error:
-        raise OSError(-1, str(error)) from error
+    except UnsupportedError as error:
+        # The probe that asks says what mends it.
+        raise OSError(EOPNOTSUPP, error.feature) from error
+    except NetworkError as error:
+        raise OSError(EOPNOTSUPP, str(error)) from error
     return ""
 
 
@@ -310,6 +315,14 @@ def _trials(folder: str) -> dict[str, Callable[[], str]]:
     }
 
 
+def _said(error: OSError) -> str:
+    """In words, without the number that Python puts before them."""
+    if isinstance(error, CellwallError):
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
 def _run(trial: Callable[[], str]) -> dict[str, object]:
     """The outcome of ``trial`` in a process of its own."""
     read_fd, write_fd = os.pipe()
@@ -319,7 +332,7 @@ def _run(trial: Callable[[], str]) -> dict[str, object]:
         try:
             outcome: dict[str, object] = {"errno": 0, "text": trial()}
         except OSError as err:
-            outcome = {"errno": err.errno or -1, "text": str(err)}
+            outcome = {"errno": err.errno or -1, "text": _said(err)}
         except Exception as err:
             outcome = {"errno": -1, "text": f"{type(err).__name__}: {err}"}
         os.write(write_fd, json.dumps(outcome).encode()[:4096])

@@ -130,7 +130,7 @@ def test_the_archive_is_there_for_the_block_only(
     program(
         programs,
         "mmdebstrap",
-        'echo "I: one"; echo; echo "I: two" >&2; env > "$TMPDIR/env"; for a; do [ -n "${a%%*.tar}" ] || echo tar > "$a"; done',
+        'echo "I: one"; echo; echo "I: two" >&2; env > env; for a; do [ -n "${a%%*.tar}" ] || echo tar > "$a"; done',
     )
     said: list[str] = []
     with bootstrap.tree_archive(BASE, tmp_path / "work", progress=said.append) as archive:

@@ -48,7 +48,7 @@ def test_what_is_a_containers_own_makes_no_difference() -> None:
     [
         {"memory_swap": "-1", "memory": "1g"},
         {"pids_limit": "8"},
-        {"cpus": "1.5"},
+        {"cpus": "0.5"},
         {"shm_size": "1m"},
         {"sysctl": "net.core.somaxconn=5"},
         {"ipc": "none"},
