@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
@@ -21,12 +22,25 @@ T = TypeVar("T")
 _POLL_S = 0.05
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Knows its connections: httpcore 1.0 forgets one whose TLS handshake is cancelled (``start_tls`` of its backend), open as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+
+    async def create_connection(self, *arguments: Any, **options: Any) -> Any:
+        transport, protocol = await super().create_connection(*arguments, **options)
+        self.connections.add(transport)
+        return transport, protocol
+
+
 class EventLoop:
     """An asyncio loop in a thread of its own. Leaving the block cancels what still runs, runs ``at_end`` and closes the loop."""
 
     def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._at_end = at_end
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
         self._thread = threading.Thread(target=self._body, name="cellwall-network", daemon=True)
 
     def _body(self) -> None:
@@ -47,6 +61,8 @@ class EventLoop:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._at_end()
+        for connection in list(self._loop.connections):
+            connection.abort()
         # A transport closes its socket in a later turn of the loop than the one that was told to close it.
         for _ in range(3):
             await asyncio.sleep(0)

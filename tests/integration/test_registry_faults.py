@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -389,6 +391,29 @@ def test_a_silent_pull_is_cancelled(rig: Rig, registry: FaultRegistry, name: str
     registry.faults["/manifests/"] = [Fault(silent=True)]
     with pytest.raises(Cancelled):
         rig.store.pull(name, cancelled=lambda: bool(registry.paths("/manifests/")))
+    rig.assert_empty()
+
+
+def test_a_silent_handshake_is_cancelled(rig: Rig) -> None:
+    """The connection is closed by then, not by whoever collects garbage: of that pytest would hear a warning here."""
+    greeted = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)
+                greeted.set()
+                while connection.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        with pytest.raises(Cancelled):
+            rig.store.pull(f"127.0.0.1:{server.getsockname()[1]}/lab/x", cancelled=greeted.is_set)
+        gc.collect()
+        thread.join(PATIENCE_S)
+    assert not thread.is_alive()
     rig.assert_empty()
 
 
