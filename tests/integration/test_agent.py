@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from ..waiting import until
 pytestmark = pytest.mark.needs("root", "overlay")
 
 _SOURCE = str(TOP / "src")
+# The text of the command before goes a moment after its end.
 WALLS = """
+until [ "$(ls /dev/cell | wc -l)" = 1 ]; do :; done
 cat /proc/self/status | grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|Uid|Gid|Sig|Umask)'
 cut -d' ' -f4- /proc/self/mountinfo | sort; cat /proc/self/limits /proc/self/uid_map /proc/self/gid_map /proc/self/oom_score_adj
 readlink /proc/self/ns/* | sort; ls /proc/self/fd; ls -l /dev/cell; cat /proc/keys | wc -c; cat /proc/self/cgroup | grep -v '^0:'
@@ -120,16 +123,18 @@ def test_nothing_in_the_container_reaches_it(engine: Engine, box: Box) -> None:
     assert re.search(r"(?m)^Seccomp:\t2$", status) and re.search(r"(?m)^NoNewPrivs:\t1$", status)
     held = re.search(r"(?m)^CapBnd:\t(\w+)$", status)
     assert held is not None and "CAP_SYS_ADMIN" not in names(int(held[1], 16))
-    # Of the machine it has its two sockets, to the launcher and to this process, its standard streams and nothing else.
-    assert sorted(
-        os.readlink(f"/proc/{pid}/fd/{name}").partition(":")[0] for name in os.listdir(f"/proc/{pid}/fd")
-    ) == [
-        "/dev/null",
-        "/dev/null",
-        "/memfd",
-        "socket",
-        "socket",
-    ]
+    # Of the machine it has its two sockets, to the launcher and to this process, its standard streams and nothing else,
+    # once it waits again: after a command's end it removes the text of that.
+    until(lambda: opened(pid) == ["/dev/null", "/dev/null", "/memfd", "socket", "socket"], lambda: opened(pid))
+
+
+def opened(pid: int) -> list[str]:
+    """What a process has open, without numbers."""
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed between the look and the read
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}").partition(":")[0])
+    return sorted(found)
 
 
 def test_a_kill_takes_all_of_the_command_and_nothing_else(engine: Engine, box: Box) -> None:
@@ -157,13 +162,16 @@ def test_a_kill_takes_all_of_the_command_and_nothing_else(engine: Engine, box: B
 
 
 def test_one_that_was_killed_is_no_loss(engine: Engine, box: Box) -> None:
-    os.kill(agents(engine)[0], signal.SIGKILL)
+    (first,) = agents(engine)
+    os.kill(first, signal.SIGKILL)
     assert box.run("echo well", check=False).stdout in ("well\n", "")
+    until(lambda: first not in agents(engine), "the first agent's end")
     ended: list[cellwall.Result] = []
     thread = threading.Thread(target=lambda: ended.append(box.run("exec sleep 1004", check=False)))
     thread.start()
     until(lambda: _sleeps(engine.launcher.pid) != [], "the command")
-    os.kill(agents(engine)[0], signal.SIGKILL)
+    (second,) = agents(engine)
+    os.kill(second, signal.SIGKILL)
     thread.join()
     assert ended[0].exit.signal == signal.SIGKILL
     until(lambda: _sleeps(engine.launcher.pid) == [], "the end of what it had started")
@@ -207,7 +215,7 @@ def test_a_container_that_lives_by_itself_has_its_shims(engine: Engine, busybox:
         client.wait()
         until(lambda: len(_sleeps(shim)) == 1, "the end of the client's command")
         assert box.run("echo well").stdout == "well\n"
-        assert agent not in descendants(shim)
+        until(lambda: agent not in descendants(shim), "the end of the agent that was killed with it")
     finally:
         assert main(["rm", "-f", "web"]) == 0
     with pytest.raises(CellwallError, match="no container web"):
