@@ -64,7 +64,8 @@ def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: st
     patience_s = stop_timeout_s if timeout_s is None else timeout_s
     if not wait_ended(known, found, None if patience_s < 0 else patience_s):
         kill_and_wait(known, found)
-        if patience_s > 0:  # else nobody was to wait
+        # Else nobody was to wait; and what got SIGKILL has been killed anyway, however long the kernel takes over it.
+        if patience_s > 0 and asked != "KILL":
             told = f"container {container.name} didn't end within {patience_s:g} s of SIG{asked}, so it was killed"
     _tell(known, "stop", found)
     return told

@@ -16,6 +16,7 @@ import pytest
 from ..peer import hands
 from ..peer.hands import Hand
 from ..registries import busybox_image, write_layout
+from ..waiting import until
 
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
 
@@ -132,6 +133,7 @@ def test_a_mount_never_leaves_the_root(made: Hand) -> None:
 
 
 def test_a_stop_that_is_ignored_kills_and_says_so(made: Hand) -> None:
+    until(lambda: made.check("logs", "deaf") == "set\n", "its trap")
     done = made("stop", "-t", "1", "deaf")
     assert (done.returncode, done.stdout) == (0, "deaf\n")
     assert done.stderr == "cellwall: container deaf didn't end within 1 s of SIGTERM, so it was killed\n"

@@ -103,6 +103,13 @@ def test_a_paused_container_stands_still_and_still_ends(cli: Cli, engine: Engine
     assert cli("pause", "lab").stderr.startswith("cellwall: no container lab")
 
 
+def test_a_stop_by_sigkill_has_nothing_to_tell(cli: Cli, engine: Engine) -> None:
+    """However short the time that it is given: the kernel takes a process apart in its own."""
+    assert cli("run", "-d", "--name", "lab", "box:1", "sleep", "1000").returncode == 0
+    assert engine.stop("lab", 1e-9, "KILL") == ""
+    assert cli("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "lab").stdout == "exited 137\n"
+
+
 @pytest.mark.needs("cgroup-cpuset")
 def test_update_and_rename(cli: Cli, engine: Engine) -> None:
     cli("run", "-d", "--name", "lab", "-m", "64m", "box:1", "sleep", "1000")
