@@ -10,13 +10,13 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +25,10 @@ from typing import Any
 
 import pytest
 
+from .waiting import until
+
 PROGRAMS = ("docker-registry", "skopeo", "openssl", "busybox")
 USER, PASSWORD = "cell", "wall and more"
-_START_TIMEOUT_S = 60.0
 
 
 def missing_programs() -> list[str]:
@@ -82,17 +83,17 @@ class Registry:
 def run_registry(
     directory: Path, *, tls: bool = False, port: int | None = None, inside: Sequence[str] = ()
 ) -> Iterator[Registry]:
-    """Debian's docker-registry on a free loopback port, its data below ``directory``; ended when the block ends.
+    """Debian's docker-registry on a loopback port (None: one that is free), its data below ``directory``; ended when the block ends.
 
     ``inside`` is what a command line begins with to run in other namespaces than this process's.
     """
-    port = port or free_port()
     directory.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
         "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        # It takes a free port by itself, and says which: one that was looked for before may be another's by now.
+        "http": {"addr": f"127.0.0.1:{port or 0}"},
     }
     ca_file = None
     if tls:
@@ -109,11 +110,12 @@ def run_registry(
     config_file.write_text(json.dumps(config))
     log = directory / "registry.log"
     with open(log, "ab") as output:
+        begun = output.tell()
         process = subprocess.Popen(
             [*inside, "docker-registry", "serve", str(config_file)], stdout=output, stderr=output
         )
     try:
-        _wait_until_it_answers(process, port, log, inside)
+        port = _port_of(process, log, begun)
         login = (USER, PASSWORD) if tls else ("", "")
         yield Registry(f"127.0.0.1:{port}", directory, ca_file, *login, log=log)
     finally:
@@ -125,24 +127,18 @@ def run_registry(
             process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path, inside: Sequence[str]) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"docker-registry ended with {process.returncode}: {log.read_text()[-2000:]}")
-        if inside:
-            if not subprocess.run(
-                [*inside, "bash", "-c", f": < /dev/tcp/127.0.0.1/{port}"], capture_output=True
-            ).returncode:
-                return
-        else:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                return
-            except OSError:
-                pass
-        time.sleep(0.05)
-    raise RuntimeError(f"docker-registry didn't answer in {_START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
+def _port_of(process: subprocess.Popen[bytes], log: Path, begun: int) -> int:
+    """The port that it listens on, as its log says from ``begun`` on."""
+
+    def look() -> int:
+        has_ended = process.poll() is not None
+        said = log.read_bytes()[begun:].decode(errors="replace")
+        if has_ended:
+            raise RuntimeError(f"docker-registry ended with {process.returncode}: {said[-2000:]}")
+        found = re.search(r"listening on 127\.0\.0\.1:(\d+)", said)
+        return int(found[1]) if found else 0
+
+    return until(look, lambda: f"docker-registry to listen: {log.read_text()[-2000:]}")
 
 
 def _certificates(folder: Path) -> Path:
