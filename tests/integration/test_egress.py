@@ -393,10 +393,17 @@ def test_addresses_are_let_through_for_a_time(world: World, busybox: str) -> Non
     assert settings["Egress"] == {"Allowed": ["good.test:443", OTHER], "Refused": []}
     # What is refused is told while it runs, and when it has ended.
     run("exec", "box", "sh", "-c", f"! wget -qO- http://{EVIL}/; ! wget -qO- http://evil.test/")
+    told = f"--network egress=… has refused name evil.test (once); address {EVIL}:80/tcp (once)"
+
+    def refused() -> list[str]:
+        found: list[str] = json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Egress"]["Refused"]
+        return found
+
+    # While it runs names are written down a moment later.
+    until(lambda: refused() == [told], refused)
     for _ in range(2):
-        (refused,) = json.loads(run("inspect", "box"))[0]["NetworkSettings"]["Egress"]["Refused"]
-        assert refused == f"--network egress=… has refused name evil.test (once); address {EVIL}:80/tcp (once)"
         run("stop", "-t", "0", "box")
+        assert refused() == [told]
     run("start", "box")
 
     # Killed with its launcher: the next start takes its rules away, and its address may be given to another.
