@@ -31,7 +31,7 @@ from cellwall.runtime.inspect.cgroups_watch import Watch
 from cellwall.runtime.linux.process import start_time
 from cellwall.runtime.options import RunOptions
 
-from ..waiting import PATIENCE_S
+from ..waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs("root", "cgroup-write")
 
@@ -454,6 +454,8 @@ def test_runc_reads_the_same_of_its_container(tmp_path: Path) -> None:
         if started.returncode:
             pytest.skip("runc can't start a container here")
         pid = int((tmp_path / "pid").read_text())
+        # runc has told its own program there to begin, which has several threads, and doesn't wait for the exec.
+        until(lambda: Path(f"/proc/{pid}/comm").read_text() == "busybox\n", "the container's program")
         target = replace(cgroups_target.this_process(), pid=pid, started=start_time(pid))
 
         def theirs() -> dict[str, Any]:
