@@ -17,7 +17,7 @@ from cellwall.runtime.launcher.agent import NAME as AGENT_NAME
 from cellwall.runtime.launcher.init import SPARE_NAME
 from cellwall.runtime.linux.process import is_running, start_time
 
-from .leaks import descendants
+from .leaks import descendants, stat
 from .waiting import PATIENCE_S, until
 
 TARGETS = ("kernel", "launcher", "init", "waiting")
@@ -135,15 +135,8 @@ def _wait_for_the_rest(root: Path, session: int) -> None:
 
 def session_members(session: int) -> list[int]:
     """The pids of a session that haven't ended."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):  # it ended while we looked
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if (fields := stat(pid)) and int(fields[3]) == session and fields[0] != "Z"]
 
 
 def _marked(root: Path) -> list[str]:
