@@ -63,7 +63,7 @@ def reconcile(
         (paths.spares / name).unlink(missing_ok=True)
     for slot in list(state.stale_ids(str(paths.ids))):
         state.release_ids(str(paths.ids), slot)
-    _sweep_files(paths.data, ".tmp-idmap-checked.*")
+    _sweep_files(paths.data, ".tmp-idmap-checked.")
     _sweep(paths.running)
     _sweep(paths.containers)
     _sweep_unrecorded(paths.containers)
@@ -96,12 +96,17 @@ def _empty(group: Group) -> None:
         delay_s = min(delay_s * 2, 0.1)
 
 
-def _sweep_files(folder: Path, pattern: str = ".tmp-*") -> None:
+def _sweep_files(folder: Path, beginning: str = ".tmp-") -> None:
     """Remove half-written files in ``folder``, whose names end in the pid of their writer."""
-    for path in folder.glob(pattern):
-        writer = path.name.rpartition(".")[2]
-        if not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
-            path.unlink(missing_ok=True)
+    try:
+        # Not by a pattern, which looks for the folder first, and fails where that goes right then.
+        names = os.listdir(folder)
+    except FileNotFoundError:  # the container was removed meanwhile
+        return
+    for name in names:
+        writer = name.rpartition(".")[2]
+        if name.startswith(beginning) and not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _sweep_unrecorded(folder: Path) -> None:
