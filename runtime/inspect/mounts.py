@@ -178,6 +178,8 @@ def _read(process: ProcessFolder, container: Container | None, volumes: str, hid
             uid_map, gid_map = (
                 tuple(IdRange(one.inside, one.inside, one.count) for one in ranges) for ranges in (uid_map, gid_map)
             )
+        if process.is_ending():  # what was read of it last may be what was left of it
+            raise process.ended()
     except OSError as error:
         if isinstance(error, CellwallError):
             raise

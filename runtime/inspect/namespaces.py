@@ -128,7 +128,8 @@ def _subject(known: Containers, process: ProcessFolder, container: Container | N
             count=count,
             more=count - len(members),
         )
-        process.stat()  # it was there to the end
+        if process.is_ending():  # what was read of it last may be what was left of it
+            raise process.ended()
         return subject
     except OSError as error:
         if isinstance(error, CellwallError):

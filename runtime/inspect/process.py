@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..containers import Container, Containers
 
 _LARGEST_FILE = 64 << 20
+# Source: include/linux/sched.h
+_PF_EXITING = 0x4
 
 
 class ProcessFolder:
@@ -71,9 +73,16 @@ class ProcessFolder:
             "look as that user, or as root"
         )
 
+    def is_ending(self) -> bool:
+        """Whether it has ended, or the kernel takes it apart: from then on its files are empty, missing or refused, one after another."""
+        try:
+            return self.stat().is_ending
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
     def error(self, error: OSError) -> CellwallError | OSError:
         """What a failed read means to a person; the error itself where it means nothing special."""
-        if isinstance(error, (FileNotFoundError, ProcessLookupError)) or error.errno == ESRCH:
+        if isinstance(error, (FileNotFoundError, ProcessLookupError)) or error.errno == ESRCH or self.is_ending():
             return self.ended()
         return self.refused(error) if error.errno in (EACCES, EPERM) else error
 
@@ -126,9 +135,9 @@ class ProcessFolder:
 
 
 class Stat:
-    """What ``/proc/PID/stat`` says of a process: its name, its state's letter, its parent, its start in clock ticks."""
+    """What ``/proc/PID/stat`` says of a process: its name, its state's letter, its parent, its start in clock ticks, whether it ends."""
 
-    __slots__ = ("name", "parent", "started", "state")
+    __slots__ = ("is_ending", "name", "parent", "started", "state")
 
     def __init__(self, raw: bytes) -> None:
         # The name may hold blanks, parentheses and line ends, so the last parenthesis ends it.
@@ -137,6 +146,8 @@ class Stat:
         self.name = os.fsdecode(raw[raw.index(b"(") + 1 : end])
         self.state = fields[0].decode()
         self.parent = int(fields[1])
+        # Set before anything of it is let go, long before it is a zombie. Source: kernel/exit.c, do_exit
+        self.is_ending = bool(int(fields[6]) & _PF_EXITING)
         self.started = int(fields[19])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cellwall.runtime.errors import CellwallError, StatusError
+from cellwall.runtime.inspect import namespaces_gives as gives
 from cellwall.runtime.inspect import namespaces_reading as reading
 from cellwall.runtime.inspect import plain
 from cellwall.runtime.inspect.namespaces import NamespacesView
@@ -241,6 +242,7 @@ def test_this_process() -> None:
         assert set(found) >= {"mnt", "pid", "net", "ipc", "uts", "user"}
         assert reading.numbers(process.status())[-1] == os.getpid()
         assert process.started == start_time(os.getpid())
+        assert not process.is_ending()
 
 
 def test_the_machines_own_numbers_are_the_kernels() -> None:
@@ -272,9 +274,13 @@ def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen(["true"])
     try:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        with ProcessFolder(child.pid, "thing") as process, pytest.raises(OSError) as failed:
-            reading.inodes(process)
-        assert isinstance(process.error(failed.value), StatusError)
+        with ProcessFolder(child.pid, "thing") as process:
+            assert process.is_ending()
+            # The kernel says no such process of the one, and invalid argument of the other.
+            for look in (reading.inodes, gives.mounts):
+                with pytest.raises(OSError) as failed:
+                    look(process)
+                assert isinstance(process.error(failed.value), StatusError)
     finally:
         child.wait()
 
