@@ -281,7 +281,7 @@ def test_layers_are_removed_whole_and_said_when_missing(name: str, disk: Path) -
 
 
 MAKER = """
-import io, sys
+import io, select, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from cellwall.runtime.images.digest import Digest
@@ -294,7 +294,9 @@ class Slow(io.RawIOBase):
     def read(self, size=-1):
         if self.sent:
             print("waiting", flush=True)
-            sys.stdin.read()
+            # In short steps: Python heeds a signal that comes just before one of its waits only after that wait.
+            while not select.select([sys.stdin], [], [], 0.05)[0]:
+                pass
         self.sent = True
         return Path(sys.argv[3]).read_bytes()[:3000]
 driver.add_layer(Digest.of(b"x"), None, [], Slow(), digest="x")
