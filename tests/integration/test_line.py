@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -80,10 +81,12 @@ def test_one_after_another(engine: Engine, box: Box, null_fd: int) -> None:
 def test_its_figures_are_its_own(engine: Engine, box: Box) -> None:
     busy = "i=0; while [ $i -lt 60000 ]; do i=$((i + 1)); done"
     first = box.run(busy).exit.usage
+    began = time.monotonic()
     second = box.run("true").exit.usage
     assert first.cpu_s is not None and second.cpu_s is not None
     assert 0 < second.cpu_s < first.cpu_s
-    assert 0 < second.wall_s < first.wall_s
+    # Not compared with the first's: however little a command does, a busy machine may let it wait.
+    assert 0 < second.wall_s <= time.monotonic() - began
     hungry = box.run("head -c 200m /dev/zero | tail", check=False)
     assert hungry.exit.oom_killed and hungry.exit.memory_limit_bytes == 64 << 20
     after = box.run("false", check=False)
@@ -111,8 +114,8 @@ def test_killed_from_another_thread_and_by_ctrl_c(engine: Engine, box: Box, null
     assert process.wait().signal == signal.SIGKILL
     process.close()
     box.run("true")
-    threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.3, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
         box.run("sleep 1001")
     until(lambda: "sleep 1001" not in box.run("ps -o args").stdout, "the end of the command")
 
