@@ -288,13 +288,13 @@ def test_a_commands_end_in_a_named_container_ends_only_its_own(engine: Engine, b
     with cellwall.container(busybox, name="lab", engine=engine) as box:
         read_fd, write_fd = os.pipe()
         null_fd = os.open(os.devnull, os.O_RDWR)
-        with engine.exec("lab", ["sleep", "60"], stdin_fd=null_fd, stdout_fd=write_fd, stderr_fd=write_fd) as other:
+        with engine.exec("lab", ["sleep", "1000"], stdin_fd=null_fd, stdout_fd=write_fd, stderr_fd=write_fd) as other:
             result = box.run("setsid sleep 61 & sleep 62", timeout=0.3, check=False)
             assert result.timed_out
             assert other.poll() is None
             # Killed it is at once, and gone once the kernel has taken it apart.
             until(lambda: not {"sleep 61", "sleep 62"} & sleeping(box), "the end of what was timed out")
-            assert "sleep 60" in sleeping(box)
+            assert "sleep 1000" in sleeping(box)
         for fd in (read_fd, write_fd, null_fd):
             os.close(fd)
         box.remove()

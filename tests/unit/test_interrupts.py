@@ -115,8 +115,8 @@ def test_a_wait_ends_in_time_and_by_what_a_handler_raises() -> None:
     assert wait_on(polled, 0.01) == wait_on(polled, 0) == wait_on(polled, -1) == []
     old = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
             wait_on(polled)
     finally:
         signal.signal(signal.SIGALRM, old)
