@@ -164,7 +164,16 @@ def test_a_flood_and_idle_clients_leave_room_for_others(served: Served) -> None:
     finally:
         for sock in idle:
             sock.close()
-    assert served.addresses("web") == ["172.30.0.2"]
+
+    def answered() -> list[str]:
+        try:
+            data = ask_udp(served.inside, question("web"), timeout_s=1)
+        except TimeoutError:
+            return []
+        return [address for address, _ in message.read_answer(data, message.labels("web")).addresses]
+
+    # Asked again, as a resolver does: what is left of the flood may still fill the socket, and the kernel drops what comes then.
+    assert until(answered, "an answer behind the flood") == ["172.30.0.2"]
 
 
 def test_glibc_reads_its_answers(served: Served, tmp_path: Path) -> None:
