@@ -14,6 +14,7 @@ from cellwall.runtime.network.looking import interface
 
 from ..netns import Netns
 from ..tree import TOP
+from ..waiting import until
 
 pytestmark = pytest.mark.needs("root", "ip", "nft", "bridge-links", "nftables-nat")
 
@@ -25,11 +26,16 @@ def test_interfaces_are_the_kernels_of_this_namespace() -> None:
         here.run("ip", "link", "set", "one", "master", "br9", "up")
         assert here.do(lambda: interface("one"))[1] == "br9"
         for name in ("one", "two", "br9"):
-            (told,) = json.loads(here.run("ip", "-j", "link", "show", name))
-            state, _ = here.do(partial(interface, name))
-            assert state == told["operstate"].lower().replace("lowerlayer", "lower layer ")
+
+            def same(name: str = name) -> bool:
+                (told,) = json.loads(here.run("ip", "-j", "link", "show", name))
+                state, _ = here.do(partial(interface, name))
+                return bool(state == told["operstate"].lower().replace("lowerlayer", "lower layer "))
+
+            # The kernel works a link's state out a moment later than the command that changed it has ended.
+            until(same, f"the state of {name} that ip tells")
         here.run("ip", "link", "set", "two", "up")
-        assert here.do(lambda: interface("one")) == ("up", "br9")
+        until(lambda: here.do(lambda: interface("one")) == ("up", "br9"), "a link that is up")
         for name in ("none", "x" * 16, ""):
             assert here.do(partial(interface, name)) == ("missing", "")
         # Another namespace's aren't this one's.
