@@ -65,11 +65,12 @@ def test_a_command_that_is_done_ends_as_any_process_does() -> None:
         "sys.argv[1:] = ['version', '--format', '{{{{.Version}}}}', *sys.argv[1:]]; main(); print('back')"
     )
     shown = f"{cellwall.__version__}\n"
+    late = "threading.Thread(target=lambda: (threading.main_thread().join(), print('late')))"
     for before, words, said, status in (
         ("", [], f"{shown}the end\n", 0),
         ("", ["more"], "the end\n", 125),
         # Whoever has threads still is left to the interpreter, which waits for them.
-        ("threading.Timer(0.1, print, ['late']).start();", [], f"{shown}back\nlate\nthe end\n", 0),
+        (f"{late}.start();", [], f"{shown}back\nlate\nthe end\n", 0),
     ):
         done = subprocess.run([sys.executable, "-c", code.format(before), *words], capture_output=True, text=True)
         assert (done.stdout, done.returncode) == (said, status), done.stderr
