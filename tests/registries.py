@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import re
 import shutil
 import signal
@@ -37,10 +38,19 @@ def missing_programs() -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody has on loopback, and that the kernel gives to nobody who asks for any: what another worker does leaves it free."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # Not by ``random`` itself, which Hypothesis seeds alike in each worker.
+    chance = random.SystemRandom()
+    while True:
+        with socket.socket() as listener:
+            try:
+                # A machine that gives almost all of them leaves none for this.
+                listener.bind(("127.0.0.1", chance.randrange(10_000, first_given) if first_given > 20_000 else 0))
+            except OSError:
+                continue
+            port: int = listener.getsockname()[1]
+            return port
 
 
 @dataclass(frozen=True)
