@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from ..runtime.errors import CellwallError
@@ -41,9 +42,29 @@ class Place:
     def make(self) -> None:
         """Make the folder where it isn't there, as after the end of a kernel that is to be started again."""
         self._unlock()
-        self.path.mkdir(mode=0o700, exist_ok=True)
-        self._lock_fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while self._lock_fd < 0:
+            # Not Path.mkdir with exist_ok: that looks a second time, when it may be gone.
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            self._lock_fd = self._locked()
+
+    def _locked(self) -> int:
+        """The lock, taken; -1 where another kernel's start has removed the folder just before: until it is locked it looks left behind."""
+        path = self.path / _LOCK
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return -1
+        try:
+            # Who has it now is removing the folder.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _stands(path, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return -1
 
     def remove(self) -> None:
         """Remove it with its sockets; nothing where it is gone."""
@@ -65,11 +86,21 @@ def _sweep(parent: Path) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+            # Else another one was quicker, and the folder may be there anew, with a lock that somebody has.
+            if _stands(folder / _LOCK, fd):
+                _remove(folder)
         except BlockingIOError:
             continue
         finally:
             os.close(fd)
+
+
+def _stands(path: Path, fd: int) -> bool:
+    """Whether the file that ``fd`` has open is the one at ``path``."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _remove(folder: Path) -> None:
