@@ -121,6 +121,10 @@ class Client:
         managers.shutdown_kernel(started, now=True)
         return found
 
+    def waiting(self) -> list[str]:
+        """The spare containers that the next kernel of this process can have."""
+        return spares.Spares.of(Engine.default()).waiting
+
     def container(self) -> str:
         provisioner: Any = self.manager.provisioner
         return str(provisioner._session.container_id)

@@ -68,9 +68,12 @@ def waiting(home: Home) -> dict[str, int]:
     }
 
 
-def spare(home: Home, *before: str) -> str:
-    """The id of the container that waits, once there is one that isn't of ``before``."""
-    return str(wait_for(lambda: next((one for one in waiting(home) if one not in before), None)))
+def spare(client: Client, *before: str) -> str:
+    """The id of the container that waits, once there is one that isn't of ``before``.
+
+    By the word of the process that made it, which can give it away only once it has heard that it runs.
+    """
+    return str(wait_for(lambda: next((one for one in client.tell("waiting") if one not in before), None)))
 
 
 @pytest.mark.needs("root", "overlay")
@@ -87,7 +90,7 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     # A process that starts one kernel has no use for a spare.
     assert waiting(home) == {}
     client.tell("restart")
-    first = spare(home)
+    first = spare(client)
     assert client.tell("container") != first
     client.tell("restart")
     assert client.tell("container") == first
@@ -100,13 +103,13 @@ def test_taken_once_and_not_to_be_told(client: Client, home: Home) -> None:
     assert done["errors"] == ["KeyboardInterrupt"]
     assert first in client.text("%container")
     # Another one waits by then, and follows at once where this one dies. What that was asked for reaches its successor no more.
-    second = spare(home, first)
+    second = spare(client, first)
     assert client.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")["status"] == "dead"
     client.tell("restart")
     assert client.tell("container") == second
     assert client.text("import time; time.sleep(0.5); print(2)").endswith("2\n")
     # What waits is said to be no kernel yet.
-    spare(home, first, second)
+    spare(client, first, second)
     assert "(spare kernel)" in home.cli("ps")
     assert json.loads(home.cli("info", "--format", "json"))["Spares"]["Kernels"] == 1
     # Nothing is left, also of what waits, where the client is killed.
@@ -131,13 +134,13 @@ def test_not_taken(client: Client, home: Home) -> None:
     wait_for(lambda: second not in waiting(home))
     client.tell("start", "warm", folder, {})
     assert client.text("print(1)") == "1\n"
-    third = spare(home, second)
+    third = spare(client, second)
     client.tell("shutdown")
 
     # Who asks for less gets less, and the next one is made for that.
     client.tell("start", "warm", folder, {"KERNEL_MEMORY_LIMIT": "150m"})
     assert client.tell("container") != third
-    fourth = spare(home, third)
+    fourth = spare(client, third)
     # An image of the same name that is another one.
     (home.root / "home/Dockerfile").write_text("FROM kernel:1\nENV MOVED=yes\n")
     home.cli("build", "-q", "-t", "kernel:w", str(home.root / "home"))
@@ -145,7 +148,7 @@ def test_not_taken(client: Client, home: Home) -> None:
     assert client.tell("container") != fourth
     assert client.text("import os; print(os.environ['MOVED'])") == "yes\n"
     wait_for(lambda: fourth not in waiting(home))
-    fifth = spare(home, fourth)
+    fifth = spare(client, fourth)
     client.tell("shutdown")
     # Other options, by a kernelspec of the same name.
     home.cli("kernel", "install", "--image", "kernel:w", "--name", "warm", "-m", "199m", "--warm", "1")
@@ -178,11 +181,11 @@ def test_an_ordinary_users(image: Path) -> None:
         client.tell("start", "warm", str(home.notebooks), {})
         cold = json.loads(client.text(SEEN).splitlines()[-1])
         client.tell("restart")
-        first = spare(home)
+        first = spare(client)
         client.tell("restart")
         assert client.tell("container") == first
         assert json.loads(client.text(SEEN).splitlines()[-1]) == cold
-        spare(home, first)
+        spare(client, first)
         client.kill()
         assert home.left() == []
     finally:
