@@ -19,6 +19,8 @@ from traitlets.config import Config
 
 __all__ = ["CellExecutionError", "NotebookClient", "execute", "read"]
 
+_CELL_S = 600
+
 
 def read(path: Path) -> Any:
     """The notebook in ``path``. Raises nbformat's ValidationError where it isn't a valid one."""
@@ -40,7 +42,9 @@ def execute(
         client(
             notebook,
             kernel_name=kernel,
-            timeout=600,
+            timeout=_CELL_S,
+            # What a cell shows may come behind its end: nbclient gives it four seconds, and leaves out what comes later without a word.
+            iopub_timeout=_CELL_S,
             resources={"metadata": {"path": str(folder)}},
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}}),
             **more,

@@ -16,6 +16,7 @@ from .. import registries
 from ..lock_world import cellwall, done, lock_of, push, write_notebook
 from ..registries import Registry, run_registry
 from ..tree import TOP
+from ..waiting import PATIENCE_S
 from .driver import Notebook
 from .test_magics_kernel import ok
 
@@ -23,14 +24,16 @@ pytestmark = pytest.mark.needs("root", "overlay", "docker-registry", "skopeo")
 registry = registries.registry
 
 SHOW = "echo version $VERSION"
+# Both leave out what comes more than four seconds behind a cell's end, unless they are told otherwise.
 PAPERMILL = (
-    "import sys, papermill; papermill.execute_notebook(*sys.argv[1:], progress_bar=False, kernel_name='python3')"
+    "import sys, papermill\n"
+    f"papermill.execute_notebook(*sys.argv[1:], progress_bar=False, kernel_name='python3', iopub_timeout={PATIENCE_S:.0f})"
 )
-NBCLIENT = """
+NBCLIENT = f"""
 import sys, nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, kernel_name="python3").execute()
+NotebookClient(notebook, kernel_name="python3", iopub_timeout={PATIENCE_S:.0f}).execute()
 nbformat.write(notebook, sys.argv[2])
 """
 
