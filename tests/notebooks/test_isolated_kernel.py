@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,10 +39,13 @@ def read(path):
     try:
         with open(path) as file: return file.read()
     except PermissionError: return ""
+def place(fd):
+    try: return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError: return "closed"  # that of the listing, and what another thread has just had open
 print(json.dumps({
     "interfaces": [line.split(":")[0].strip() for line in read("/proc/net/dev").splitlines()[2:]],
     "pids": sorted(int(name) for name in os.listdir("/proc") if name.isdigit()),
-    "fds": [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")],
+    "fds": [place(fd) for fd in os.listdir("/proc/self/fd")],
     "arguments": [read(f"/proc/{pid}/cmdline") for pid in (1, os.getpid())],
     "environment": [read(f"/proc/{pid}/environ") for pid in (1, os.getpid())],
     "connection": oct(os.stat("/run/cellwall/connection.json").st_mode & 0o777),
@@ -55,6 +59,15 @@ def of_this_machine(mounts: list[list[str]]) -> list[str]:
     """Where one of this machine's filesystems is mounted in the kernel's container, but for devices and the kernel's own."""
     mine = {line.split()[2] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
     return [at for device, _, at in mounts if device in mine and not at.startswith(("/dev/", "/proc/", "/sys/"))]
+
+
+def open_in(pid: int) -> set[str]:
+    """What a process has open."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # one of its threads has just closed it
+            found.add(os.readlink(path))
+    return found
 
 
 @KINDS
@@ -72,8 +85,9 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
     assert found["folder"] == str(home.notebooks)
     assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
     # It shares no socket with whoever started it, and the pipe of its raw output alone.
-    servers = {os.readlink(path) for path in Path(f"/proc/{client.process.pid}/fd").iterdir() if path.is_symlink()}
-    shared = [fd for fd in servers.intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))]
+    shared = [
+        fd for fd in open_in(client.process.pid).intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))
+    ]
     assert [fd.partition(":")[0] for fd in shared] in ([], ["pipe"])
     assert found["connection"] == "0o600"
     assert "hidden" not in str(found)
