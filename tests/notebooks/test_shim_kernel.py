@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ..waiting import until
 from .driver import Notebook
 
 pytestmark = pytest.mark.needs("root")
@@ -40,7 +41,8 @@ def test_it_outlives_the_kernel_and_its_launcher(cellwall_root: Path) -> None:
         one.kill()
     with Notebook() as other:
         assert other.run("%load_ext cellwall").error is None
-        assert other.run("%container logs stays").text() == "begun\n"
+        # It has begun, which isn't to say that it has written that.
+        until(lambda: other.run("%container logs stays").text() == "begun\n", "the container's first words")
         assert other.run("%container exec stays echo joined").text() == "joined\n"
         assert other.run("%container restart -t 0 stays").error is None
         assert other.run("%container stop -t 0 stays").error is None

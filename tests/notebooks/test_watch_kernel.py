@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ..leaks import Leaks
+from ..waiting import until
 from .driver import Execution, Notebook
 
 pytestmark = pytest.mark.needs("root", "cgroup-write")
@@ -111,7 +112,9 @@ def test_a_cell_that_ends_at_once_may_have_no_meter_and_is_none_the_worse(notebo
         cell = ok(notebook.run(f"{HOST} --watch\necho done"))
         assert cell.text() == "done\n"
         assert len(drawn(cell, "display_data")) <= 1
-    assert notebook.value("[t.name for t in __import__('threading').enumerate() if 'watch' in t.name]") == []
+    # A cell waits for its watcher, but not without end.
+    watchers = "[t.name for t in __import__('threading').enumerate() if 'watch' in t.name]"
+    until(lambda: notebook.value(watchers) == [], "the end of the watchers")
 
 
 def test_a_watched_cell_in_a_container_that_stays(notebook: Notebook) -> None:
