@@ -12,7 +12,7 @@ from errno import EACCES, EPERM, ESRCH
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CellwallError, StatusError
-from ..linux.process import openat2
+from ..linux.process import PF_EXITING, openat2
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..containers import Container, Containers
 
 _LARGEST_FILE = 64 << 20
-# Source: include/linux/sched.h
-_PF_EXITING = 0x4
 
 
 class ProcessFolder:
@@ -146,8 +144,7 @@ class Stat:
         self.name = os.fsdecode(raw[raw.index(b"(") + 1 : end])
         self.state = fields[0].decode()
         self.parent = int(fields[1])
-        # Set before anything of it is let go, long before it is a zombie. Source: kernel/exit.c, do_exit
-        self.is_ending = bool(int(fields[6]) & _PF_EXITING)
+        self.is_ending = bool(int(fields[6]) & PF_EXITING)
         self.started = int(fields[19])
 
 

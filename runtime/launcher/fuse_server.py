@@ -43,6 +43,7 @@ from ..linux.process import (
     be_root,
     clone3,
     close_range,
+    is_ending,
     prctl,
     setns,
     unshare,
@@ -68,8 +69,6 @@ _START_TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 5.0
 # The kernel ends a process within a moment.
 _EXIT_TIMEOUT_S = 1.0
-# In the flags of proc_pid_stat(5): its end has begun. Source: PF_EXITING in the kernel's include/linux/sched.h.
-_EXITING = 0x4
 
 
 class FuseServer:
@@ -100,14 +99,6 @@ class FuseServer:
             self.pidfd = self._output_fd = -1
         return self._end
 
-    def is_ending(self) -> bool:
-        """Whether its end has begun: its mount is lost by then, and it can't be waited for yet."""
-        if self.pidfd < 0:
-            return False
-        with open(f"/proc/{self.pid}/stat", "rb") as file:
-            # Behind the name, which may hold anything, the flags are the seventh word.
-            return bool(int(file.read().rpartition(b")")[2].split()[6]) & _EXITING)
-
     def kill(self) -> None:
         """End it at once and wait for that."""
         if self.pidfd >= 0:
@@ -135,7 +126,7 @@ class Servers:
         """Why the container failed: a server that ended, whatever the container's own process made of it (``known``)."""
         for one in self._container.rootfs.servers:
             # Whoever needs a file of a mount that is lost ends before the server has: by SIGBUS, or with an error of its own.
-            if one.is_ending():
+            if one.pidfd >= 0 and is_ending(one.pid):
                 readable(one.pidfd, _EXIT_TIMEOUT_S)
             self._forget_ended(one)
             end = one.end()

@@ -37,6 +37,10 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+# Of a process, in its flags: its end has begun. Set before anything of it is let go, long before it is a zombie. Source: do_exit in the
+# kernel's kernel/exit.c.
+PF_EXITING = 0x4
+
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -233,11 +237,8 @@ def setdomainname(name: str) -> None:
     check(_setdomainname(raw, len(raw)), f"setdomainname {name}")
 
 
-def start_time(pid: int) -> int:
-    """When process ``pid`` started, in clock ticks since boot; with the pid it names a process for good.
-
-    Raises ProcessLookupError where there is none (a zombie counts as none). Source: proc_pid_stat(5), field 22.
-    """
+def _stat(pid: int) -> list[bytes]:
+    """The fields of ``/proc/PID/stat`` behind the name. Raises ProcessLookupError where there is none."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -246,10 +247,23 @@ def start_time(pid: int) -> int:
             os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(pid) from None
-    fields = stat[stat.rindex(b")") + 2 :].split()
+    return stat[stat.rindex(b")") + 2 :].split()
+
+
+def start_time(pid: int) -> int:
+    """When process ``pid`` started, in clock ticks since boot; with the pid it names a process for good.
+
+    Raises ProcessLookupError where there is none (a zombie counts as none). Source: proc_pid_stat(5), field 22.
+    """
+    fields = _stat(pid)
     if fields[0] in (b"Z", b"X"):
         raise ProcessLookupError(pid)
     return int(fields[19])
+
+
+def is_ending(pid: int) -> bool:
+    """Whether process ``pid``, which wasn't waited for yet, has ended or the kernel takes it apart. Source: proc_pid_stat(5), field 9."""
+    return bool(int(_stat(pid)[6]) & PF_EXITING)
 
 
 def is_running(pid: int, started: int) -> bool:
