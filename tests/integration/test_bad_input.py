@@ -18,7 +18,7 @@ from ..peer.hands import Hand
 from ..registries import busybox_image, write_layout
 from ..waiting import until
 
-pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
+pytestmark = pytest.mark.needs("root", "overlay", "busybox-static", "bridge-links", "nftables-nat")
 
 # Run in order before the mistakes: what they are mistakes about.
 SET_UP = (

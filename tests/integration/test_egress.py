@@ -22,7 +22,7 @@ from ..netns import Netns
 from ..network_world import EVIL, GOOD, OTHER, RESOLVER, World
 from ..waiting import kill, until
 
-pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
+pytestmark = pytest.mark.needs("root", "overlay", "busybox-static", "bridge-links", "nftables-nat")
 
 LIST = f"good.test,*.wild.test:8080,{OTHER}:443,rebound.test"
 # Runs in the container, on the machine's own python3: each attempt by its name, and whether it came through.

@@ -9,7 +9,7 @@ import pytest
 
 from ..network_world import GOOD, RESOLVER, World
 
-pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
+pytestmark = pytest.mark.needs("root", "overlay", "busybox-static", "bridge-links", "nftables-nat")
 
 USUAL = """\
 127.0.0.1\tlocalhost
