@@ -13,6 +13,7 @@ from ..errors import BuildError, SpecError
 from . import values
 from .build_options import add_build_options, request_of
 from .build_report import Report
+from .command import note
 from .progress import Progress
 from .table import human_size, printable
 
@@ -63,7 +64,7 @@ def build(context: Context, words: list[str]) -> int:
     )
     quiet = said.quiet or said.progress == "quiet" or said.format == "json"
     for warning in context.engine.warnings:
-        print(f"cellwall: {warning}", file=sys.stderr)
+        note(warning)
     with Progress(sys.stderr, quiet=quiet) as progress:
         result = context.engine.build(request, on_event=Report(sys.stderr, quiet=quiet, pulling=progress))
     if said.iidfile:

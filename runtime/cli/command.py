@@ -321,10 +321,20 @@ def help_of(words: Sequence[str]) -> str:
 def _report(error: Exception, failed: int) -> int:
     known = isinstance(error, (CellwallError, OSError))
     text = str(error) if known else f"internal error: {type(error).__name__} {error}; CELLWALL_DEBUG=1 shows where"
-    sys.stderr.write(f"cellwall: {one_line(text)}\n")
+    note(text)
     if isinstance(error, InitError):
         return error.status
     return 125 if isinstance(error, SpecError) else failed
+
+
+def note(text: str) -> None:
+    """One line on standard error, as errors are told. Where nobody takes it any more it is lost, and the command goes on."""
+    try:
+        sys.stderr.write(f"cellwall: {one_line(text)}\n")
+        sys.stderr.flush()
+    except OSError:  # EIO, EPIPE: the terminal hung up, or the reader has gone
+        # What stays in the stream would fail again at the process's end, and be that end's status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def one_line(text: str) -> str:

@@ -13,7 +13,7 @@ from ..containers import SPARE_LABEL
 from ..errors import CellwallError, SpecError
 from ..signal_names import signal_name
 from . import table, values
-from .command import one_line
+from .command import note
 from .parser import Parser
 from .ps_filters import filters, wants_all
 
@@ -181,8 +181,6 @@ def stop(context: Context, words: list[str]) -> int:
 
     def act(name: str) -> None:
         if killed := context.engine.stop(name, timeout_s, said.signal):
-            from .run import note
-
             note(killed)
 
     return each(parser, names, act)
@@ -254,7 +252,7 @@ def each(
             if missing_is_fine and isinstance(error, LookupError):
                 continue
             sys.stdout.flush()
-            sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
+            note(str(error))
             failed = 1
         else:
             for line in [name] if lines is None else lines:

@@ -57,7 +57,7 @@ def rename(context: Context, words: list[str]) -> int:
 
 def update(context: Context, words: list[str]) -> int:
     """Change limits of containers, also of running ones; prints the name of each."""
-    from .run import note
+    from .command import note
 
     parser = context.parser("[OPTIONS] CONTAINER…")
     add_run_options(parser, only=_UPDATED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from ..errors import SpecError
-from .run import note
+from .command import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import json
-import sys
 
 from ..errors import CellwallError, NotFound, SpecError
 from . import table, values
-from .command import one_line
+from .command import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def inspect(context: Context, words: list[str]) -> int:
         try:
             found.append(look(context, name, kind, size=said.size))
         except CellwallError as error:
-            sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
+            note(str(error))
             failed = 1
     if said.format in (None, "json"):
         table.write(json.dumps(found, indent=4, default=str) + "\n")

@@ -12,6 +12,7 @@ from ..containers import options_from_dict
 from ..errors import CellwallError, InitError, SpecError, StatusError
 from ..options import RunOptions
 from . import detach_keys, values
+from .command import note
 from .containers import each
 from .run_options import RUN_USAGE, add_run_options, run_options_of
 from .session import Detached, Session, telling
@@ -79,7 +80,6 @@ def _start_attached(context: Context, container_id: str, session: Session, asked
 
 
 def _let_go(end: Detached) -> int:
-    from .run import note
 
     if end.why:
         note(f"detached: {end.why}; the container goes on, and cellwall attach joins it again")
@@ -163,7 +163,8 @@ def attach(context: Context, words: list[str]) -> int:
 
 
 def _attach(context: Context, name: str, *, stdin: bool, sig_proxy: bool, keys: bytes | None) -> int:
-    from .run import note, report_end
+
+    from .run import report_end
 
     engine = context.engine
     box = engine.container(name)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..errors import LockError, SpecError
 from . import table
+from .command import note
 from .progress import Progress
-from .run import note
 from .table import printable
 
 TYPE_CHECKING = False

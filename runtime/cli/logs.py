@@ -45,7 +45,7 @@ def logs(context: Context, words: list[str]) -> int:
     if options_from_dict(record["options"]).log_driver == "none":
         raise CellwallError(f"container {box.name} keeps no log, as it was made with --log-driver none")
     if tail is None and said.since is None and log.is_cut(engine.known.folder(box.id) / log.NAME):
-        from .run import note
+        from .command import note
 
         note(f"the oldest lines of {box.name} went by the bound of its log: --log-opt max-size and max-file raise it")
     entries = _following(context, box, tail) if said.follow else engine.logs(box.id, tail=tail)

@@ -6,14 +6,13 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ..errors import CellwallError, NetworkError, NotFound, SpecError, UnsupportedError
 from ..options import NetworkUse
 from . import network_values, table, values
-from .command import one_line
+from .command import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ def inspect(context: Context, words: list[str]) -> int:
         try:
             one = _named(definitions, name)
         except CellwallError as error:
-            sys.stderr.write(f"cellwall: {one_line(str(error))}\n")
+            note(str(error))
             failed = 1
             continue
         there = list(endpoints.each(definitions.run, one["id"]))

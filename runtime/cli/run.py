@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from ..errors import SpecError
 from . import detach_keys, values
 from .attach import Detached, Streams
+from .command import note
 from .run_options import RUN_USAGE, add_run_options, asked_flags, run_options_of
 from .terminal_options import OF_THE_TERMINAL, add_terminal_options
 
@@ -223,11 +224,3 @@ def report_end(ended: Exit) -> int:
     if ended.message or told:
         note(ended.reason)
     return ended.status
-
-
-def note(text: str) -> None:
-    """One line on standard error, as errors are told."""
-    from .command import one_line
-
-    sys.stderr.write(f"cellwall: {one_line(text)}\n")
-    sys.stderr.flush()

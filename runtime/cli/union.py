@@ -16,8 +16,9 @@ from ..union.mounting import DEPTH, HOST, LIMIT, Asked, Union, opened
 from ..union.syntax import UnionSpec, parse_words
 from . import table
 from .attach import Streams
+from .command import note
 from .parser import Parser
-from .run import attach, note, report_end, tell_warnings
+from .run import attach, report_end, tell_warnings
 from .run_options import OPTIONS, add_run_options, run_options_of
 from .values import integer
 

@@ -6,11 +6,11 @@ May import the engine, which the context makes at its first use.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 
 from ..errors import SpecError
 from . import table, values
+from .command import note
 from .containers import each
 from .pruning import agreed
 
@@ -125,7 +125,7 @@ def inspect(context: Context, words: list[str]) -> int:
         try:
             volume = store.get(name)
         except LookupError as error:
-            sys.stderr.write(f"cellwall: {error}\n")
+            note(str(error))
             failed = 1
             continue
         found.append(described(volume, str(store.data(name)), users.get(name, [])))

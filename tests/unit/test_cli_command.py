@@ -85,6 +85,18 @@ def test_output_that_nobody_can_take_is_one_line(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (1, "cellwall: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_nobody_can_take_is_still_the_status(unbuffered: str) -> None:
+    command = [sys.executable, "-m", "cellwall", "version", "more"]
+    environment = os.environ | {"CELLWALL_DEBUG": "", "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, env=environment).returncode == 125
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    with open(write_fd, "w") as broken:
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=broken, env=environment).returncode == 125
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
