@@ -26,7 +26,14 @@ from ..tree import TOP
 pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
 
 # Where /home is empty but for the folder that the first line names, and there is nothing but loopback.
-SET_UP = "ip link set lo up; mount -t tmpfs tmpfs /home; mkdir -p /home/dock/Downloads; echo $$; exec cat"
+# With a user `dock` beside those whom the machine has: the checkout may lie with one of them.
+SET_UP = """
+ip link set lo up
+mount --rbind /home /media; mount -t tmpfs tmpfs /home
+for one in /media/*; do [ ! -d "$one" ] || { mkdir "/home/${one##*/}"; mount --rbind "$one" "/home/${one##*/}"; }; done
+mkdir -p /home/dock/Downloads
+echo $$; exec cat
+"""
 FIRST = "cellwall run -it -v /home/dock/Downloads:/usr/Downloads ubuntu64 /bin/bash"
 WEB = "cellwall run -d -P -v /webapp training/webapp python app.py"
 DATA = "cellwall run -d -v /dbdata --name=dbdata training/postgres"

@@ -110,19 +110,9 @@ KNOWN = {("volume", "cellwall")}
 
 
 def run_in_docker(docker: Docker, name: str, words: list[str]) -> tuple[int, str]:
-    command = [
-        "docker",
-        "-H",
-        f"unix://{docker.home}/d.sock",
-        "run",
-        "--rm",
-        "--quiet",
-        "--network",
-        "none",
-        name,
-        *words,
-    ]
-    return _ran(command)
+    # Apart from the run, which has no word for a quiet pull before docker 23.
+    docker("pull", "--quiet", name)
+    return _ran(["docker", "-H", f"unix://{docker.home}/d.sock", "run", "--rm", "--network", "none", name, *words])
 
 
 def _ran(command: list[str]) -> tuple[int, str]:
