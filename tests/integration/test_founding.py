@@ -23,7 +23,7 @@ from ..peer.hands import machine
 from ..registries import free_port, missing_programs, run_registry, write_layout
 from ..tree import TOP
 
-pytestmark = pytest.mark.needs("root", "overlay", "busybox-static")
+pytestmark = pytest.mark.needs("root", "overlay", "busybox-static", "bridge-links", "nftables-nat")
 
 # Where /home is empty but for the folder that the first line names, and there is nothing but loopback.
 # With a user `dock` beside those whom the machine has: the checkout may lie with one of them.
