@@ -84,10 +84,12 @@ class Leaks:
                 continue
             if pid in family or self._names_a_root(pid) or (ALONE and "cellwall" in command):
                 found.append(f"process: {pid} {command}")
-        for group in sorted(cgroups() - self.groups - spare.groups):
+        groups = cgroups()
+        used = inhabited(groups - self.groups)
+        for group in sorted(groups - self.groups - spare.groups):
             pids = group_pids(group)
             # A group with a stranger's process in it belongs to another session; an empty one has outlived its owner.
-            if pids & family or (not WORKER and (ALONE or not pids)):
+            if pids & family or (not WORKER and (ALONE or os.path.basename(group) not in used)):
                 found.append(f"cgroup: {group} (processes: {sorted(pids) or 'none'})")
         if ALONE:
             found += [f"network link: {name}" for name in sorted(links() - self.links)]
@@ -219,6 +221,20 @@ def cgroups() -> set[str]:
 
 def group_pids(group: str) -> set[int]:
     return {int(pid) for folder, _, _ in os.walk(group) for pid in read(f"{folder}/cgroup.procs").split()}
+
+
+def inhabited(groups: set[str]) -> set[str]:
+    """The names of those groups that a process is in: also one that this pid namespace doesn't show, as of a session beside this one (scripts/apart.sh).
+
+    Not every hierarchy counts them; a container's groups have one name in all.
+    """
+    return {
+        os.path.basename(group)
+        for group in groups
+        if int(read(f"{group}/pids.current") or 0)
+        or b"populated 1" in read(f"{group}/cgroup.events")
+        or group_pids(group)
+    }
 
 
 def links() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 import cellwall
 from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
+from cellwall.runtime.options import RunOptions
 
 from ..leaks import Leaks, Spares, leftovers
+from ..tree import TOP
 from ..waiting import until
 
 
@@ -134,6 +137,22 @@ def test_a_spare_sandbox_is_none_and_a_lost_one_is(engine: Engine, busybox: str,
         other.unlink()
     engine.close()
     assert before.left() == []
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_group_is_inhabited_for_a_session_beside_it_too(engine: Engine, busybox: str) -> None:
+    there = engine.ensure(RunOptions(busybox, name="beside"))
+    # As scripts/apart.sh has it: the processes of this one aren't listed there.
+    code = (
+        "from tests.leaks import cgroups, group_pids, inhabited\n"
+        f"mine = {{group for group in cgroups() if group.endswith({there.id!r})}}\n"
+        "print(*map(group_pids, mine), *inhabited(mine))"
+    )
+    beside = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    said = subprocess.check_output([*beside, sys.executable, "-c", code], cwd=TOP, text=True).split()
+    assert said[-1] == there.id
+    assert set(said[:-1]) <= {"set()", "{0}"}
+    engine.remove("beside", force=True)
 
 
 def test_a_temporary_file(tmp_path: Path) -> None:
