@@ -14,6 +14,8 @@ from jupyter_core.paths import jupyter_runtime_dir
 from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.frozen import replace
+from ...runtime.interrupts import readable
+from ...runtime.linux.process import is_ending
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
 from ..explaining import MemoryWatch
@@ -179,13 +181,24 @@ class Box:
         """Looks at the memory of the container that runs."""
         return MemoryWatch.of(self.engine, self.container_id, "one of its processes")
 
-    def container_end(self, patience_s: float) -> Exit | None:
-        """How the container itself ended, or None where it still runs after ``patience_s``."""
+    def container_end(self) -> Exit | None:
+        """How the container itself ended, or None while that isn't known."""
         keeper = self.engine.keepers.get(self.container_id)
+        return None if keeper is None else keeper.poll()
+
+    def container_is_ending(self) -> bool:
+        """Whether the container's end has begun, so that ``container_end`` will be known.
+
+        Who is killed with a container has ended before its first process has, which waits for all of them, and long before that is told.
+        But the end of the first process has begun by then. Source: pid_namespaces(7); zap_pid_ns_processes in the kernel's kernel/pid_namespace.c.
+        """
+        keeper = self.engine.keepers.get(self.container_id)
+        if keeper is None or keeper.pid is None:
+            return False
         try:
-            return None if keeper is None else keeper.wait(patience_s)
-        except TimeoutError:
-            return None
+            return is_ending(keeper.pid) or readable(keeper.pidfd, 0)
+        except ProcessLookupError:
+            return True
 
     def let_shell_go(self) -> None:
         """End the shell, where one runs, with what it has started."""

@@ -16,10 +16,11 @@ from ...runtime.errors import CellwallError
 from ...runtime.results import Exit
 from ..explaining import MemoryWatch
 from .box import Box
+from .interrupts import Interrupt
 from .loop import Loop
 from .output import Output
 from .pulling import Pulling
-from .reading import begun_at, children, missed_interrupt, waits
+from .reading import Wait, children, waits
 from .shell import Job, Shell
 from .terminal import Terminal
 
@@ -28,8 +29,8 @@ _LOOK_S = 0.05
 _LOOK_LESS_S = 0.25
 # How long the end of a cell's output may take to come through the terminal, where something keeps it stopped.
 _DRAIN_S = 2.0
-# When it is looked whether an interrupt got lost.
-_AGAIN_S = (0.1, 0.3, 1.0)
+# When it is looked first whether an interrupt got lost, and how long it is till the next time at most.
+_AGAIN_S, _AGAIN_LESS_S = 0.1, 1.0
 # What the kernel asks of the shell (completion) must not keep a front end waiting.
 _ASK_S = 3.0
 # What a terminal takes as one line, its end included. Source: termios(3), "Canonical and noncanonical mode".
@@ -61,6 +62,8 @@ class Cells:
         self._running: Job | None = None
         self._ask_for_input: Callable[[bool], object] | None = None
         self._asked = False
+        # Who waited when a line was typed: until one of them has got it, nobody is asked for another.
+        self._answered: frozenset[Wait] = frozenset()
         self._typed = b""
         self._echo = b""
         self._mark = b""
@@ -69,7 +72,7 @@ class Cells:
         self._warned: set[str] = set()
         self._memory: MemoryWatch | None = None
         self._heard = 0.0
-        self._interrupts: list[float] = []
+        self._interrupt: Interrupt | None = None
         self._before: list[int] = []
         folder = box.folder
         loop.watch(folder.fd("status"), lambda: self._shell.on_status(self._send_interrupt))
@@ -155,7 +158,8 @@ class Cells:
         self._output = output
         self._ask_for_input = ask_for_input
         self._asked, self._typed, self._echo = False, b"", b""
-        self._interrupts.clear()
+        self._answered = frozenset()
+        self._interrupt = None
         self._before = children(self.box.shell.pid or 0) if self.box.shell is not None else []
         self._terminal.reset()
         path = self.box.folder.write(name, _whole(text))
@@ -197,7 +201,8 @@ class Cells:
         terminal, shell = self._terminal, self.box.shell
         if terminal is None or shell is None or shell.pid is None or self._typed or terminal.unread():
             return
-        if not waits(shell.pid, terminal.foreground()):
+        waiting = waits(shell.pid, terminal.foreground())
+        if not waiting or waiting == self._answered:
             return
         if self._ask_for_input is not None:
             self._asked = True
@@ -205,14 +210,16 @@ class Cells:
         else:
             if self._output is not None:
                 self._output.say("this front end gives no input: the command gets the end of it")
+            self._answered = waiting
             terminal.write(terminal.end_of_input())
 
     def answer(self, text: str) -> None:
         """Type what a person has answered."""
-        terminal = self._terminal
-        if terminal is None or self._running is None or not self._asked:
+        terminal, shell = self._terminal, self.box.shell
+        if terminal is None or shell is None or self._running is None or not self._asked:
             return
         self._asked = False
+        self._answered = waits(shell.pid or 0, terminal.foreground())
         line = text.encode("utf-8", "surrogateescape") + b"\n"
         if len(line) > _LONGEST_LINE and self._output is not None:
             self._output.say(f"the answer was cut: a terminal takes {_LONGEST_LINE - 1:,} bytes as a line")
@@ -234,22 +241,27 @@ class Cells:
         if job is None or terminal is None or shell is None or job.status is not None:
             return
         self._asked = False
+        self._answered = frozenset()
         if job.interrupted == 1:
             self._say("the command goes on in spite of the interrupt; one more kills it")
         elif job.interrupted > 1 and self._kill(terminal.foreground(), shell.pid or 0):
             # Nothing more: what is in the foreground now isn't what was to be ended.
             return
         self._shell.interrupt(self._send_interrupt)
-        for delay_s in _AGAIN_S:
-            self._loop.later(delay_s, lambda: self._interrupt_again(job))
 
-    def _interrupt_again(self, job: Job) -> None:
-        """Repeat an interrupt that got lost."""
-        terminal, shell = self._terminal, self.box.shell
-        if job is not self._running or job.status is not None or terminal is None or shell is None:
-            return
-        if missed_interrupt(shell.pid or 0, terminal.foreground()):
-            self._send_interrupt()
+    def _look_again(self, job: Job, sent: Interrupt, delay_s: float) -> None:
+        """Repeat the interrupt ``sent`` where it got lost; once a second while it may have, however long a program takes from its fork to its exec."""
+
+        def look() -> None:
+            terminal = self._terminal
+            if job is not self._running or job.status is not None or terminal is None or sent is not self._interrupt:
+                return
+            if sent.is_lost(terminal.foreground()):
+                self._send_interrupt()
+            elif sent.may_be_lost():
+                self._look_again(job, sent, min(2 * delay_s, _AGAIN_LESS_S))
+
+        self._loop.later(delay_s, look)
 
     def _kill(self, group: int, shell_pid: int) -> bool:
         """Kill the foreground ``group``; False where it is the shell itself."""
@@ -265,19 +277,23 @@ class Cells:
     def _clear_foreground(self) -> None:
         """End what an interrupt between fork and exec has left: the shell has come back without it, and would wait for it next time.
 
-        It is a child of this cell that began when an interrupt came.
+        It is a child of this cell that was being started when the last interrupt came.
         """
-        shell = self.box.shell
-        for group in begun_at(shell.pid or 0, self._interrupts, self._before) if shell is not None else ():
+        for group in self._interrupt.left(self._before) if self._interrupt is not None else ():
             try:
                 os.killpg(group, signal.SIGKILL)
             except ProcessLookupError:  # it has ended by itself
                 pass
 
     def _send_interrupt(self) -> None:
-        if self._terminal is not None:
-            self._interrupts.append(time.clock_gettime(time.CLOCK_BOOTTIME))
-            self._terminal.interrupt()
+        terminal, shell, job = self._terminal, self.box.shell, self._running
+        if terminal is None or shell is None or shell.pid is None:
+            return
+        sent = self._interrupt = Interrupt(shell.pid, terminal.foreground())
+        terminal.interrupt()
+        sent.sent()
+        if job is not None:
+            self._look_again(job, sent, _AGAIN_S)
 
     def _say(self, sentence: str) -> None:
         if self._output is not None:
@@ -364,7 +380,8 @@ class Cells:
 
     def _end_of_shell(self, ended: Exit) -> Ending:
         """The shell has ended: why, and what the next cell finds. A new one is started at once."""
-        container = self.box.container_end(0.5 if ended.signal else 0.0)
+        while (container := self.box.container_end()) is None and ended.signal and self.box.container_is_ending():
+            self._loop.turn(_LOOK_S)
         self._shell.job = None
         if container is not None:
             why = f"the container ended ({container.reason})"

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import stat
 import struct
 from collections.abc import Iterable
-
-from ...runtime.linux.process import start_time
 
 # A cell of thousands of processes isn't looked through.
 _MOST = 256
@@ -20,53 +17,25 @@ _CALLS = {
     "x86_64": {0: "read", 19: "read", 7: "poll", 271: "poll", 23: "select", 270: "select"},
     "aarch64": {63: "read", 65: "read", 73: "poll", 72: "select"},
 }.get(platform.machine(), {})
-# A start is known to a hundredth of a second, and a shell takes a moment to come to it.
-_BEFORE_S, _AFTER_S = 0.05, 0.3
 _TTY = os.makedev(5, 0)
 _PTS_MAJORS = range(136, 144)
 _POLLIN = 0x001
 
 
-def waits(shell_pid: int, group: int) -> bool:
-    """Whether a process of the foreground ``group``, the shell ``shell_pid`` or one below it, sleeps until its terminal has input."""
-    return any(_reads(pid) for pid in _family(shell_pid) if _group(pid) == group)
+# A wait that goes on: process, thread, and how often that has gone to sleep.
+Wait = tuple[int, str, int]
 
 
-def missed_interrupt(shell_pid: int, group: int) -> bool:
-    """Whether a process of the foreground ``group``, the shell left out, would have died of a SIGINT and lives.
+def waits(shell_pid: int, group: int) -> frozenset[Wait]:
+    """Where the foreground ``group``, of the shell ``shell_pid`` or those below it, sleeps until its terminal has input.
 
-    One that comes while a shell is starting a program, between fork and exec, is lost: it met the shell's own handler.
+    What is typed takes a moment to wake who waits for it: the same set again is the same wait, that has got its line, or is about to.
     """
-    return any(_dies_of_interrupt(pid) for pid in _family(shell_pid) if pid != shell_pid and _group(pid) == group)
+    return frozenset(wait for pid in family(shell_pid) if group_of(pid) == group for wait in _reads(pid))
 
 
-def begun_at(shell_pid: int, moments_s: list[float], before: list[int]) -> list[int]:
-    """The process groups of the shell's own children that began at one of ``moments_s`` since boot, and aren't among those ``before``."""
-    hertz = os.sysconf("SC_CLK_TCK")
-    found = []
-    for pid in children(shell_pid):
-        try:
-            began_s = start_time(pid) / hertz
-        except ProcessLookupError:
-            continue
-        group = _group(pid)
-        near = any(moment - _BEFORE_S <= began_s <= moment + _AFTER_S for moment in moments_s)
-        if near and pid not in before and group > 0 and group != _group(shell_pid):
-            found.append(group)
-    return found
-
-
-def _dies_of_interrupt(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            said = dict(line.rstrip("\n").split(":\t", 1) for line in file if line.startswith(("State", "Sig")))
-        handled = int(said["SigIgn"], 16) | int(said["SigCgt"], 16) | int(said["SigBlk"], 16)
-    except (OSError, ValueError, KeyError):
-        return False
-    return said["State"][:1] in "RSD" and not handled >> (signal.SIGINT - 1) & 1
-
-
-def _family(pid: int) -> Iterable[int]:
+def family(pid: int) -> Iterable[int]:
+    """A process and all below it, parents first; of very many the first ones."""
     found = [pid]
     for one in found:
         yield one
@@ -87,7 +56,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _group(pid: int) -> int:
+def group_of(pid: int) -> int:
+    """The process group of a process; -1 where it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The name before it may hold anything, brackets too.
@@ -96,12 +66,25 @@ def _group(pid: int) -> int:
         return -1
 
 
-def _reads(pid: int) -> bool:
+def _reads(pid: int) -> Iterable[Wait]:
     try:
         tasks = os.listdir(f"/proc/{pid}/task")[:_MOST]
     except OSError:
-        return False
-    return any(_sleeps_in_read(pid, task) for task in tasks)
+        return
+    for task in tasks:
+        before = _sleeps(pid, task)
+        # Else it has slept, gone on, and is in another wait by now.
+        if _sleeps_in_read(pid, task) and before == _sleeps(pid, task):
+            yield pid, task, before
+
+
+def _sleeps(pid: int, task: str) -> int:
+    """How often a thread has gone to sleep; -1 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/task/{task}/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
+    except (OSError, StopIteration):
+        return -1
 
 
 def _sleeps_in_read(pid: int, task: str) -> bool:

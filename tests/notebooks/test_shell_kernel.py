@@ -110,6 +110,23 @@ def test_an_interrupt_may_come_at_any_moment(shell: Notebook) -> None:
         assert failed(shell.run("(exit 9)")) == "exit status 9"
 
 
+def test_an_interrupt_that_came_before_a_program_is_repeated_whenever_that_begins(shell: Notebook) -> None:
+    # A shell's copy takes the interrupt, and becomes a program later: as between fork and exec, on a machine that is slow.
+    begins = "until [ $seen ]; do sleep 0.01; done; sleep 1.5; exec sleep 614"
+    cell = shell.start(f"(trap 'seen=1' INT; echo begun; {begins}); echo never")
+    cell.wait_for("begun")
+    shell.interrupt()
+    assert failed(cell.wait()) == "interrupted"
+    assert cell.text() == "begun\n"
+    # A program that begins to end by its interrupt, and takes its time, has had it.
+    ends = 'trap "trap - INT; echo ending; sleep 1.5; echo ended; exit 3" INT'
+    cell = shell.start(f"sh -c '{ends}; echo begun; while :; do :; done'")
+    cell.wait_for("begun")
+    shell.interrupt()
+    assert failed(cell.wait()) == "exit status 3"
+    assert cell.text() == "begun\nending\nended\n"
+
+
 def test_a_command_that_ignores_interrupts_is_killed_by_the_third(shell: Notebook) -> None:
     cell = shell.start("sh -c \"trap '' INT; echo deaf; sleep 603\"; echo then $?")
     cell.wait_for("deaf")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.connect import write_connection_file
 
+from cellwall.runtime import state
 from cellwall.runtime.engine import Engine
 
 from ..tree import TOP
@@ -78,6 +79,46 @@ def test_a_restart_makes_everything_anew(cellwall_root: Path) -> None:
         shell.restart()
         assert fine(shell.run("echo new")) == "new\n"
         has_ended("sleep 607")
+
+
+# A process in the container with process 1 PID, whose parent isn't in there: until that has waited for it, the container's end isn't over.
+_HOLDER = """
+import os, sys
+from cellwall.runtime.linux.process import CLONE_NEWPID, setns
+pidfd = os.pidfd_open(int(sys.argv[1]))
+setns(pidfd, CLONE_NEWPID)
+if not os.fork():
+    os.execvp("sleep", ["sleep", "618"])
+print("there", flush=True)
+input()
+os.wait()
+"""
+
+
+def test_the_end_of_the_container_is_told_however_late_it_is_seen(cellwall_root: Path) -> None:
+    with started("host", root=cellwall_root) as shell:
+        fine(shell.run("true"))
+        (found,) = state.each(str(cellwall_root / "run/containers"))
+        cell = shell.start("echo begun; sleep 616")
+        cell.wait_for("begun")
+        with subprocess.Popen(
+            [sys.executable, "-P", "-c", _HOLDER, str(found["pid"])],
+            env={**os.environ, "PYTHONPATH": str(TOP / "src")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as holder:
+            assert holder.stdin is not None and holder.stdout is not None
+            assert holder.stdout.readline() == "there\n"
+            os.kill(found["pid"], signal.SIGKILL)
+            has_ended("sleep 616")
+            # As long as a busy machine may take: nothing is said of the shell, which was killed with its container.
+            with pytest.raises(AssertionError, match="the end of the cell"):
+                cell.wait(1.5)
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+            assert "the container ended (killed by signal 9 (SIGKILL)" in failed(cell.wait())
+        assert fine(shell.run("echo back")) == "back\n"
 
 
 def test_a_killed_kernel_leaves_nothing(cellwall_root: Path) -> None:
