@@ -18,8 +18,8 @@ import zmq
 from ..runtime.errors import CellwallError
 from .connection import Connection, check_length, remove_socket
 from .relay import Loop
+from .requests import DELIMITER, Requests
 
-_DELIMITER = b"<IDS|MSG>"
 # A status message's parts are a few hundred bytes; what is larger is none that this side reads.
 _STATUS_BYTES = 1 << 16
 # What a kernel that floods may have on its way before messages are dropped, as they are by the kernel's own socket.
@@ -29,10 +29,11 @@ _MESSAGES = 1000
 class Publisher:
     """The clients' side of iopub. ``busy`` is true while a cell runs."""
 
-    def __init__(self, loop: Loop, context: zmq.Context[Any], connection: Connection) -> None:
-        """Raises CellwallError where the client's side can't be listened at."""
+    def __init__(self, loop: Loop, context: zmq.Context[Any], connection: Connection, requests: Requests) -> None:
+        """``requests`` are told of each cell that begins. Raises CellwallError where the client's side can't be listened at."""
         self._loop = loop
         self._connection = connection
+        self._requests = requests
         self._parent: dict[str, Any] | None = None
         self.busy = False
         self._notes: list[str] = []
@@ -78,6 +79,13 @@ class Publisher:
         self._send("stream", {"name": "stderr", "text": text.rstrip("\n") + "\n"}, self._parent)
         return True
 
+    def say_last(self, text: str) -> bool:
+        """Show ``text``, of the kernel's end, in the cell that runs, or in the next one that was asked for: it may have begun. False where there is none."""
+        # What the kernel has still said itself comes first.
+        self._published(0)
+        self._parent = self._parent or self._requests.first
+        return self.say(text)
+
     def _subscribed(self, _: int) -> None:
         for _turn in range(_MESSAGES):
             try:
@@ -97,6 +105,7 @@ class Publisher:
             self._clients.send_multipart(frames, copy=False)
             if after is not None:
                 self._parent = after
+                self._requests.begun(after)
                 notes, self._notes = self._notes, []
                 for note in notes:
                     self.say(note)
@@ -104,7 +113,7 @@ class Publisher:
     def _note_status(self, frames: list[zmq.Frame]) -> dict[str, Any] | None:
         """Follow which cell runs; returns its header where it is about to."""
         try:
-            at = next(index for index, frame in enumerate(frames) if frame.bytes == _DELIMITER)
+            at = next(index for index, frame in enumerate(frames) if frame.bytes == DELIMITER)
             header, parent, content = frames[at + 2], frames[at + 3], frames[at + 5]
             if b'"status"' not in header.buffer.tobytes() or len(parent.buffer) + len(content.buffer) > _STATUS_BYTES:
                 return None
@@ -145,4 +154,4 @@ class Publisher:
             for part in parts:
                 signed.update(part)
             signature = signed.hexdigest().encode()
-        self._clients.send_multipart([f"stream.{content['name']}".encode(), _DELIMITER, signature, *parts])
+        self._clients.send_multipart([f"stream.{content['name']}".encode(), DELIMITER, signature, *parts])

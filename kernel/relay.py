@@ -44,11 +44,18 @@ class Loop:
 class Relay:
     """One channel: what listens for clients, and every connection that they made."""
 
-    def __init__(self, loop: Loop, channel: str, listener: socket.socket) -> None:
-        """``listener`` is this object's from now on."""
+    def __init__(
+        self,
+        loop: Loop,
+        channel: str,
+        listener: socket.socket,
+        hear: Callable[[], Callable[[bytes], object]] | None = None,
+    ) -> None:
+        """``listener`` is this object's from now on. ``hear`` makes for each connection what is called with its client's bytes, in order."""
         self._loop = loop
         self.channel = channel
         self._listener = listener
+        self._hear = hear
         self._inside: Inside | None = None
         self._waiting: list[socket.socket] = []
         self._pairs: set[_Pair] = set()
@@ -94,17 +101,25 @@ class Relay:
         if kernel is None:
             self._waiting.append(client)
             return
-        self._pairs.add(_Pair(self._loop, client, kernel, self._pairs.discard))
+        hear = None if self._hear is None else self._hear()
+        self._pairs.add(_Pair(self._loop, client, kernel, self._pairs.discard, hear))
 
 
 class _Pair:
     """A client's connection and the kernel's, each read while the other one takes what came."""
 
     def __init__(
-        self, loop: Loop, client: socket.socket, kernel: socket.socket, done: Callable[[_Pair], object]
+        self,
+        loop: Loop,
+        client: socket.socket,
+        kernel: socket.socket,
+        done: Callable[[_Pair], object],
+        hear: Callable[[bytes], object] | None,
     ) -> None:
         self._loop = loop
         self._done = done
+        self._client = client
+        self._hear = hear
         self._others = {client: kernel, kernel: client}
         self._held = {client: bytearray(), kernel: bytearray()}  # what is to be written there
         self._last: socket.socket | None = None  # the end that gets the rest, as the other one has gone
@@ -141,6 +156,8 @@ class _Pair:
             # ZMQ's connections end as a whole; what came before that is still delivered.
             self._last = other
             return
+        if self._hear is not None and end is self._client:
+            self._hear(data)
         self._held[other] += data
         self._flush(other)
 

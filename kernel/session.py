@@ -28,6 +28,7 @@ from .inside import Inside
 from .ports import Ports
 from .publisher import Publisher
 from .relay import Loop, Relay
+from .requests import Requests
 
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
@@ -105,7 +106,7 @@ class Session:
         self._ready = threading.Event()
         self._ended = threading.Event()
         self.exit: Exit | None = None
-        # Why the kernel died, where no cell was known to run: it may die before anybody hears that one began.
+        # Why the kernel died, where no cell ran or was asked for.
         self.unsaid = ""
         self.gone = threading.Event()
         self.container_id = ""
@@ -177,10 +178,12 @@ class Session:
     # -- the start, in the caller's thread
 
     def _begin(self, cancelled: Callable[[], bool] | None) -> None:
-        self._publisher = Publisher(self._loop, self._context, self._connection)
+        requests = Requests()
+        self._publisher = Publisher(self._loop, self._context, self._connection, requests)
         for channel in CHANNELS:
             if channel != "iopub":
-                self._relays.append(Relay(self._loop, channel, self._connection.listen(channel)))
+                hear = requests.connection if channel == "shell" else None
+                self._relays.append(Relay(self._loop, channel, self._connection.listen(channel), hear))
         self._control_at = time.monotonic() + _STALE_S
         self._process, self._output_fd = self._container(cancelled)
         process = self._process
@@ -373,7 +376,7 @@ class Session:
                 if not self._missing:
                     text = death(ended, bytes(self._output))
                     self._log.error("%s", text)
-                    if not self._publisher.say(text):
+                    if not self._publisher.say_last(text):
                         self.unsaid = text
             # Whoever sees the end finds that it has been told.
             self.exit = ended
