@@ -49,8 +49,6 @@ _OUTPUT_BYTES = 1 << 14
 # A kernel that prints without end fills no log: so much of its raw output goes there.
 _LOGGED_BYTES = 1 << 18
 LAUNCH_TIMEOUT_S = 60.0
-# A kernel whose folder isn't there any more is about to be told as ended.
-_END_S = 5.0
 
 
 class Session:
@@ -197,13 +195,9 @@ class Session:
             self._inside = Inside(process.pid, process.pidfd)
         except CellwallError:
             # It has ended since, mostly; then its end says more.
-            try:
-                ended = process.wait(_END_S)
-            except TimeoutError:
-                ended = None
-            if ended is None:
+            if not process.is_ending():
                 raise
-            raise self._ended_at_once(ended) from None
+            raise self._ended_at_once(process.wait()) from None
         if self._ports is not None:
             self._ports.reach(process.pid, process.pidfd, self._inside.folder_fd, self._ids)
         root = str(self._engine.paths.data) if self._engine.config.root else ""

@@ -14,8 +14,6 @@ from jupyter_core.paths import jupyter_runtime_dir
 from ...runtime.engine import Engine
 from ...runtime.errors import CellwallError, NotFound, SpecError
 from ...runtime.frozen import replace
-from ...runtime.interrupts import readable
-from ...runtime.linux.process import is_ending
 from ...runtime.options import Mount, RunOptions
 from ..asked import asked
 from ..explaining import MemoryWatch
@@ -187,18 +185,9 @@ class Box:
         return None if keeper is None else keeper.poll()
 
     def container_is_ending(self) -> bool:
-        """Whether the container's end has begun, so that ``container_end`` will be known.
-
-        Who is killed with a container has ended before its first process has, which waits for all of them, and long before that is told.
-        But the end of the first process has begun by then. Source: pid_namespaces(7); zap_pid_ns_processes in the kernel's kernel/pid_namespace.c.
-        """
+        """Whether the container's end has begun, so that ``container_end`` will be known."""
         keeper = self.engine.keepers.get(self.container_id)
-        if keeper is None or keeper.pid is None:
-            return False
-        try:
-            return is_ending(keeper.pid) or readable(keeper.pidfd, 0)
-        except ProcessLookupError:
-            return True
+        return keeper is not None and keeper.is_ending()
 
     def let_shell_go(self) -> None:
         """End the shell, where one runs, with what it has started."""

@@ -304,6 +304,21 @@ class Process:
             self._take()
         return self._exit
 
+    def is_ending(self) -> bool:
+        """Whether the end of its first process has begun, also where it isn't told yet: then ``wait`` is sure to return.
+
+        What is killed with a container has ended before its first process has, which waits for all of them. Source: pid_namespaces(7);
+        zap_pid_ns_processes in the kernel's kernel/pid_namespace.c.
+        """
+        if self._exit is not None or self.pid is None:
+            return self._exit is not None
+        from ..linux.process import is_ending
+
+        try:
+            return is_ending(self.pid) or readable(self.pidfd, 0)
+        except ProcessLookupError:
+            return True
+
     def wait_started(self) -> None:
         """Wait until the command itself runs, or has failed to."""
         while self.pid is None and self._exit is None:
