@@ -11,14 +11,13 @@ import os
 import socket
 from errno import ECONNREFUSED, ENOENT, ENOTDIR
 
+from .errors import LauncherError
+from .interrupts import HANG_S
 from .launcher.attached import NAME, PACKET_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-# How long a shim may take to answer what it answers at once.
-_ANSWER_S = 10.0
 
 
 def connect(running: str, container_id: str, name: str = NAME) -> socket.socket | None:
@@ -58,17 +57,21 @@ def hear(sock: socket.socket) -> bytes:
 
 
 def ask(running: str, container_id: str, message: dict[str, Any]) -> bool:
-    """Have the container's shim do what ``message`` says; False where it has none. Returns once it is done."""
+    """Have the container's shim do what ``message`` says; False where it has none. Returns once it is done. Raises LauncherError where it hangs."""
     sock = connect(running, container_id)
     if sock is None:
         return False
     with sock:
-        sock.settimeout(_ANSWER_S)
+        sock.settimeout(HANG_S)
         try:
             say(sock, message)
             return bool(hear(sock))
-        except (BrokenPipeError, TimeoutError):
+        except (BrokenPipeError, ConnectionResetError):  # it has just ended
             return False
+        except TimeoutError:
+            raise LauncherError(
+                f"the shim of container {container_id[:12]} hasn't answered for {HANG_S:g} s: try again once it goes on"
+            ) from None
 
 
 def hello(*, stdin: bool, stdout: bool, stderr: bool, size: tuple[int, int] | None = None) -> dict[str, Any]:

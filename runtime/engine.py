@@ -17,6 +17,7 @@ from .config import Config
 from .containers import Container, Containers
 from .errors import CellwallError, NetworkError, SpecError, StatusError
 from .identity import Identity
+from .interrupts import HANG_S
 from .launcher.client import Launcher, Process
 from .options import RunOptions, Script
 from .store_version import check_version
@@ -633,8 +634,12 @@ class Engine:
                 process.close()
             self.keepers.clear()
             self.identity.close()
-            self.launcher.close()
-            self._guarded_launcher.close()
+            for launcher in (self.launcher, self._guarded_launcher):
+                pid = launcher.pid
+                if not launcher.close():
+                    self.warn(
+                        f"the launcher (process {pid}) still cleans up after {HANG_S:g} s: what ran through it may be there yet"
+                    )
 
     # -- the parts of run
 

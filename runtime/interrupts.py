@@ -12,6 +12,8 @@ import select
 import signal
 import time
 
+# What is sure to come takes less, also on a machine that is very busy: what takes longer hangs, and whoever waited says so.
+HANG_S = 60.0
 # The two ends of this process's pipe: of a fork they are its parent's.
 _pipe: tuple[int, int, int] | None = None
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGKILL
 
-from .errors import StatusError
+from .errors import CellwallError, StatusError
 from .events import emit_container
-from .interrupts import readable
+from .interrupts import HANG_S, readable
 from .linux.process import is_running, pidfd_open, pidfd_send_signal
 from .pausing import thaw
 from .signal_names import signal_name, signal_number
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from .containers import Containers
 
-# How long a killed process may take to end, and how long its launcher may take to clean up.
-_KILL_S = 10.0
-_CLEAN_UP_S = 5.0
+# Between two looks at what tells of nothing: whether the launcher has cleaned up.
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.002, 0.05
 
 
 def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
@@ -44,7 +43,7 @@ def kill(known: Containers, name_or_id: str, signal: int | str) -> None:
     _tell(known, "kill", found, signal=number)
     if number == SIGKILL:
         # As docker: nothing of it runs any more when the command returns.
-        wait_ended(known, found, _KILL_S)
+        _wait_killed(known, found)
 
 
 def stop(known: Containers, name_or_id: str, timeout_s: float | None, signal: str | None = None) -> str:
@@ -84,27 +83,55 @@ def _tell(known: Containers, action: str, found: dict[str, Any], **attributes: A
 
 
 def kill_and_wait(known: Containers, found: dict[str, Any]) -> None:
-    """Kill the container of that state, and wait until its launcher has cleaned up."""
+    """Kill the container of that state, and wait until its launcher has cleaned up. Raises CellwallError where that never ends."""
     if hold(known, found):
         found = known.state(found["id"]) or found
     _send(found, SIGKILL)
     # In version 1 even SIGKILL waits for the thaw.
     thaw(found)
-    wait_ended(known, found, _KILL_S)
+    _wait_killed(known, found)
+
+
+def _wait_killed(known: Containers, found: dict[str, Any]) -> None:
+    if not wait_ended(known, found, HANG_S):
+        raise CellwallError(
+            f"container {_called(found)} still runs {HANG_S:g} s after SIGKILL: "
+            f"its process {found['pid']} waits in the kernel, so try again once that has what it waits for"
+        )
 
 
 def wait_ended(known: Containers, found: dict[str, Any], timeout_s: float | None) -> bool:
     """Wait for the end of a container's first process, and then for its launcher to have cleaned up.
 
-    False where it runs on after ``timeout_s``.
+    False where it runs on after ``timeout_s``. Raises CellwallError where its launcher lives and doesn't get there.
     """
     with _first_process(found) as pidfd:
         if pidfd >= 0 and not readable(pidfd, timeout_s):
             return False
-    deadline = time.monotonic() + _CLEAN_UP_S
-    while known.state(found["id"]) is not None and time.monotonic() < deadline:
-        time.sleep(0.002)
+    deadline = time.monotonic() + HANG_S
+    look_s = _FIRST_LOOK_S
+    while _is_of_run(known.state(found["id"]), found["cellwall"]):
+        if time.monotonic() > deadline:
+            launcher = found["cellwall"]["launcher"]["pid"]
+            raise CellwallError(
+                f"container {_called(found)} has ended, and after {HANG_S:g} s its launcher (process {launcher}) still cleans up: "
+                "try again, or end that process"
+            )
+        time.sleep(look_s)
+        look_s = min(2 * look_s, _LAST_LOOK_S)
     return True
+
+
+def _is_of_run(found: dict[str, Any] | None, known: dict[str, Any]) -> bool:
+    """Whether that is the state of the same run, and not of one that somebody has started since."""
+    if found is None:
+        return False
+    now = found["cellwall"]
+    return bool(now["launcher"] == known["launcher"] and now.get("started") == known.get("started"))
+
+
+def _called(found: dict[str, Any]) -> str:
+    return str(found["cellwall"].get("name") or found["id"][:12])
 
 
 @contextmanager

@@ -216,7 +216,10 @@ class Context:
 
     def close(self) -> None:
         if self._engine is not None:
+            told = len(self._engine.warnings)
             self._engine.close()
+            for warning in self._engine.warnings[told:]:
+                sys.stderr.write(f"cellwall: {one_line(warning)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ PACKET_BYTES = 65536
 # What one client may be behind. Then the container waits for it, as a program waits for its terminal, but not for long:
 # a client that takes nothing at all for so many seconds is dropped.
 BEHIND_BYTES = 1 << 20
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0
 
 
 class Attached:

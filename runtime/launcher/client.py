@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import LauncherError
-from ..interrupts import readable
+from ..interrupts import HANG_S, readable
 from ..results import Change, Exit, Usage
 
 TYPE_CHECKING = False
@@ -205,42 +205,46 @@ class Launcher:
             pid, self._pid = self._pid, 0
         self._end_lines()
         if pid:
-            _reap(pid, 5.0)
+            _reap(pid)
         return log
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """End the launcher and all that it runs; waits until it has cleaned up, ``timeout_s`` at most."""
+    def close(self) -> bool:
+        """End the launcher and all that it runs; waits until it has cleaned up. False where that hangs."""
         with self._lock:
             if self._socket is None or self._owner != os.getpid():
-                return
+                return True
             self._socket.close()
             self._socket = None
             pid, self._pid = self._pid, 0
         self._end_lines()
-        _reap(pid, timeout_s)
-        os.close(self._log_fd)
-        self._log_fd = -1
+        try:
+            return _reap(pid)
+        finally:
+            os.close(self._log_fd)
+            self._log_fd = -1
 
     def _end_lines(self) -> None:
         for line in list(self.lines.values()):
             line.end()
 
 
-def _reap(pid: int, timeout_s: float) -> None:
+def _reap(pid: int) -> bool:
+    """Wait for the end of the child ``pid``, and collect it; False where it hangs."""
     from ..linux.process import pidfd_open
 
     try:
         pidfd = pidfd_open(pid)
-    except OSError:
-        return
+    except ProcessLookupError:
+        return True
     try:
-        readable(pidfd, timeout_s)
+        ended = readable(pidfd, HANG_S)
     finally:
         os.close(pidfd)
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # the client's own handler of SIGCHLD was quicker
         pass
+    return ended
 
 
 class Process:
@@ -330,9 +334,9 @@ class Process:
             self._take()
         return self.terminal_fd
 
-    def wait_gone(self, timeout_s: float = 10.0) -> bool:
-        """Wait until the container's cgroup, id range and state are removed as well."""
-        deadline = time.monotonic() + timeout_s
+    def wait_gone(self, timeout_s: float | None = None) -> bool:
+        """Wait until the container's cgroup, id range and state are removed as well; False where that hangs."""
+        deadline = time.monotonic() + (HANG_S if timeout_s is None else timeout_s)
         while not self._gone:
             if not readable(self._channel.fileno(), deadline - time.monotonic()):
                 return False
@@ -433,7 +437,10 @@ class Process:
         self._at_start = both
 
     def at_end(self, callback: Callable[[], object]) -> None:
-        """Have ``callback`` called by ``close``, after those before it, once nothing uses the container's root any more."""
+        """Have ``callback`` called by ``close``, after those before it, once nothing uses the container's root any more.
+
+        Not at all where that never comes: what it would remove is then left to the next start of an engine.
+        """
         before = self._at_end
 
         def both() -> None:
@@ -449,8 +456,15 @@ class Process:
         if self._at_end is not None and self._channel.fileno() >= 0 and self._owner == os.getpid():
             callback, self._at_end = self._at_end, None
             self.kill()
-            self.wait_gone()
-            callback()
+            if self.wait_gone():
+                callback()
+            else:
+                self.warn(
+                    [
+                        f"container {self.container_id[:12]} is still being cleaned up after {HANG_S:g} s: "
+                        "what is left of it on disk goes at the next start once that has ended"
+                    ]
+                )
         self._started()
         self._channel.close()
         for name in ("pidfd", "terminal_fd"):

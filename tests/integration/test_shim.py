@@ -19,7 +19,7 @@ from cellwall.runtime import attaching, detaching, logs
 from cellwall.runtime.cli.run_options import parse_run
 from cellwall.runtime.config import Config
 from cellwall.runtime.engine import Engine
-from cellwall.runtime.errors import AlreadyExists, InitError, NotFound, StatusError
+from cellwall.runtime.errors import AlreadyExists, InitError, LauncherError, NotFound, StatusError
 from cellwall.runtime.interrupts import readable
 from cellwall.runtime.options import RunOptions
 
@@ -508,3 +508,19 @@ def test_a_socket_that_says_nonsense_harms_nobody(box: Home) -> None:
         one.close()
     box.engine.remove("robust", force=True)
     assert not attaching.ask(str(box.running), container_id, {"stop": True})
+
+
+def test_a_shim_that_hangs_is_not_taken_for_none(box: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a container that is stopped would be started again by its policy."""
+    container_id = run(box, "--name hangs --restart always", "sleep", "1000")
+    shim, pid = box.shim("hangs"), box.engine.container(container_id).pid
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(attaching, "HANG_S", 0.1)
+            with pytest.raises(LauncherError, match="hasn't answered for"):
+                box.engine.stop("hangs", 0)
+        assert box.engine.container(container_id).pid == pid, "it was ended, and would come again"
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    box.engine.remove("hangs", force=True)
