@@ -146,7 +146,11 @@ class Containers:
         return folder
 
     def update(self, record: dict[str, Any]) -> None:
-        _write_json(self.folder(record["id"]) / "record.json", record)
+        """Write a record anew. Raises NotFound where the container was removed meanwhile."""
+        try:
+            _write_json(self.folder(record["id"]) / "record.json", record)
+        except FileNotFoundError:
+            raise NotFound(f"container {record['name']} was removed meanwhile") from None
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of all kept containers."""

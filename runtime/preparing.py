@@ -162,7 +162,7 @@ def let_volumes_go(engine: Engine, record: dict[str, Any]) -> None:
 def release_ids(engine: Engine, record: dict[str, Any]) -> None:
     """Give back the id range of a container that won't be launched after all."""
     if record["slot"] is not None:
-        state.release_ids(str(engine.paths.ids), record["slot"])
+        state.release_ids(str(engine.paths.ids), record["slot"], record["id"])
 
 
 def layers_of(record: dict[str, Any]) -> list[Digest]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from errno import ENOTEMPTY
 from pathlib import Path
 
 from . import state
@@ -49,7 +48,7 @@ def reconcile(
         else:
             containers.killed(found)
         emit_container(str(paths.run), "die", found["id"], owned, exitCode=137)
-        state.remove(running, found["id"])
+        state.remove(running, found["id"], stale=True)
         cleaned.append(found["id"])
     for record in list(containers.records()):
         # One that was to go with its command, or whose making was cut short.
@@ -62,7 +61,7 @@ def reconcile(
         _empty_spare(name)
         (paths.spares / name).unlink(missing_ok=True)
     for slot in list(state.stale_ids(str(paths.ids))):
-        state.release_ids(str(paths.ids), slot)
+        state.release_ids(str(paths.ids), slot, stale=True)
     _sweep_files(paths.data, ".tmp-idmap-checked.")
     _sweep(paths.running)
     _sweep(paths.containers)
@@ -113,12 +112,7 @@ def _sweep_unrecorded(folder: Path) -> None:
     """Remove what is left of containers whose record is gone: the record goes last, but somebody may have written down their end meanwhile."""
     for path in list(folder.glob("[!.]*")):
         if not (path / "record.json").exists():
-            try:
-                state.remove_files(str(path))
-            except OSError as error:
-                # Whoever removes it still writes there, and ends it.
-                if error.errno != ENOTEMPTY:
-                    raise
+            state.remove_files(str(path))
 
 
 def _sweep(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What is known of running containers, on disk: one folder each with a ``state.json``, and the id ranges in use.
 
-Every entry appears whole or not at all, and names the launcher that answers for it by pid and start time, so that what
+Every entry appears whole or not at all, changes one at a time, and names the launcher that answers for it by pid and start time, so that what
 a killed launcher left behind can be told from what lives. Light: the launcher imports it.
 Source: runtime-spec runtime.md#state (the fields of state.json; ours are below ``cellwall``).
 """
@@ -18,7 +18,7 @@ from .linux.process import is_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 # Root's containers get ids from here up: above what distributions give to users (100,000 up), outside of systemd's
@@ -33,7 +33,26 @@ _MOST_HELD = 16
 
 
 def save(running: str, container_id: str, state: dict[str, Any]) -> Stamp:
-    """Write ``state.json`` of ``container_id`` below the folder ``running``, in one step; returns its stamp."""
+    """Write ``state.json`` of ``container_id`` below the folder ``running``, in one step; returns its stamp.
+
+    For whoever answers for the container: others ``change`` what is there.
+    """
+    with _Locked(running):
+        return _save(running, container_id, state)
+
+
+def change(running: str, container_id: str, what: Callable[[dict[str, Any]], object]) -> bool:
+    """Have ``what`` change the state of ``container_id`` as it is now, whoever changes it beside; False where it has none any more."""
+    with _Locked(running):
+        found = load(running, container_id)
+        if found is None:
+            return False
+        what(found)
+        _save(running, container_id, found)
+        return True
+
+
+def _save(running: str, container_id: str, state: dict[str, Any]) -> Stamp:
     folder = f"{running}/{container_id}"
     temporary = f"{folder}/.tmp-state"
     data = json.dumps(state).encode()
@@ -65,10 +84,11 @@ def create(running: str, container_id: str, state: dict[str, Any]) -> Stamp:
     temporary = f".tmp-{container_id}"
     folder = f"{running}/{temporary}.{owner['pid']}.{owner['started']}"
     os.mkdir(folder, 0o700)
-    stamp = save(running, os.path.basename(folder), state)
+    stamp = _save(running, os.path.basename(folder), state)
     try:
-        # rename(2) replaces an empty folder only, and one of a container always holds its state.
-        os.rename(folder, f"{running}/{container_id}")
+        # rename(2) replaces an empty folder only, and one of a container holds its state; one that is being removed is empty at its end.
+        with _Locked(running):
+            os.rename(folder, f"{running}/{container_id}")
     except OSError as error:
         remove(running, os.path.basename(folder))
         if error.errno not in (ENOTEMPTY, EEXIST):
@@ -119,26 +139,39 @@ def read_json(path: str) -> dict[str, Any] | None:
     return found
 
 
-def remove(running: str, container_id: str) -> None:
-    """Forget ``container_id``; nothing where it isn't known."""
-    remove_files(f"{running}/{container_id}")
+def remove(running: str, container_id: str, *, stale: bool = False) -> None:
+    """Forget ``container_id``; nothing where it isn't known, nor, with ``stale``, where it has been started again, by a launcher that lives."""
+    try:
+        with _Locked(running):
+            if stale and (found := load(running, container_id)) and owner_lives(found["cellwall"]["launcher"]):
+                return
+            remove_files(f"{running}/{container_id}")
+    except FileNotFoundError:  # the whole folder has been removed
+        pass
 
 
 def remove_files(folder: str) -> None:
-    """Remove a folder that holds files only; nothing where it isn't there, and whoever else removes it may be quicker."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    """Remove a folder that holds files only, with what is still put down there meanwhile; nothing where it isn't there.
+
+    Whoever else removes it may be quicker.
+    """
+    while True:
         try:
-            os.unlink(f"{folder}/{name}")
-        except FileNotFoundError:  # somebody was quicker
-            pass
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:  # the same
-        pass
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return
+        for name in names:
+            try:
+                os.unlink(f"{folder}/{name}")
+            except FileNotFoundError:  # somebody was quicker
+                pass
+        try:
+            os.rmdir(folder)
+        except FileNotFoundError:  # the same
+            return
+        except OSError as error:
+            if error.errno != ENOTEMPTY:
+                raise
 
 
 def each(running: str) -> Iterator[dict[str, Any]]:
@@ -211,9 +244,10 @@ def share_ids(folder: str, slot: int, other: str, container_id: str, owner: dict
         os.symlink(f"{owner['pid']}:{owner['started']}:{container_id}", f"{folder}/{slot}+{container_id}")
 
 
-def release_ids(folder: str, slot: int, container_id: str = "") -> None:
+def release_ids(folder: str, slot: int, container_id: str = "", *, stale: bool = False) -> None:
     """Give the range of ``slot`` back; where another container holds it as well, it is that one's from now on.
 
+    ``container_id`` is whose it was, ``stale`` says that its owner has ended: it may have been given to another since, who keeps it then.
     Where the whole folder has been removed there is nothing to give back.
     """
     try:
@@ -224,6 +258,8 @@ def release_ids(folder: str, slot: int, container_id: str = "") -> None:
                     return
             except FileNotFoundError:  # it holds the range itself, or for others
                 pass
+            if (stale and _lives(f"{folder}/{slot}")) or not os.readlink(f"{folder}/{slot}").endswith(container_id):
+                return
             heirs = [name for name in os.listdir(folder) if name.startswith(f"{slot}+") and _lives(f"{folder}/{name}")]
             if heirs:
                 os.rename(f"{folder}/{heirs[0]}", f"{folder}/{slot}")
@@ -234,7 +270,7 @@ def release_ids(folder: str, slot: int, container_id: str = "") -> None:
 
 
 class _Locked:
-    """One at a time gives shared ranges up and takes shares; a killed process gives the lock up. Source: flock(2)."""
+    """One at a time changes what is in the folder, where it isn't done in one step; a killed process gives the lock up. Source: flock(2)."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

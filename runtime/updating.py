@@ -43,9 +43,9 @@ def rename(known: Containers, name_or_id: str, name: str) -> None:
             known.update({**record, "name": name, "options": options})
         found = known.state(container.id)
         if found is not None:
-            found["cellwall"]["name"] = name
-            state.save(str(known.paths.running), container.id, found)
+            # Its shim first: one that starts it again meanwhile writes what is changed next.
             ask(str(known.paths.running), container.id, {"changed": {"record": {"name": name}}})
+            state.change(str(known.paths.running), container.id, lambda now: now["cellwall"].update(name=name))
     _rename_endpoints(str(known.paths.endpoints), container.id, name)
     told = record or (found or {}).get("cellwall")
     if told is not None:
@@ -96,9 +96,7 @@ def update(engine: Engine, name_or_id: str, changes: dict[str, Any]) -> list[str
     if record is not None:
         known.update({**record, "options": options})
     else:
-        assert found is not None
-        found["cellwall"]["options"] = options
-        state.save(str(known.paths.running), container.id, found)
+        state.change(str(known.paths.running), container.id, lambda now: now["cellwall"].update(options=options))
     events.emit_container(str(known.paths.run), "update", container.id, {**told, "name": container.name})
     return warnings
 
@@ -115,8 +113,14 @@ def _limit(known: Containers, found: dict[str, Any], resources: dict[str, Any]) 
         parts, warnings = planned(group, found["id"], missing)
         if parts:
             # Before they are made: whoever cleans up then knows of them.
-            found["cellwall"]["cgroup"] = {**group.paths, **{part.key: part.path for part in parts}}
-            state.save(str(known.paths.running), found["id"], found)
+            paths = {**group.paths, **{part.key: part.path for part in parts}}
+            found["cellwall"]["cgroup"] = paths
+
+            def note(now: dict[str, Any]) -> None:
+                if now["pid"] == found["pid"]:
+                    now["cellwall"]["cgroup"] = paths
+
+            state.change(str(known.paths.running), found["id"], note)
         warnings += extend(group, parts, missing)
         group = Group.open(found["cellwall"]["cgroup"])
     group.update(resources)

@@ -275,15 +275,17 @@ class Container(Sandbox):
         self.request["scratch"] = told["scratch"]
         # For its events; all else that is known of it is in its state alone by now.
         self.request["record"]["labels"].pop(told["without_label"], None)
-        found = state.load(self.request["running"], self.id) if self.has_state else None
-        if found is None:
+        if not self.has_state:
             return
-        known = found["cellwall"]
-        if told["scratch"]:
-            known["scratch"] = told["scratch"]
-        known["command"] = told["command"]
-        known["labels"].pop(told["without_label"], None)
-        state.save(self.request["running"], self.id, found)
+
+        def become(found: dict[str, Any]) -> None:
+            known = found["cellwall"]
+            if told["scratch"]:
+                known["scratch"] = told["scratch"]
+            known["command"] = told["command"]
+            known["labels"].pop(told["without_label"], None)
+
+        state.change(self.request["running"], self.id, become)
 
     def finish(self) -> None:
         super().finish()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,66 @@ def test_create_update_remove(tmp_path: Path) -> None:
     assert state.load(str(tmp_path), ID) is None
     assert list(tmp_path.iterdir()) == []
     state.remove(str(tmp_path), ID)
+
+
+def test_changes_from_two_sides_are_all_kept(tmp_path: Path) -> None:
+    """Each process begins with the file as the one before has left it: here four of them, which change one value each."""
+    state.create(str(tmp_path), ID, {"id": ID, "status": "running", "cellwall": {"launcher": OWNER}})
+    code = (
+        "import sys; from cellwall.runtime import state; running, container_id, key = sys.argv[1:]\n"
+        "for number in range(1, 301): assert state.change(running, container_id, lambda found: found.update({key: number}))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path), ID]
+    beside = [subprocess.Popen([*words, key]) for key in "abcd"]
+    assert [process.wait() for process in beside] == [0] * 4
+    found = state.load(str(tmp_path), ID)
+    assert found is not None
+    assert [found[key] for key in "abcd"] == [300] * 4
+    state.remove(str(tmp_path), ID)
+    assert not state.change(str(tmp_path), ID, dict.clear), "nothing is made of what is gone"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_goes_with_what_is_still_put_into_it(tmp_path: Path) -> None:
+    folder, over = tmp_path / "folder", threading.Event()
+
+    def put() -> None:
+        while not over.is_set():
+            with suppress(FileNotFoundError):
+                (folder / "late").touch()
+
+    writer = threading.Thread(target=put)
+    writer.start()
+    try:
+        for _ in range(500):
+            folder.mkdir()
+            state.remove_files(str(folder))
+            assert not folder.exists()
+    finally:
+        over.set()
+        writer.join()
+
+
+def test_what_was_started_again_is_not_removed_as_stale(tmp_path: Path) -> None:
+    """Two processes clean up after a killed launcher, and between the two somebody starts the container again."""
+    found: dict[str, Any] = {"id": ID, "status": "running", "cellwall": {"launcher": OWNER}}
+    state.create(str(tmp_path), ID, found)
+    state.remove(str(tmp_path), ID, stale=True)
+    assert state.load(str(tmp_path), ID) == found
+    state.remove(str(tmp_path), ID)
+    state.create(str(tmp_path), ID, found | {"cellwall": {"launcher": dead_owner()}})
+    state.remove(str(tmp_path), ID, stale=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_range_that_another_has_by_now_is_not_given_back(tmp_path: Path) -> None:
+    other = ID.replace("a", "b")
+    slot, _ = state.claim_ids(str(tmp_path), other, OWNER)
+    state.release_ids(str(tmp_path), slot, ID)
+    state.release_ids(str(tmp_path), slot, stale=True)
+    assert os.readlink(tmp_path / str(slot)).endswith(other)
+    state.release_ids(str(tmp_path), slot, other)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_id_ranges_do_not_overlap_and_come_back(tmp_path: Path) -> None:
