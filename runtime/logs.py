@@ -17,7 +17,8 @@ from pathlib import Path
 from select import POLLIN, poll
 from typing import IO, NamedTuple
 
-from .interrupts import wait_on
+from .errors import CellwallError
+from .interrupts import HANG_S, wait_on
 from .linux.inotify import (
     IN_CLOSE_WRITE,
     IN_CREATE,
@@ -36,8 +37,6 @@ _MOST_FILES = 1000
 _MOST_TRIES = 100
 _BLOCK = 1 << 16
 _MASK = IN_MODIFY | IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE | IN_DELETE | IN_DELETE_SELF
-# How long the writer of a foreground container's log may be behind the container's end.
-_WRITER_S = 5.0
 
 
 class Entry(NamedTuple):
@@ -72,6 +71,7 @@ def follow(path: Path, owner_fd: int, tail: int | None = None) -> Iterator[Entry
     """As ``read``, and what comes until the container has ended for good, by ``exit.json`` or the end of its owner.
 
     ``owner_fd``: a pidfd of the process that answers for the container, or -1 where it has gone. Woken by the kernel.
+    Raises CellwallError where a log's writer hangs, and what is left of it doesn't come.
     """
     with ExitStack() as opened:
         try:
@@ -115,9 +115,11 @@ class _Follower:
             self._wait()
 
     def _wait(self) -> None:
-        ready = wait_on(self._poll, _WRITER_S if self._over else None)
-        if not ready:  # the writer of the log hangs: what is there was read
-            self._path = Path(os.devnull)
+        ready = wait_on(self._poll, HANG_S if self._over else None)
+        if not ready:
+            raise CellwallError(
+                f"the end of the log is missing: the process that writes it has written nothing for {HANG_S:g} s, and hasn't closed it"
+            )
         for fd, _ in ready:
             if fd == self._owner_fd:
                 self._poll.unregister(fd)

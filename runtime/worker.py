@@ -314,15 +314,20 @@ def _changes(request: Request) -> object:
 
 
 def _usage(request: Request) -> object:
-    """The bytes that the files below ``directory`` take on disk, each counted once."""
+    """The bytes that the files below ``directory`` take on disk, each counted once; a container may be at them, and remove it all."""
     total = 0
     seen: set[tuple[int, int]] = set()
-    for _, directories, files, dirfd in os.fwalk(request["directory"]):
-        for name in [*directories, *files]:
-            status = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
-            if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                total += status.st_blocks * 512
+    # Of the folder itself; those below that go meanwhile are passed over.
+    with contextlib.suppress(FileNotFoundError):
+        for _, directories, files, dirfd in os.fwalk(request["directory"]):
+            for name in [*directories, *files]:
+                try:
+                    status = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if status.st_nlink == 1 or (status.st_dev, status.st_ino) not in seen:
+                    seen.add((status.st_dev, status.st_ino))
+                    total += status.st_blocks * 512
     return total
 
 

@@ -24,10 +24,16 @@ def worth_telling(warnings: Iterable[str], asked: Collection[str], run: Path) ->
 def _first_time(text: str, folder: Path) -> bool:
     """Whether ``text`` wasn't told before; from now on it was. True where that can't be noted."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        # Not Path.mkdir with exist_ok: where the folder goes meanwhile, that says as well that it exists, and here it would mean "told".
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    except OSError:  # a full or read-only disk: telling it again does no harm
+        return True
+    try:
         os.close(os.open(folder / hex_of(text.encode())[:32], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return False
-    except OSError:  # a full or read-only disk: telling it again does no harm
+    except OSError:  # the same; or the folder has gone
         return True
     return True

@@ -326,3 +326,9 @@ def test_what_isnt_in_force_is_told_once_unless_it_was_asked_for(tmp_path: Path)
     assert worth_telling(warnings, [], tmp_path) == []
     assert worth_telling([*warnings, "new"], ["--memory"], tmp_path) == [warnings[0], "new"]
     assert worth_telling(warnings, [], tmp_path / "nowhere") == warnings
+
+
+def test_what_cannot_be_noted_is_told_again(tmp_path: Path) -> None:
+    """A name that leads nowhere is there and can't be entered, as a folder that goes between two looks."""
+    (tmp_path / "told").symlink_to(tmp_path / "gone")
+    assert worth_telling(["--memory is not in force"], [], tmp_path) == ["--memory is not in force"]

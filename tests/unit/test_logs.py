@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellwall.runtime import log_file, logs
+from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.log_file import PIECE_BYTES, Log
 
 
@@ -210,6 +211,17 @@ def test_following_waits_for_a_writer_that_is_behind_the_end(path: Path, owner_f
         log.write("stdout", b"b\n")
     thread.join(30)
     assert (thread.is_alive(), found) == (False, [b"a\n", b"b\n"])
+
+
+def test_following_says_that_a_writer_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "HANG_S", 0.1)
+    with Log(path) as log:
+        log.write("stdout", b"a\n")
+        log.flush()
+        following = logs.follow(path, -1)
+        assert next(following).data == b"a\n"
+        with pytest.raises(CellwallError, match="the end of the log is missing"):
+            next(following)
 
 
 def test_a_million_lines_take_little_memory(path: Path) -> None:
