@@ -91,6 +91,8 @@ def _prune_mounts(engine: Engine, top: Path) -> int:
         except BlockingIOError:  # a step uses it
             continue
         else:
+            if not folder.is_dir():  # another process's prune was quicker
+                continue
             freed += _usage(engine, folder)
             remove_folders(top, [folder.name], engine.identity)
         finally:

@@ -17,7 +17,7 @@ import signal
 import socket
 
 from ..errors import CellwallError, SyscallError, UnsupportedError
-from ..interrupts import readable
+from ..interrupts import HANG_S, readable
 from ..linux import capabilities
 from ..linux.mounts import (
     AT_FDCWD,
@@ -40,6 +40,7 @@ from ..linux.process import (
     CLONE_NEWUSER,
     CLOSE_RANGE_CLOEXEC,
     PR_SET_NO_NEW_PRIVS,
+    activity,
     be_root,
     clone3,
     close_range,
@@ -51,7 +52,7 @@ from ..linux.process import (
 from ..storage import fuse_mount
 from . import init, layer_mounts
 from .rootfs import UPPER_BYTES, clone_mount
-from .wire import pair, receive, send
+from .wire import complain, pair, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,12 +64,9 @@ if TYPE_CHECKING:
 
 # A folder that every system has and the program doesn't need: what it serves is attached there.
 _PLACE = "/sys"
-# The process has a few mounts to make: more than this and the kernel hangs.
-_START_TIMEOUT_S = 20.0
-# A server whose mount is gone has nothing left to do: one that takes longer to see that hangs.
-_END_TIMEOUT_S = 5.0
-# The kernel ends a process within a moment.
-_EXIT_TIMEOUT_S = 1.0
+# At its end it may have to write down what the kernel has of the container's files, however long its disk takes: it is let do that. One
+# that does nothing from one look to the next has nothing left to do, and still hasn't seen that its mount is gone: it hangs.
+_LOOK_S = 5.0
 
 
 class FuseServer:
@@ -79,6 +77,7 @@ class FuseServer:
         self.pidfd = pidfd
         self._output_fd = output_fd
         self._end: str | None = None
+        self._ticks = -1
 
     def end(self) -> str | None:
         """How it ended, in words, or None while it runs; never waits. Closes its descriptors once it has."""
@@ -98,6 +97,12 @@ class FuseServer:
             os.close(self._output_fd)
             self.pidfd = self._output_fd = -1
         return self._end
+
+    def is_at_work(self) -> bool:
+        """Whether it has done anything since the last time that this was asked, or waits for its disk or for a processor."""
+        states, ticks = activity(self.pid)
+        before, self._ticks = self._ticks, ticks
+        return ticks != before or bool(states & set("RD"))
 
     def kill(self) -> None:
         """End it at once and wait for that."""
@@ -127,7 +132,7 @@ class Servers:
         for one in self._container.rootfs.servers:
             # Whoever needs a file of a mount that is lost ends before the server has: by SIGBUS, or with an error of its own.
             if one.pidfd >= 0 and is_ending(one.pid):
-                readable(one.pidfd, _EXIT_TIMEOUT_S)
+                readable(one.pidfd, HANG_S)
             self._forget_ended(one)
             end = one.end()
             if end is not None:
@@ -137,8 +142,19 @@ class Servers:
     def stop(self, then: Callable[[], None]) -> None:
         """Call ``then`` once every server has seen that its mount is gone, or has been killed for not seeing it."""
         self._then = then
-        self._deadline = self._container.server.after(_END_TIMEOUT_S, self.kill)
+        self._look()
         self._finish()
+
+    def _look(self) -> None:
+        hanging = [one.pid for one in self._container.rootfs.servers if one.pidfd >= 0 and not one.is_at_work()]
+        if hanging:
+            complain(
+                f"fuse-overlayfs (process {hanging[0]}) is idle, and doesn't see that its mount is gone: it is killed"
+            )
+            self._deadline = None
+            self.kill()
+        else:
+            self._deadline = self._container.server.after(_LOOK_S, self._look)
 
     def kill(self) -> None:
         """End them at once."""
@@ -243,7 +259,7 @@ def _start(
     mount_fd = -1
     try:
         with ours:
-            ours.settimeout(_START_TIMEOUT_S)
+            ours.settimeout(HANG_S)
             failure = ""
             # The mount first; then its end of the socket closes at the exec, or it says what failed.
             while (received := receive(ours))[0] is not None:

@@ -14,7 +14,7 @@ from errno import ENOSPC, EPERM, EUSERS
 
 from .. import state
 from ..cgroups import Group
-from ..errors import CellwallError, SyscallError, UnsupportedError
+from ..errors import CellwallError, CgroupError, SyscallError, UnsupportedError
 from ..linux.files import write_all
 from ..linux.mounts import new_mount
 from ..linux.process import (
@@ -35,8 +35,8 @@ from .mount_tree import may_be_covered
 from .network_namespace import Inside
 from .rootfs import Ids, Rootfs, device_mount, files_mount, root_mounts, split_options
 from .sharing import Shared
-from .task import REMOVE_RETRIES_S, Task
-from .wire import pair, send
+from .task import CONTAINER_RETRIES_S, Task
+from .wire import complain, pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Sandbox(Task):
         self.mounts_fd = -1
         self.slot = -1
         self.shared: Shared | None = None
-        self.retries = list(REMOVE_RETRIES_S)
+        self.retries = list(CONTAINER_RETRIES_S)
         self.warnings: list[str] = []
         # Of the mounts that can't be made before it is known what the container's folders are.
         self.user_mounts = [item for item in self.spec["mounts"] if item.get("user")]
@@ -407,10 +407,16 @@ class Sandbox(Task):
         """Remove what is left outside the container's namespaces; again a little later where the group is still busy."""
         if self.group is not None:
             self._know_whole_group()
-            self.group.kill()
-            if not self.group.remove() and self.retries:
-                self.server.after(self.retries.pop(0), self._remove_group)
-                return
+            try:
+                self.group.kill()
+                removed = self.group.remove()
+            except CgroupError:  # a process in it waits in the kernel, and may end yet
+                removed = False
+            if not removed:
+                if self.retries:
+                    self.server.after(self.retries.pop(0), self._remove_group)
+                    return
+                complain(f"the control group of {self.sandbox_id[:12]} can't be removed: a process in it doesn't end")
             self.group = None
         self.release_network(self._forget)
 

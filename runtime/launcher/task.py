@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A group that was just left may still count a process that is being taken apart: looked at again after these delays.
 REMOVE_RETRIES_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+# A container's is looked at for longer, as nobody knows of it any more once it is given up: for as long as a busy machine may take.
+CONTAINER_RETRIES_S = (*REMOVE_RETRIES_S, *[2.0] * 30)
 
 # How a command fails that can't be any more, for no process can be made in its pid namespace.
 CONTAINER_ENDED: dict[str, Any] = {"message": "the container ended", "status": 125}

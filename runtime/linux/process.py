@@ -266,6 +266,19 @@ def is_ending(pid: int) -> bool:
     return bool(int(_stat(pid)[6]) & PF_EXITING)
 
 
+def activity(pid: int) -> tuple[set[str], int]:
+    """The states of the threads of process ``pid`` (``R``, ``S``, ``D``, …), and the processor time that it has used, in ticks of the clock.
+
+    Nothing and 0 where it was waited for. Source: proc_pid_stat(5), fields 3, 14 and 15.
+    """
+    try:
+        states = {_stat(int(task))[0].decode() for task in os.listdir(f"/proc/{pid}/task")}
+        fields = _stat(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return set(), 0
+    return states, int(fields[11]) + int(fields[12])
+
+
 def is_running(pid: int, started: int) -> bool:
     """Whether process ``pid`` is the one that started at ``started`` (see ``start_time``) and hasn't ended."""
     try:

@@ -180,3 +180,12 @@ def test_a_hundred_in_a_row(engine: Engine, busybox: str) -> None:
     after = held()
     assert after[0] - before[0] < 1024
     assert after[1] <= before[1] + 8
+
+
+def test_a_server_that_hangs_keeps_nobody(engine: Engine, busybox: str) -> None:
+    """Stopped, it doesn't see that its mount is gone, and does nothing: it is killed, and its container is cleaned up."""
+    cellwall.container(busybox, name="lab", engine=engine, storage_driver=NAME)
+    (server,) = servers()
+    os.kill(server, signal.SIGSTOP)
+    engine.remove("lab", force=True)
+    assert (servers(), engine.containers(all=True)) == ([], [])
