@@ -67,12 +67,17 @@ def _locked(fd: int, sharing: str, check: Callable[[], None]) -> bool:
 
 def _make(stage: Stage, path: Path, mount: Mount) -> None:
     """Make the folder where it isn't there, with the mode and owner that the first mount of it says."""
-    if path.is_dir():
-        return
     request = {
         "path": str(path),
         "mode": _MODE if mount.mode is None else mount.mode,
         "uid": mount.uid or 0,
         "gid": mount.gid or 0,
     }
-    run_job("build-folder", request, userns_fd=stage.build_.engine.identity.userns_fd())
+    top_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Steps that share the mount hold its own lock together: one of them makes the folder, and none puts another in its place.
+        fcntl.flock(top_fd, fcntl.LOCK_EX)
+        if not path.is_dir():
+            run_job("build-folder", request, userns_fd=stage.build_.engine.identity.userns_fd())
+    finally:
+        os.close(top_fd)

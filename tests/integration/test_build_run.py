@@ -29,7 +29,7 @@ from cellwall.runtime.errors import BuildError, Cancelled, CellwallError, NotFou
 from cellwall.runtime.options import RunOptions
 
 from ..leaks import leftovers
-from ..waiting import until
+from ..waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -482,3 +482,34 @@ def test_a_callback_that_raises_ends_the_build(engine: Engine, busybox: str) -> 
     with pytest.raises(KeyboardInterrupt):
         build(engine, f"FROM {busybox}\nRUN echo begun; sleep 1000\n", on_event=on_event)
     until(lambda: left(engine) == [], lambda: left(engine))
+
+
+def test_steps_that_share_a_new_cache_mount_have_one_folder(engine: Engine) -> None:
+    """Both hold its lock, and both find no folder: the later one's would take the place of the first one's, or not come into it."""
+    from types import SimpleNamespace
+
+    from cellwall.runtime.build.cache_mounts import cache_mount
+    from cellwall.runtime.build.instructions import Mount
+
+    stage: Any = SimpleNamespace(build_=SimpleNamespace(engine=engine, check=lambda: None))
+    together = threading.Barrier(4)
+    found: list[list[int]] = []
+
+    def step(number: int) -> None:
+        inodes = []
+        for name in map(str, range(5)):
+            together.wait(PATIENCE_S)
+            with cache_mount(stage, Mount("cache", target=f"/{name}"), f"/{name}") as path:
+                (path / f"of-{number}").touch()
+                inodes.append(path.stat().st_ino)
+                together.wait(PATIENCE_S)
+                assert len(os.listdir(path)) == 4
+                together.wait(PATIENCE_S)
+        found.append(inodes)
+
+    threads = [threading.Thread(target=step, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [found[0]] * 4
