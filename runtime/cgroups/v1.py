@@ -29,8 +29,9 @@ _KEYS = {
     "net_prio": "network",
     "hugetlb": "hugepageLimits",
 }
-# A task that sleeps uninterruptibly doesn't freeze: it isn't waited for without end.
-FREEZE_WAIT_S = 1.0
+# A task that sleeps uninterruptibly doesn't freeze: it isn't waited for without end. The others need a processor for it, which many
+# processes, or a small --cpus, may have to wait for.
+FREEZE_WAIT_S = 10.0
 
 
 def controllers_for(resources: dict[str, Any]) -> list[str]:
@@ -208,7 +209,7 @@ class GroupV1:
     # -- the whole group at once (only the tree of the freezer is asked) --
 
     def freeze(self, path: str = "") -> None:
-        """Stop every process below ``path``. Raises CgroupError where one doesn't stop within a second."""
+        """Stop every process below ``path``. Raises CgroupError where one doesn't stop within ten seconds."""
         if not self._freeze(path or self.path, FREEZE_WAIT_S):
             self.thaw(path)
             raise CgroupError(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-FREEZE_WAIT_S = 1.0
+# As in version 1.
+FREEZE_WAIT_S = 10.0
 
 
 def controllers_for(resources: dict[str, Any]) -> list[str]:
@@ -254,7 +255,7 @@ class GroupV2:
     # -- the whole group at once --
 
     def freeze(self, path: str = "") -> None:
-        """Stop every process below ``path`` and wait until they have stopped (at most a second). Raises CgroupError."""
+        """Stop every process below ``path`` and wait until they have stopped (at most ten seconds). Raises CgroupError."""
         where = path or self.path
         # cgroup.events is said to have changed by POLLPRI: no need to look again and again.
         fd = os.open(f"{where}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)

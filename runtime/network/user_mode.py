@@ -19,7 +19,7 @@ import signal
 import socket
 
 from ..errors import NetworkError
-from ..interrupts import readable
+from ..interrupts import HANG_S, readable
 from ..linux.process import PR_SET_PDEATHSIG, clone3, pidfd_send_signal, prctl, start_time
 from . import endpoints, ports
 
@@ -36,8 +36,6 @@ _ADDRESS, _GATEWAY = "10.0.2.100/24", "10.0.2.2"
 _INTERFACE = "tap0"
 # The largest that slirp4netns takes: nothing of a packet's size matters where packets become the host's connections.
 _MTU = 65520
-# It has a socket and an interface to make: more than this and it hangs.
-_START_S = 10.0
 _LAST_WORDS = 400
 
 
@@ -152,7 +150,7 @@ class UserMode:
 
     def wait(self, _: object) -> None:
         """Wait until the container has its interface and its ports. Raises NetworkError with the program's last words."""
-        if not readable(self._ready_fd, _START_S) or not os.read(self._ready_fd, 100):
+        if not readable(self._ready_fd, HANG_S) or not os.read(self._ready_fd, 100):
             readable(self._pidfd, 1.0)
             raise NetworkError(f"{self._kind}: {self._words() or 'it made no network'}")
         self._release_ports()
@@ -175,7 +173,7 @@ class UserMode:
         folder_fd = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-                sock.settimeout(_START_S)
+                sock.settimeout(HANG_S)
                 sock.connect(f"/proc/self/fd/{folder_fd}/ports")
                 sock.sendall(json.dumps(question).encode())
                 sock.shutdown(socket.SHUT_WR)
