@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from cellwall.runtime.errors import AlreadyExists, CellwallError, NotFound
 from cellwall.runtime.linux.process import start_time
 from cellwall.runtime.log_file import Log
 from cellwall.runtime.paths import Paths
+
+from ..waiting import until
 
 OWNER = {"pid": os.getpid(), "started": start_time(os.getpid())}
 ID = "00000005" + "a" * 56
@@ -62,23 +62,26 @@ def test_changes_from_two_sides_are_all_kept(tmp_path: Path) -> None:
 
 
 def test_a_folder_goes_with_what_is_still_put_into_it(tmp_path: Path) -> None:
-    folder, over = tmp_path / "folder", threading.Event()
-
-    def put() -> None:
-        while not over.is_set():
-            with suppress(FileNotFoundError):
-                (folder / "late").touch()
-
-    writer = threading.Thread(target=put)
-    writer.start()
+    folder = tmp_path / "folder"
+    code = (
+        "import os, sys\n"
+        "while True:\n"
+        "    try: os.close(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY, 0o600))\n"
+        "    except FileNotFoundError: pass"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(folder / "late")])
     try:
-        for _ in range(500):
+        for _ in range(300):
             folder.mkdir()
+            # It is at it, and there are enough for it to come between two of them.
+            until((folder / "late").exists, "the writer")
+            for number in range(100):
+                (folder / str(number)).touch()
             state.remove_files(str(folder))
             assert not folder.exists()
     finally:
-        over.set()
-        writer.join()
+        writer.kill()
+        writer.wait()
 
 
 def test_what_was_started_again_is_not_removed_as_stale(tmp_path: Path) -> None:
