@@ -219,7 +219,7 @@ class Context:
             told = len(self._engine.warnings)
             self._engine.close()
             for warning in self._engine.warnings[told:]:
-                sys.stderr.write(f"cellwall: {one_line(warning)}\n")
+                note(warning)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
