@@ -64,6 +64,7 @@ def reconcile(
         state.release_ids(str(paths.ids), slot, stale=True)
     _sweep_files(paths.data, ".tmp-idmap-checked.")
     _sweep(paths.running)
+    state.sweep(running)
     _sweep(paths.containers)
     _sweep_unrecorded(paths.containers)
     return cleaned

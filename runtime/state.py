@@ -150,6 +150,18 @@ def remove(running: str, container_id: str, *, stale: bool = False) -> None:
         pass
 
 
+def sweep(running: str) -> None:
+    """Remove the folders that a process was killed over while it removed them: whoever lives and removes one has the lock until it is gone."""
+    try:
+        with _Locked(running):
+            for name in os.listdir(running):
+                folder = f"{running}/{name}"
+                if not name.startswith(".") and not os.path.exists(f"{folder}/state.json"):
+                    remove_files(folder)
+    except FileNotFoundError:  # there has been no container yet
+        pass
+
+
 def remove_files(folder: str) -> None:
     """Remove a folder that holds files only, with what is still put down there meanwhile; nothing where it isn't there.
 

@@ -84,6 +84,19 @@ def test_a_folder_goes_with_what_is_still_put_into_it(tmp_path: Path) -> None:
         writer.wait()
 
 
+def test_a_removal_that_was_cut_short_is_ended(tmp_path: Path) -> None:
+    state.sweep(str(tmp_path / "none"))
+    other = ID.replace("a", "b")
+    for name in (ID, other):
+        state.create(str(tmp_path), name, {"id": name, "status": "running", "cellwall": {"launcher": dead_owner()}})
+        (tmp_path / name / "more").touch()
+    (tmp_path / ID / "state.json").unlink()
+    (tmp_path / f".tmp-{ID}.1.1").mkdir()
+    state.sweep(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".tmp-{ID}.1.1", other]
+    assert (tmp_path / other / "state.json").exists()
+
+
 def test_what_was_started_again_is_not_removed_as_stale(tmp_path: Path) -> None:
     """Two processes clean up after a killed launcher, and between the two somebody starts the container again."""
     found: dict[str, Any] = {"id": ID, "status": "running", "cellwall": {"launcher": OWNER}}
