@@ -258,18 +258,27 @@ def namespaces_of(pid: int) -> set[str]:
         return set()  # it ended in between, or is a zombie
 
 
+def opened(pid: int) -> dict[str, str]:
+    """What a process has open, by number."""
+    found: dict[str, str] = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/{pid}/fd/{name}")
+        except (
+            FileNotFoundError
+        ):  # it was closed between the look and the read: the one that listed the folder, or a thread's
+            continue
+    return found
+
+
 def descriptors() -> set[str]:
     """Namespaces and processes that this process itself holds open."""
-    found: set[str] = set()
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue  # the one that listed the folder
-        # A pidfd was an anonymous inode until Linux 6.9 gave it a filesystem.
-        if target == "anon_inode:[pidfd]" or target.partition(":[")[0] in HELD:
-            found.add(f"fd {name} {target}")
-    return found
+    # A pidfd was an anonymous inode until Linux 6.9 gave it a filesystem.
+    return {
+        f"fd {name} {target}"
+        for name, target in opened(os.getpid()).items()
+        if target == "anon_inode:[pidfd]" or target.partition(":[")[0] in HELD
+    }
 
 
 def leftovers(root: Path) -> list[str]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cellwall.runtime.errors import CellwallError
 from cellwall.runtime.linux.capabilities import names
 from cellwall.runtime.usage import processes
 
-from ..leaks import descendants, stat
+from ..leaks import descendants, opened, stat
 from ..tree import TOP
 from ..waiting import until
 
@@ -123,18 +122,13 @@ def test_nothing_in_the_container_reaches_it(engine: Engine, box: Box) -> None:
     assert re.search(r"(?m)^Seccomp:\t2$", status) and re.search(r"(?m)^NoNewPrivs:\t1$", status)
     held = re.search(r"(?m)^CapBnd:\t(\w+)$", status)
     assert held is not None and "CAP_SYS_ADMIN" not in names(int(held[1], 16))
+
     # Of the machine it has its two sockets, to the launcher and to this process, its standard streams and nothing else,
     # once it waits again: after a command's end it removes the text of that.
-    until(lambda: opened(pid) == ["/dev/null", "/dev/null", "/memfd", "socket", "socket"], lambda: opened(pid))
+    def kinds() -> list[str]:
+        return sorted(target.partition(":")[0] for target in opened(pid).values())
 
-
-def opened(pid: int) -> list[str]:
-    """What a process has open, without numbers."""
-    found = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # it was closed between the look and the read
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}").partition(":")[0])
-    return sorted(found)
+    until(lambda: kinds() == ["/dev/null", "/dev/null", "/memfd", "socket", "socket"], kinds)
 
 
 def test_a_kill_takes_all_of_the_command_and_nothing_else(engine: Engine, box: Box) -> None:

@@ -9,14 +9,13 @@ import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ..in_process import cellwall
 from ..integration.test_rootless import user_with_subordinate_ids
-from ..leaks import processes, read
+from ..leaks import opened, processes, read
 from ..waiting import until
 from .kernel_home import ENDLESS, Client, Home, client, home, image
 
@@ -61,15 +60,6 @@ def of_this_machine(mounts: list[list[str]]) -> list[str]:
     return [at for device, _, at in mounts if device in mine and not at.startswith(("/dev/", "/proc/", "/sys/"))]
 
 
-def open_in(pid: int) -> set[str]:
-    """What a process has open."""
-    found = set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # one of its threads has just closed it
-            found.add(os.readlink(path))
-    return found
-
-
 @KINDS
 def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None:
     said = client.tell("start", kind, str(home.notebooks), {"KERNEL_SECRET": "hidden"})
@@ -85,9 +75,8 @@ def test_what_is_seen_from_inside(client: Client, home: Home, kind: str) -> None
     assert found["folder"] == str(home.notebooks)
     assert of_this_machine(found["mounts"]) == [str(home.notebooks)]
     # It shares no socket with whoever started it, and the pipe of its raw output alone.
-    shared = [
-        fd for fd in open_in(client.process.pid).intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))
-    ]
+    servers = set(opened(client.process.pid).values())
+    shared = [fd for fd in servers.intersection(found["fds"]) if fd.startswith(("socket:", "pipe:"))]
     assert [fd.partition(":")[0] for fd in shared] in ([], ["pipe"])
     assert found["connection"] == "0o600"
     assert "hidden" not in str(found)
