@@ -98,12 +98,8 @@ def _empty(group: Group) -> None:
 
 def _sweep_files(folder: Path, beginning: str = ".tmp-") -> None:
     """Remove half-written files in ``folder``, whose names end in the pid of their writer."""
-    try:
-        # Not by a pattern, which looks for the folder first, and fails where that goes right then.
-        names = os.listdir(folder)
-    except FileNotFoundError:  # the container was removed meanwhile
-        return
-    for name in names:
+    # Not by a pattern, which looks for the folder first, and fails where that goes right then.
+    for name in state.names_in(str(folder)):
         writer = name.rpartition(".")[2]
         if name.startswith(beginning) and not (writer.isdigit() and os.path.exists(f"/proc/{writer}")):
             (folder / name).unlink(missing_ok=True)
@@ -118,11 +114,7 @@ def _sweep_unrecorded(folder: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove half-made folders, whose names end in the pid and start time of their maker."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in state.names_in(str(folder)):
         if not name.startswith(".tmp-"):
             continue
         _, _, owner = name.partition(".tmp-")

@@ -168,31 +168,31 @@ def remove_files(folder: str) -> None:
     Whoever else removes it may be quicker.
     """
     while True:
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return
-        for name in names:
+        for name in names_in(folder):
             try:
                 os.unlink(f"{folder}/{name}")
             except FileNotFoundError:  # somebody was quicker
                 pass
         try:
             os.rmdir(folder)
-        except FileNotFoundError:  # the same
+        except FileNotFoundError:  # the same, or it wasn't there
             return
         except OSError as error:
             if error.errno != ENOTEMPTY:
                 raise
 
 
+def names_in(folder: str) -> list[str]:
+    """What is in a folder; nothing where it isn't there, or has just been removed."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
 def each(running: str) -> Iterator[dict[str, Any]]:
     """The states of all containers that are known."""
-    try:
-        names = sorted(os.listdir(running))
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in sorted(names_in(running)):
         if not name.startswith("."):
             state = load(running, name)
             if state is not None:
@@ -314,11 +314,7 @@ def stale_spares(folder: str) -> Iterator[str]:
 
 def spares(folder: str) -> Iterator[tuple[str, dict[str, int]]]:
     """The sandboxes that wait for a container: the name of each control group, and the launcher that answers for it."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in names_in(folder):
         try:
             pid, started = os.readlink(f"{folder}/{name}").split(":")
         except FileNotFoundError:  # used or given up between the look and the read
@@ -328,11 +324,7 @@ def spares(folder: str) -> Iterator[tuple[str, dict[str, int]]]:
 
 def stale_ids(folder: str) -> Iterator[int]:
     """The slots whose owner has ended."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    for name in names:
+    for name in names_in(folder):
         if "+" in name:
             # A share: its container's own end, or this, gives it up.
             if not _lives(f"{folder}/{name}"):

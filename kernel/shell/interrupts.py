@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 
+from ...runtime.linux.process import read_stat
 from .reading import children, family, group_of
 
 # Fields of proc_pid_stat(5), counted from the one behind the name. Where a program's code, stack and words lie: an exec chooses them anew.
@@ -27,7 +29,7 @@ class Interrupt:
     def __init__(self, shell_pid: int, group: int) -> None:
         self._shell_pid = shell_pid
         self._began = int(time.clock_gettime(time.CLOCK_BOOTTIME) * _HERTZ)
-        self._known = {(pid, _began(pid)) for pid in family(shell_pid)}
+        self._known = _with_starts(family(shell_pid))
         # Those that may have missed it; and without jobs in the background.
         self._copies = _copies(shell_pid)
         since = self._began - _JUST
@@ -35,10 +37,10 @@ class Interrupt:
 
     def sent(self) -> None:
         """It has been sent: what the shell has begun meanwhile may have been a copy when it came. A program begins others also because it came."""
-        more = {(pid, _began(pid)) for pid in children(self._shell_pid)} - self._known
+        more = _with_starts(children(self._shell_pid)) - self._known
         self._copies |= more
         self._starting |= more
-        self._known |= {(pid, _began(pid)) for pid in family(self._shell_pid)}
+        self._known |= _with_starts(family(self._shell_pid))
 
     def may_be_lost(self) -> bool:
         """Whether a process may have been a copy of its parent when it was sent, so that it is worth looking while the cell goes on."""
@@ -49,7 +51,7 @@ class Interrupt:
 
         Where the interrupt had ended the copy, the shell would have begun nothing more.
         """
-        now = {(pid, _began(pid)) for pid in family(self._shell_pid)}
+        now = _with_starts(family(self._shell_pid))
         concerned = now & self._copies
         if self._starting - now:
             concerned |= now - self._known
@@ -72,36 +74,29 @@ class Interrupt:
 
 def _copies(shell_pid: int) -> set[tuple[int, int]]:
     """Those below the shell that haven't become a program of their own yet, by pid and start."""
-    looks: dict[int, list[bytes]] = {}
+    images: dict[int, list[bytes]] = {}
     found = set()
     for pid in family(shell_pid):
         try:
-            looks[pid] = fields = _stat(pid)
-            parent = looks.get(int(fields[_PARENT + 1]))
-        except (OSError, IndexError):  # it has ended
+            name, fields = read_stat(pid)
+        except OSError:  # it has ended
             continue
-        if parent is not None and _image(fields) == _image(parent):
-            found.add((pid, int(fields[_STARTED + 1])))
+        images[pid] = [name, *(fields[place] for place in _PLACES)]
+        if images[pid] == images.get(int(fields[_PARENT])):
+            found.add((pid, int(fields[_STARTED])))
     return found
 
 
-def _image(fields: list[bytes]) -> list[bytes]:
-    return [fields[0], *(fields[place + 1] for place in _PLACES)]
-
-
-def _stat(pid: int) -> list[bytes]:
-    """The name, then the fields behind it."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        # The name may hold anything, brackets too.
-        name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
-        return [name, *rest.split()]
+def _with_starts(pids: Iterable[int]) -> set[tuple[int, int]]:
+    """Each with its start, which tells it from another one that gets its number."""
+    return {(pid, _began(pid)) for pid in pids}
 
 
 def _began(pid: int) -> int:
     """When a process began, in ticks since boot; -1 where it has ended."""
     try:
-        return int(_stat(pid)[_STARTED + 1])
-    except (OSError, IndexError):
+        return int(read_stat(pid)[1][_STARTED])
+    except OSError:
         return -1
 
 

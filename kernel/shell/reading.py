@@ -11,6 +11,8 @@ import stat
 import struct
 from collections.abc import Iterable
 
+from ...runtime.linux.process import read_stat
+
 # A cell of thousands of processes isn't looked through.
 _MOST = 256
 _CALLS = {
@@ -59,10 +61,8 @@ def children(pid: int) -> list[int]:
 def group_of(pid: int) -> int:
     """The process group of a process; -1 where it has ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name before it may hold anything, brackets too.
-            return int(file.read().rpartition(b")")[2].split()[2])
-    except (OSError, IndexError):
+        return int(read_stat(pid)[1][2])
+    except OSError:
         return -1
 
 

@@ -19,7 +19,7 @@ from .views import RUNS, VIEWS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TextIO
 
     from ..config import Config
     from ..engine import Engine
@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output went away (``cellwall ps | head -1``); the interpreter's own flush must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _lose(sys.stdout)
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -337,7 +337,12 @@ def note(text: str) -> None:
         sys.stderr.flush()
     except OSError:  # EIO, EPIPE: the terminal hung up, or the reader has gone
         # What stays in the stream would fail again at the process's end, and be that end's status.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        _lose(sys.stderr)
+
+
+def _lose(stream: TextIO) -> None:
+    """Have what is still to be written to ``stream`` go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def one_line(text: str) -> str:

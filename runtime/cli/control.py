@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..errors import SpecError
 from . import values
+from .command import note
 from .containers import each
 from .run_options import OPTIONS, add_run_options
 
@@ -57,8 +58,6 @@ def rename(context: Context, words: list[str]) -> int:
 
 def update(context: Context, words: list[str]) -> int:
     """Change limits of containers, also of running ones; prints the name of each."""
-    from .command import note
-
     parser = context.parser("[OPTIONS] CONTAINER…")
     add_run_options(parser, only=_UPDATED)
     said, names = parser.parse(words)

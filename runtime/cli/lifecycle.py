@@ -80,7 +80,6 @@ def _start_attached(context: Context, container_id: str, session: Session, asked
 
 
 def _let_go(end: Detached) -> int:
-
     if end.why:
         note(f"detached: {end.why}; the container goes on, and cellwall attach joins it again")
         return 1
@@ -163,7 +162,6 @@ def attach(context: Context, words: list[str]) -> int:
 
 
 def _attach(context: Context, name: str, *, stdin: bool, sig_proxy: bool, keys: bytes | None) -> int:
-
     from .run import report_end
 
     engine = context.engine

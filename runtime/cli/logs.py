@@ -15,6 +15,7 @@ from .. import logs as log
 from ..containers import options_from_dict
 from ..errors import CellwallError, SpecError
 from . import table, values
+from .command import note
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ def logs(context: Context, words: list[str]) -> int:
     if options_from_dict(record["options"]).log_driver == "none":
         raise CellwallError(f"container {box.name} keeps no log, as it was made with --log-driver none")
     if tail is None and said.since is None and log.is_cut(engine.known.folder(box.id) / log.NAME):
-        from .command import note
-
         note(f"the oldest lines of {box.name} went by the bound of its log: --log-opt max-size and max-file raise it")
     entries = _following(context, box, tail) if said.follow else engine.logs(box.id, tail=tail)
     _print(entries, said.since, said.until, stamps=said.timestamps, details=said.details)

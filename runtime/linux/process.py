@@ -237,8 +237,8 @@ def setdomainname(name: str) -> None:
     check(_setdomainname(raw, len(raw)), f"setdomainname {name}")
 
 
-def _stat(pid: int) -> list[bytes]:
-    """The fields of ``/proc/PID/stat`` behind the name. Raises ProcessLookupError where there is none."""
+def read_stat(pid: int) -> tuple[bytes, list[bytes]]:
+    """The name of process ``pid``, and the fields of its ``/proc/PID/stat`` behind that. Raises ProcessLookupError where there is none."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -247,7 +247,9 @@ def _stat(pid: int) -> list[bytes]:
             os.close(fd)
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(pid) from None
-    return stat[stat.rindex(b")") + 2 :].split()
+    # The name may hold anything, brackets too.
+    end = stat.rindex(b")")
+    return stat[stat.index(b"(") + 1 : end], stat[end + 2 :].split()
 
 
 def start_time(pid: int) -> int:
@@ -255,7 +257,7 @@ def start_time(pid: int) -> int:
 
     Raises ProcessLookupError where there is none (a zombie counts as none). Source: proc_pid_stat(5), field 22.
     """
-    fields = _stat(pid)
+    _, fields = read_stat(pid)
     if fields[0] in (b"Z", b"X"):
         raise ProcessLookupError(pid)
     return int(fields[19])
@@ -263,7 +265,7 @@ def start_time(pid: int) -> int:
 
 def is_ending(pid: int) -> bool:
     """Whether process ``pid``, which wasn't waited for yet, has ended or the kernel takes it apart. Source: proc_pid_stat(5), field 9."""
-    return bool(int(_stat(pid)[6]) & PF_EXITING)
+    return bool(int(read_stat(pid)[1][6]) & PF_EXITING)
 
 
 def activity(pid: int) -> tuple[set[str], int]:
@@ -272,8 +274,8 @@ def activity(pid: int) -> tuple[set[str], int]:
     Nothing and 0 where it was waited for. Source: proc_pid_stat(5), fields 3, 14 and 15.
     """
     try:
-        states = {_stat(int(task))[0].decode() for task in os.listdir(f"/proc/{pid}/task")}
-        fields = _stat(pid)
+        states = {read_stat(int(task))[1][0].decode() for task in os.listdir(f"/proc/{pid}/task")}
+        _, fields = read_stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return set(), 0
     return states, int(fields[11]) + int(fields[12])
